@@ -86,7 +86,7 @@ class BitsPerDim:
   def __str__(self):
     rows, exact = [f"{self.images} images"], "dequantization" not in self.terms
     if exact:
-      nats, error = (math.log(2) * value for value in (-self.best.bits_per_dim, self.best.standard_error))
+      nats, error = -math.log(2) * self.best.bits_per_dim, math.log(2) * self.best.standard_error
       rows.append(f"  {'exact log density':<39} {with_error(nats, error)} nats/dim")
     for bound in self.bounds[::-1]:
       name = name_of_bound(bound.num_samples, exact)
@@ -150,7 +150,8 @@ def evaluate_bits_per_dim(
   conditioning = conditioning or {}
   if unknown := {*conditioning} - {"labels", "condition"}:
     raise InputError(f"`conditioning` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
-  conditioning = {name: value.numpy() for name, value in model.check_conditioning(len(images), **conditioning).items()}
+  tensors = model.check_conditioning(len(images), **conditioning)
+  conditioning = {name: tensor.numpy() for name, tensor in tensors.items()}
   if inside is not None:
     inside = check_inside(inside, len(images), model.config.image_shape)
   shape = (len(images), counts[-1], len(BoundTerms._fields))
@@ -174,11 +175,15 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
 def _bound_terms(model, dtype, names):
   """Return the function from images, noise and their conditioning to the terms of the bound."""
   specs = model.conditioning_specs
+
+  def terms(images, noise, *values):
+    conditioning = dict(zip(names, values))
+    by_draw = tf.stack(model.bound_terms(images, noise=noise, seed=0, **conditioning), axis=-1)
+    return by_draw[0]
+
   return DistributedFunction(
     model,
-    lambda images, noise, *values: tf.stack(
-      model.bound_terms(images, noise=noise, seed=0, **dict(zip(names, values))), axis=-1
-    )[0],
+    terms,
     [
       (model.config.image_shape, tf.as_dtype(dtype)),
       (model.noise_shape, tf.as_dtype(model.variable_dtype)),
@@ -199,8 +204,8 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
   if inside is not None:
     sizes = coded_sizes(inside, model.config.image_shape, model.config.tile_step)
   Workers(model.distribute_strategy).broadcast_array(draws)  # the chief may have what was measured before
-  starts = range(0, len(images), batch_size)
-  missing = np.array([np.isnan(draws[i : i + batch_size]).any(axis=(0, 2)) for i in starts])
+  batches = (draws[i : i + batch_size] for i in range(0, len(images), batch_size))
+  missing = np.array([np.isnan(batch).any(axis=(0, 2)) for batch in batches])
 
   samples = draws.shape[1]
   total, count = 0.0, 0
@@ -211,12 +216,14 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
       rows, values = draws[part], [value[part] for value in conditioning.values()]
       for k in range(samples):
         if missing[i, k]:
-          noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
+          seed_of_draw = fold_in(fold_in(seed, i), k)
+          noise = model.sample_noise([len(batch)], fold_in(seed_of_draw, NOISE))
           for (height, width), chosen in by_size(sizes[part]):
             arrays = [tf.gather(array, chosen) for array in (batch, noise, *values)]
             cut = [array[:, :height, :width] if len(array.shape) == 4 else array for array in arrays]
             rows[chosen, k] = of_size(height, width)(*cut)
-        total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
+        total += rows[:, k].sum(dtype=np.float64)
+        count += len(rows)
         bar.set_postfix_str(f"{model.to_bits_per_dim(total / count):.4f} bits/dim", refresh=False)
         bar.update(1)
 
@@ -224,21 +231,27 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
 def _summarize(model, draws, counts, inside):
   """Return the `BitsPerDim` of `draws [N, K, terms]`, which can be a large memory map."""
   # Bits/dim of tiles of several sizes are a ratio of means: `share` is each tile's part of the values.
-  share = np.ones(len(draws)) if inside is None else np.prod(inside, axis=1) / math.prod(model.config.image_shape[:2])
+  share = np.ones(len(draws))
+  if inside is not None:
+    share = np.prod(inside, axis=1) / math.prod(model.config.image_shape[:2])
   parts = [draws[i : i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
 
   def bound(n):
     def of_images(part):
-      groups = part.sum(axis=-1)[:, : part.shape[1] // n * n].reshape(len(part), -1, n)
+      bounds = part.sum(axis=-1)
+      num_groups = bounds.shape[1] // n
+      groups = bounds[:, : num_groups * n].reshape(len(part), num_groups, n)
       return np.mean(importance_weighted(groups, axis=-1), axis=-1)
 
-    bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts])) / share.mean()
+    nats = np.concatenate([of_images(part) for part in parts])
+    bits = model.to_bits_per_dim(nats) / share.mean()
     mean = bits.mean()
     rest = bits - mean * (share / share.mean() - 1)
     error = rest.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
     return Bound(n, float(mean), float(error))
 
-  terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)) / share.mean()
+  nats = sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)
+  terms = model.to_bits_per_dim(nats) / share.mean()
   by_name = dict(zip(BoundTerms._fields, map(float, terms), strict=True))
   if model.has_exact_density:
     del by_name["dequantization"]

@@ -61,7 +61,8 @@ def image_grid(
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"`images` must have 1 or 3 channels, got shape {images.shape}")
-  for name, value, least in (("columns", 1 if columns is None else columns, 1), ("gap", gap, 0)):
+  number_of_columns = 1 if columns is None else columns
+  for name, value, least in (("columns", number_of_columns, 1), ("gap", gap, 0)):
     if not least <= value <= _MOST_PIXELS:
       raise InputError(f"`{name}` must be from {least} to {_MOST_PIXELS:,}, got {value}")
   for name, indices in (("wide_rows", wide_rows), ("wide_columns", wide_columns)):
@@ -75,8 +76,10 @@ def image_grid(
     top, left = tops[i // columns], lefts[i % columns]
     grid[top : top + height, left : left + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-  scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)), _STRIP_LENGTH / max(picture.size))))
-  scale = max(scale, -(-_SMALLEST_TILE // min(height, width)))
+  scale_of_area = _SQUARE_SIDE / np.sqrt(np.prod(picture.size))
+  scale_of_length = _STRIP_LENGTH / max(picture.size)
+  scale = max(1, int(min(scale_of_area, scale_of_length)))
+  scale = max(scale, math.ceil(_SMALLEST_TILE / min(height, width)))
   picture = picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
   if title or row_labels:
     middles = [(top + height / 2) * scale for top in tops]
@@ -87,7 +90,8 @@ def image_grid(
 def _with_text(picture, title, labels):
   """Widen a picture by a line above it and a column left of it; `labels` are pairs of a height and a text."""
   font = ImageFont.load_default(_FONT_SIZE)
-  left = max((math.ceil(font.getlength(text)) + _FONT_SIZE for _, text in labels), default=0)
+  widths = [math.ceil(font.getlength(text)) + _FONT_SIZE for _, text in labels]
+  left = max(widths, default=0)
   top = 2 * _FONT_SIZE if title else 0
   width = max(picture.width, math.ceil(font.getlength(title)) + 4)
   result = Image.new(picture.mode, (left + width, top + picture.height), "white")
@@ -120,14 +124,17 @@ def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
   if levels is None:
     values = images.astype(np.float64) / 2  # or the range of large numbers would overflow
     values -= values.min()
-    return np.round(values / (values.max() or 1.0) * 255).astype(np.uint8)
-  return np.round(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
+    shades = values / (values.max() or 1.0) * 255
+  else:
+    shades = images.astype(np.float64) * (255 / (levels - 1))
+  return np.round(shades).astype(np.uint8)
 
 
 def _starts(count, size, gap, wide):
   """Return the first pixel of each of `count` rows or columns."""
   numbers = np.arange(count)
-  return numbers * (size + gap) + 3 * gap * np.searchsorted(np.sort(wide), numbers, side="right")
+  wide_before = np.searchsorted(np.sort(wide), numbers, side="right")
+  return numbers * (size + gap) + 3 * gap * wide_before
 
 
 @check_arguments
@@ -160,8 +167,9 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   frames = [image_grid(image[np.newaxis], levels) for image in images]
   durations = [1000 * seconds] * len(frames)
   durations[0] = durations[-1] = 5000 * seconds
-  frames, durations = frames + frames[-2:0:-1], durations + durations[-2:0:-1]
-  frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:], duration=durations, loop=0)
+  durations += durations[-2:0:-1]
+  first, *others = frames + frames[-2:0:-1]
+  first.save(path, format=ANIMATIONS[ending], save_all=True, append_images=others, duration=durations, loop=0)
 
 
 @check_arguments
@@ -185,9 +193,9 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   ):
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
-  values = [
-    row[name] for row in rows for name in ("bits_per_dim", "val_bits_per_dim") if np.isfinite(row.get(name, np.nan))
-  ]
+  values = []
+  for row in rows:
+    values += [row[name] for name in ("bits_per_dim", "val_bits_per_dim") if np.isfinite(row.get(name, np.nan))]
   if values:  # without these limits the first rows would flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   finite = [row for row in rows if np.isfinite(row.get("val_bits_per_dim", np.nan))]
@@ -231,5 +239,7 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
     high = max(float(values.max()), low)
   # Of halves: the difference of two float64 may have no float64.
   at = (values / 2 - low / 2) / (high / 2 - low / 2) if low < high else values > low
-  channels = [np.interp(at, np.linspace(0, 1, len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
-  return Image.fromarray(np.round(np.stack(channels, axis=-1)).astype(np.uint8))
+  places = np.linspace(0, 1, len(_COLOURS))
+  channels = [np.interp(at, places, colours) for colours in _COLOURS.T]
+  pixels = np.round(np.stack(channels, axis=-1))
+  return Image.fromarray(pixels.astype(np.uint8))

@@ -70,7 +70,9 @@ def png_bytes(image: np.ndarray) -> int:
   """
   image = as_array("image", image, [None] * 3)
   check_pixels(image, MOST_LEVELS, "image")
-  image, channels = image.astype(pixel_dtype(max(2, 1 + int(image.max())))), image.shape[-1]
+  channels = image.shape[-1]
+  levels = max(2, 1 + int(image.max()))
+  image = image.astype(pixel_dtype(levels))
   if not 1 <= channels <= 4:
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
   if image.dtype == np.uint16 and channels > 1:  # which Pillow does not write: one channel below the other
@@ -130,11 +132,14 @@ class Scorer:
     self._pixels = tf.as_dtype(self._noise.dtype if levels is None else pixel_dtype(levels))
 
     shape, classes = model.config.image_shape, model.config.num_classes
-    self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
+    self._labels = [*range(classes)]
+    if model.config.label_dropout:
+      self._labels.append(-1)
+    specs = [(shape, self._pixels), (self._noise.shape[1:], self._noise.dtype)]
+    if classes:
+      specs.append(((), tf.int32))
     self._bound = DistributedFunction(
-      model,
-      lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
-      [(shape, self._pixels), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
+      model, lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels), specs
     )
 
   @check_arguments
@@ -177,9 +182,11 @@ class Scorer:
     for i in range(0, len(images), batch_size):
       batch = tf.cast(self._model.check_images(images[i : i + batch_size]), self._pixels)
       labels = [tf.fill([len(batch)], value) for value in label]
-      bounds.append(
-        [self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0), *labels) for noise in self._noise]
-      )
+      of_batch = []
+      for draw in self._noise:
+        noise = tf.repeat(draw[tf.newaxis], len(batch), axis=0)
+        of_batch.append(self._bound(batch, noise, *labels))
+      bounds.append(of_batch)
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
   @check_arguments
@@ -227,7 +234,8 @@ def scores_of(
   for name in names:
     if name not in (*SCORES, *REAL_SCORES):
       raise InputError(f"`names` must be some of {', '.join(dict.fromkeys((*SCORES, *REAL_SCORES)))}, got {name!r}")
-  images, has_png = as_array("images", images, [None] * 4), bool({"complexity_corrected", "png_bytes"} & {*names})
+  images = as_array("images", images, [None] * 4)
+  has_png = bool({"complexity_corrected", "png_bytes"} & {*names})
   check_pixels(images, MOST_LEVELS if has_png else None)
   log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)
   check_all_finite("log_likelihood", log_likelihood)
