@@ -21,7 +21,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
-from flowpp_tf.core.checks import as_array, as_dtype, check_count, check_number
+from flowpp_tf.core.checks import as_array, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
@@ -40,8 +40,7 @@ _MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bou
 _FEW_ROWS = 1000
 _SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
 _SMALLEST = {"event_size": 2, "context_size": 0, "blocks": 0}  # of the sizes; of others 1
-_DTYPES = "float32", "float64"
-_POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
+_POLICIES = "float32", "float64", "mixed_bfloat16", "mixed_float16"
 
 
 def vector_flow(
@@ -64,7 +63,7 @@ def vector_flow(
     components: K, logistics in a mixture.
     hidden: width of the networks.
     blocks: residual blocks of a network.
-    dtype: float32 or float64.
+    dtype: float32 or float64, or a mixed policy of Keras, as of `VectorFlow`.
     df: degrees of freedom of Student's t-distribution as the base, for data with outliers; None for a normal one.
 
   Returns:
@@ -83,13 +82,7 @@ def vector_flow(
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
-  name = as_dtype("dtype", dtype).name
-  if name not in _DTYPES:
-    raise InputError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
-  number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
-  with keras.name_scope(f"vector_flow_{number}" if number else "vector_flow"):
-    return _flow(**sizes, dtype=name, network_dtype=name, df=df)
+  return VectorFlow(event_size, context_size, couplings, components, hidden, blocks, df, dtype=dtype).distribution
 
 
 def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
@@ -121,13 +114,6 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
   context_size = 0 if context is None else as_array("context", context, [len(columns), None]).shape[1]
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
   return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
-
-
-def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
-  sizes = dict(locals())
-  for name, size in sizes.items():
-    check_count(name, size, _SMALLEST.get(name, 1))
-  return {name: int(size) for name, size in sizes.items()}
 
 
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
@@ -197,7 +183,7 @@ def _policy_name(dtype):
   with contextlib.suppress(TypeError, ValueError, AttributeError):
     if (name := keras.dtype_policies.get(dtype).name) in _POLICIES:
       return name
-  got = repr(dtype) if dtype else f"the global {keras.config.dtype_policy().name!r}"
+  got = f"the global {keras.config.dtype_policy().name!r}" if dtype is None else repr(dtype)
   raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
 
 
@@ -232,7 +218,10 @@ class VectorFlow(Flow):
     df: float | None = None,
     **kwargs: Any,
   ) -> None:
-    sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+    sizes = dict(event_size=event_size, context_size=context_size)
+    sizes |= dict(couplings=couplings, components=components, hidden=hidden, blocks=blocks)
+    for name, size in sizes.items():
+      check_count(name, size, _SMALLEST.get(name, 1))
     policy = _policy_name(kwargs.get("dtype"))
     claim_model(vector_flow_size(**sizes), f"a `{type(self).__name__}`", 8 if policy == "float64" else 4)
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
