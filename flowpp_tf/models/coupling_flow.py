@@ -50,15 +50,14 @@ class CouplingStep(keras.layers.Layer):
     self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
     if model.invertible_conv != "none":
+      name, size = f"{self.name}_invertible_conv", (2, half, half)
       noise = keras.initializers.RandomNormal(stddev=model.invertible_conv_stddev)  # follows `set_random_seed`
-      near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
-      is_dense = model.invertible_conv == "dense"
-      initializer = near_identity if is_dense else noise
-      self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
-      name = f"{self.name}_invertible_conv"
-      if is_dense:
+      if model.invertible_conv == "dense":
+        near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
+        self.kernel = add_weight(name="kernel", shape=size, initializer=near_identity)
         mixing = [fb.Invertible1x1Conv(self.kernel, whitening=whitening, name=name)]
       else:
+        self.kernel = add_weight(name="kernel", shape=size, initializer=noise)
         mixing = [fb.Invertible1x1ConvLU(self.kernel, name=name)]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(

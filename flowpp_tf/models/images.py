@@ -97,17 +97,14 @@ def _structure(shape):
   The last scale has no columns: they would double the blocks by which a periodic field may be rolled.
   """
   height, width, channels = shape
-  stages = []
-  for squeezes in range(_MOST_SQUEEZES + 1):
-    is_last = squeezes == _MOST_SQUEEZES or height % 2 or width % 2 or min(height, width) <= 2
-    if width % 2 == 0 and not (is_last and squeezes):
-      stages.append("columns:2")
-    if channels % 2 == 0:
-      stages.append("channels:4" if is_last else "channels:2")
-    if is_last:
-      break
-    stages.append("squeeze")
+  stages: list[str] = []
+  while stages.count("squeeze") < _MOST_SQUEEZES and height % 2 == width % 2 == 0 and min(height, width) > 2:
+    stages += ["columns:2", "squeeze"] if channels % 2 else ["columns:2", "channels:2", "squeeze"]
     height, width, channels = height // 2, width // 2, 4 * channels
+  if width % 2 == 0 and not stages:
+    stages.append("columns:2")
+  if channels % 2 == 0:
+    stages.append("channels:4")
   if not stages:
     raise InputError(f"`shape` must have an even width or an even number of channels, got {shape}")
   return ",".join(stages)
