@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.base import check_broadcast
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments
@@ -39,41 +38,14 @@ def conditioning_specs(config: FlowPlusPlusConfig, dtype: tf.DType | str) -> dic
   return specs
 
 
-def check_conditioning(
-  config: FlowPlusPlusConfig,
-  dtype: tf.DType | str,
-  count: Any,
-  labels: TensorLike | None = None,
-  condition: TensorLike | None = None,
+def conditioning_tensors(
+  config: FlowPlusPlusConfig, dtype: tf.DType | str, labels: TensorLike | None, condition: TensorLike | None
 ) -> dict[str, tf.Tensor]:
-  """Return the conditioning of `count` images as tensors by name; see `FlowPlusPlus.check_conditioning`."""
-  tensors = _as_tensors(config, dtype, labels, condition)
-  for name, spec in conditioning_specs(config, dtype).items():
-    tensor = tensors[name]
-    if tensor.shape.rank == len(spec.shape) - 1:  # one for all
-      tensor = tf.repeat(tensor[tf.newaxis], count, axis=0)
-    checks.check_shape(name, [*tensor.shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
-    tensors[name] = tensor
-  return tensors
+  """Return a model's conditioning as tensors by name, of any batch.
 
-
-def conditioning_of_any_batch(
-  config: FlowPlusPlusConfig,
-  dtype: tf.DType | str,
-  labels: TensorLike | None = None,
-  condition: TensorLike | None = None,
-) -> Conditioning:
-  """Return labels `[...]` and conditions `[..., *condition_shape]` as tensors; errors as of `check_conditioning`."""
-  tensors = _as_tensors(config, dtype, labels, condition)
-  for name, spec in conditioning_specs(config, dtype).items():
-    checks.check_event(name, tensors[name].shape, spec.shape[1:])
-  if len(tensors) == 2:
-    check_broadcast(labels=tensors["labels"], condition=tensors["condition"][..., 0, 0, 0])
-  return Conditioning(**tensors)
-
-
-def _as_tensors(config, dtype, labels, condition):
-  """The conditioning as tensors by name; whether each is wanted, and its values, have been checked."""
+  Raises:
+    InputError (a ValueError): if one is missing or not expected, or its values are wrong.
+  """
   tensors, specs = {}, conditioning_specs(config, dtype)
   for name, value in dict(labels=labels, condition=condition).items():
     if name in specs and value is None:
@@ -128,17 +100,17 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
     >>> images.shape, sorted(conditioning)
     ((2, 8, 8, 1), ['labels'])
   """
-  if not isinstance(batch, Mapping):
-    return batch, {}
-  check_has_images(batch)
-  taken = [name for name in conditioning_specs(config, tf.float32) if KEYS[name] in batch]
-  return batch[KEYS["images"]], {name: batch[KEYS[name]] for name in taken}
+  inputs = by_key(batch)
+  taken = [name for name in conditioning_specs(config, tf.float32) if KEYS[name] in inputs]
+  return inputs["image"], {name: inputs[KEYS[name]] for name in taken}
 
 
-def check_has_images(batch: Mapping[str, Any]) -> None:
-  """Raise an `InputError` for a mapping without images."""
-  if KEYS["images"] not in batch:
+def by_key(batch: Any) -> dict[str, Any]:
+  """Return images, or a mapping of them and others, as a dict with only the keys that a model may take."""
+  batch = batch if isinstance(batch, Mapping) else {"image": batch}
+  if "image" not in batch:
     raise InputError(f'inputs must have the key "image", got {[*batch]}')
+  return {key: batch[key] for key in KEYS.values() if key in batch}
 
 
 def lowest_label(config: FlowPlusPlusConfig) -> int:

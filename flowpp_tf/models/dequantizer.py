@@ -23,7 +23,10 @@ tfd = tfp.distributions
 
 
 class Noise(keras.layers.Layer):
-  """Standard normal noise; the layers below have `posterior(images)`, the distribution of a draw `[N, *event_shape]`.
+  """Standard normal noise, independent of the images; it has no weights.
+
+  It is the augmented channels of `augment_posterior` "normal", and the noise that the flows below transform.
+  `posterior(images)` is the distribution of a draw, `[N, *event_shape]`.
 
   Args:
     config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
@@ -34,6 +37,13 @@ class Noise(keras.layers.Layer):
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], channels)
     self.built = True
+
+  def posterior(
+    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> FlowDistribution:
+    """Return the distribution of a draw for `images [N, H, W, C]`, on which it does not depend."""
+    noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(images)[:1], self.variable_dtype), 1.0), self.event_shape)
+    return FlowDistribution(noise, tfp.bijectors.Identity())
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
@@ -47,7 +57,6 @@ class UniformDequantizer(Noise):
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> FlowDistribution:
     """Return the distribution of u in [0, 1) for `images [N, H, W, C]`, on which it does not depend."""
-    del ctx, labels
     return uniform_dequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
@@ -72,7 +81,7 @@ class _ConditionalFlow(Noise):
     channels: int,
     levels: int | None,
     couplings: CouplingConfig,
-    ends: Sequence[fb.Bijector] = (),
+    ends: Sequence[fb.Bijector],
     **kwargs: Any,
   ) -> None:
     super().__init__(config, channels, **kwargs)
@@ -131,15 +140,3 @@ class FlowAugmenter(_ConditionalFlow):
   def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
     ends = [fb.Sigmoid()] if config.augment_end == "sigmoid" else []
     super().__init__(config, channels, None, config.augmenter_couplings, ends, **kwargs)
-
-
-class NormalAugmenter(Noise):
-  """Channels e that are standard normal, independent of the image. It has no weights."""
-
-  def posterior(
-    self, x: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
-  ) -> FlowDistribution:
-    """Return the distribution of e for `x [N, H, W, C]`, on which it does not depend."""
-    del ctx, labels
-    noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)
-    return FlowDistribution(noise, tfp.bijectors.Identity())

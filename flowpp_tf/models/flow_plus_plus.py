@@ -41,25 +41,18 @@ from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
-from flowpp_tf.models.conditioning import Conditioning, check_conditioning, conditioning_specs
+from flowpp_tf.models.conditioning import Conditioning, conditioning_specs, conditioning_tensors
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import (
-  FlowAugmenter,
-  Noise,
-  NormalAugmenter,
-  UniformDequantizer,
-  VariationalDequantizer,
-)
+from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
-from flowpp_tf.models.keras_training import KerasModelMixin
+from flowpp_tf.models.keras_training import KerasModelMixin, find_attributes_once
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
-_NOT_FINITE = "the images of the model must be finite, got"
 _DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": Noise}
 
 
@@ -121,9 +114,8 @@ class FlowPlusPlus(KerasModelMixin):
     self.config = config
     channels = config.image_shape[2]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
-      make_dequantizer = _DEQUANTIZERS[config.dequantization]
       drawn = 0 if self.has_exact_density else channels
-      self.dequantizer = make_dequantizer(config, drawn, dtype=dtype, name="dequantizer")
+      self.dequantizer = _DEQUANTIZERS[config.dequantization](config, drawn, dtype=dtype, name="dequantizer")
       self.augmenter = None
       self.pixel_transform = None
       if self.has_exact_density:
@@ -139,7 +131,7 @@ class FlowPlusPlus(KerasModelMixin):
           of_pixels.append(self.pixel_transform.bijector)
         self.logits_of_pixels = fb.Chain(of_pixels, name="logits_of_pixels")
       if config.augment_channels:
-        make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
+        make_augmenter = Noise if config.augment_posterior == "normal" else FlowAugmenter
         self.augmenter = make_augmenter(config, config.augment_channels, dtype=dtype, name="augmenter")
         sizes = [channels, config.augment_channels]  # the latter stay as they are
         of_pixels = [tfp.bijectors.Blockwise([part, tfp.bijectors.Identity()], sizes) for part in of_pixels]
@@ -165,6 +157,7 @@ class FlowPlusPlus(KerasModelMixin):
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     pixels_to_latent = fb.Chain([*self.coupling_flow.bijector.bijectors, *of_pixels], name="pixels_to_latent")
     self.flow = FlowDistribution(prior, fb.Invert(pixels_to_latent))
+    find_attributes_once()
     self.built = True
 
   @property
@@ -249,10 +242,8 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
-    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._bound_terms(images, *others))
+    checked = self._checked(images, labels, condition, num_samples, noise, seed, training, batch_offset)
+    return _importance_weighted(self._bound_terms(*checked))
 
   def bound_terms(
     self,
@@ -267,10 +258,7 @@ class FlowPlusPlus(KerasModelMixin):
 
     The last one is 0 for real-valued images, to which no noise is added.
     """
-    images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
-    others = self._checked(count, labels, condition, num_samples, noise, seed)
-    return self._bound_terms(images, *others)
+    return self._bound_terms(*self._checked(images, labels, condition, num_samples, noise, seed))
 
   def _bound_terms(self, images, conditioning, noise, ctx):
     conditioning = self._with_label_dropout(conditioning, ctx)
@@ -341,8 +329,7 @@ class FlowPlusPlus(KerasModelMixin):
     check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    images = self.check_images(images)
-    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
+    images, conditioning, noise, _ = self._checked(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
     present = {name: value for name, value in conditioning._asdict().items() if value is not None}
@@ -391,7 +378,9 @@ class FlowPlusPlus(KerasModelMixin):
   ) -> Float[tf.Tensor, "n h w c"]:
     """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
     _check_count("n", n)
-    _check_number("temperature", temperature, 0, float(tf.float32.max))
+    check_type("temperature", temperature, float | tf.Tensor)
+    if not tf.is_tensor(temperature):
+      check_number("temperature", temperature, 0, float(tf.float32.max))
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
@@ -408,8 +397,7 @@ class FlowPlusPlus(KerasModelMixin):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    images = self.check_images(images)
-    conditioning, noise, ctx = self._checked(images.shape[0] or tf.shape(images)[0], labels, condition, 1, noise, seed)
+    images, conditioning, noise, ctx = self._checked(images, labels, condition, 1, noise, seed)
 
     def latents():
       dequantized = self._dequantize(images, conditioning, noise, ctx)[1]
@@ -429,14 +417,14 @@ class FlowPlusPlus(KerasModelMixin):
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     conditioning = Conditioning(**self.check_conditioning(shape_of(z)[0], labels, condition))
-    _check_number("guidance", guidance)
+    check_type("guidance", guidance, float | tf.Tensor)
     if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
     x = _finite("the images of the model", lambda: self._from_latents(z, conditioning, guidance))
     if self.has_exact_density:
       return x
     if not tf.executing_eagerly():  # integers hold no NaN
-      x = _asserted_finite(x)
+      x = tf.debugging.check_numerics(x, "the images of the model must be finite")
     x = x[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
 
@@ -472,8 +460,10 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _checked(self, count, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
-    """Conditioning and noise `[B, ...]` or `[S, B, ...]` of `count` images, and the context of an evaluation."""
+  def _checked(self, images, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
+    """Return images, their conditioning, noise `[B, ...]` or `[S, B, ...]`, and the context of an evaluation."""
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
     check_type("training", training, bool)
     _check_count("num_samples", num_samples)
     _check_count("batch_offset", batch_offset, 0, 2**63 - 1)
@@ -481,22 +471,18 @@ class FlowPlusPlus(KerasModelMixin):
     if noise is None:
       noise = self.sample_noise([num_samples, count], fold_in(seed, NOISE))
     else:
-      noise = self._checked_noise(noise, None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples, count)
+      noise = as_tensor("noise", noise, self.variable_dtype)
+      check_all_finite("noise", noise)
+      noise = noise[tf.newaxis] if len(noise.shape) == 4 else noise
+      samples = noise.shape[0] or 1
+      if not tf.is_tensor(num_samples) and num_samples > 1:
+        samples = num_samples
+      check_shape("noise", noise.shape, [samples, images.shape[0], *self.noise_shape])
+      if self.config.dequantization == "uniform":
+        check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     noise = noise[0] if noise.shape[0] == 1 else noise
     ctx = EvalContext(training, seed if training else None, batch_offset)
-    return Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
-
-  def _checked_noise(self, noise, num_samples, count):
-    """A user's noise as a tensor `[num_samples, count, *noise_shape]`."""
-    noise = as_tensor("noise", noise, self.variable_dtype)
-    check_all_finite("noise", noise)
-    if len(noise.shape) == 4:
-      noise = noise[tf.newaxis]
-    samples = num_samples or noise.shape[0] or 1
-    check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
-    if self.config.dequantization == "uniform":
-      check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
-    return noise
+    return images, Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
@@ -528,7 +514,12 @@ class FlowPlusPlus(KerasModelMixin):
       [3, 3]
     """
     check_type("count", count, int | tf.Tensor)
-    return check_conditioning(self.config, self.variable_dtype, count, labels, condition)
+    tensors = conditioning_tensors(self.config, self.variable_dtype, labels, condition)
+    for name, spec in self.conditioning_specs.items():
+      if tensors[name].shape.rank == len(spec.shape) - 1:  # one for all
+        tensors[name] = tf.repeat(tensors[name][tf.newaxis], count, axis=0)
+      check_shape(name, [*tensors[name].shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
+    return tensors
 
   def _with_label_dropout(self, conditioning, ctx):
     """The conditioning, of whose labels training leaves some out."""
@@ -564,11 +555,9 @@ class FlowPlusPlus(KerasModelMixin):
 
     Both have the dimension of samples if the noise has it. In a graph wrong pixels become NaN.
     """
-    x, levels = tf.cast(images, self.variable_dtype), self.config.pixel_levels
-    dtype = images.dtype
-    always_valid = dtype.is_integer and levels is not None and 0 <= dtype.min and dtype.max < levels
-    if not (tf.executing_eagerly() or always_valid):
-      x = tf.where(pixels_are_valid(images, levels), x, tf.cast(math.nan, x.dtype))
+    x = tf.cast(images, self.variable_dtype)
+    if not tf.executing_eagerly():
+      x = tf.where(pixels_are_valid(images, self.config.pixel_levels), x, tf.cast(math.nan, x.dtype))
     if self.has_exact_density:
       batch = shape_of(noise)[:-3]
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
@@ -661,7 +650,6 @@ class FlowPlusPlus(KerasModelMixin):
       >>> model.sample(4, temperature=0.8, seed=0).shape
       TensorShape([4, 8, 8, 1])
     """
-    check_type("unchecked", unchecked, bool)
     fields, folder, weights = open_preset(preset, unchecked)
     model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), name)
     with reading(folder / weights.name):
@@ -696,13 +684,6 @@ def _check_count(name, value, low=1, high=INT32_MAX):
     check_count(name, value, low, high)
 
 
-def _check_number(name, value, low=-math.inf, high=math.inf):
-  """Raise an `InputError` unless a value is a finite number in range, or a scalar tensor."""
-  check_type(name, value, float | tf.Tensor)
-  if not tf.is_tensor(value):
-    check_number(name, value, low, high)
-
-
 def _finite(name, evaluate):
   """Return what `evaluate()` gives; in eager mode an error that names the part where it is not finite."""
   results = evaluate()
@@ -711,17 +692,9 @@ def _finite(name, evaluate):
   return results
 
 
-def _asserted_finite(images):
-  """Images of a graph, an error if they are not finite."""
-  finite = tf.math.is_finite(images)
-  first = tf.boolean_mask(images, ~finite)[:1]
-  with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [_NOT_FINITE, first])]):
-    return tf.identity(images)
-
-
 def _importance_weighted(terms):
   """log-mean-exp over the draws of the bound, `[B]`."""
   bounds = terms.prior + terms.log_det + terms.dequantization
-  if bounds.shape[0] == 1:
+  if bounds.shape[0] == 1:  # the gradient of `reduce_logsumexp` would not be 1 to the last bit
     return bounds[0]
   return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(tf.cast(tf.shape(bounds)[0], bounds.dtype))

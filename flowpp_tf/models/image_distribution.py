@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import check_broadcast
 from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, check_event
 from flowpp_tf.core.context import tfp_seed
-from flowpp_tf.models.conditioning import conditioning_of_any_batch
+from flowpp_tf.models.conditioning import conditioning_specs, conditioning_tensors
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Seed, TensorLike
 
@@ -65,7 +65,12 @@ class ImageDistribution(tfp.distributions.Distribution):
     tfp_seed(seed)  # which must be one
     self.model: Any = model
     self.num_samples, self.seed = num_samples, seed
-    self.labels, self.condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
+    conditioning = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
+    for argument, spec in conditioning_specs(model.config, model.variable_dtype).items():
+      check_event(argument, conditioning[argument].shape, spec.shape[1:])
+    self.labels, self.condition = conditioning.get("labels"), conditioning.get("condition")
+    if len(conditioning) == 2:
+      check_broadcast(labels=conditioning["labels"], condition=conditioning["condition"][..., 0, 0, 0])
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
@@ -82,9 +87,6 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   def _event_shape(self):
     return tf.TensorShape(self.model.config.image_shape)
-
-  def _event_shape_tensor(self):
-    return tf.constant(self.model.config.image_shape)
 
   def _default_event_space_bijector(self):
     # TFP's discrete distributions have None.

@@ -23,12 +23,9 @@ import tensorflow as tf
 from flowpp_tf.core import checks, finite
 from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type
 from flowpp_tf.core.errors import Diverged, InputError
-from flowpp_tf.io.files import write_file
-from flowpp_tf.io.safetensors_file import SUFFIX
-from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
+from flowpp_tf.io.weights_file import in_memory
 from flowpp_tf.layers.flow import Adaptable
-from flowpp_tf.models.conditioning import KEYS, check_has_images, check_label_array, conditioning_specs, unpack_batch
-from flowpp_tf.types import Path
+from flowpp_tf.models.conditioning import KEYS, by_key, check_label_array, unpack_batch
 
 _OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
 _CAUSES = (
@@ -141,40 +138,18 @@ class KerasModelMixin(Adaptable, keras.Model):
       conditioning = {name: as_array(name, values)[chosen] for name, values in conditioning.items()}
     self.initialize(images, overwrite=overwrite, **conditioning)
 
-  def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-    """Write the weights to a file, as in Keras, or to a `.safetensors`, the format to give to others.
-
-    Args:
-      filepath: path that ends in `.weights.h5` or `.safetensors`; others of Keras.
-      overwrite: whether a file that is there is replaced; Keras asks, a `.safetensors` is an `InputError` (a
-        ValueError).
-      **kwargs: of Keras.
-    """
-    if not str(filepath).endswith(SUFFIX):
-      _find_attributes_once()
-      return super().save_weights(filepath, overwrite=overwrite, **kwargs)
-    if not overwrite and os.path.lexists(filepath):
-      raise InputError(f"`filepath` {os.fspath(filepath)!r} is there; give `overwrite=True` to replace it")
-    write_file(filepath, weights_to_bytes(self, suffix=SUFFIX))
-
   def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-    """Load weights from a file, as in Keras, or from a `.safetensors`.
+    """Load weights from a file, as in Keras.
 
     A model whose weights do not fit is initialised no more than before. A `.weights.h5` may be one that Keras wrote,
     which has no checksum; one that has it is checked.
     """
     before = self.initialized
     try:
-      if str(filepath).endswith(SUFFIX):
-        if any(args) or any(kwargs.values()):
-          raise InputError(f"of a {SUFFIX} all weights are loaded, or none: `skip_mismatch` is for Keras' files")
-        read_weights(filepath, unchecked=True).load(self)
-      else:
-        _find_attributes_once()
-        is_path = isinstance(filepath, (str, os.PathLike))
-        if is_path and str(filepath).endswith(".weights.h5") and os.path.exists(filepath):
-          filepath = in_memory(filepath)
-        super().load_weights(filepath, *args, **kwargs)  # which says what is wrong with other paths
+      is_path = isinstance(filepath, (str, os.PathLike))
+      if is_path and str(filepath).endswith(".weights.h5") and os.path.exists(filepath):
+        filepath = in_memory(filepath)
+      super().load_weights(filepath, *args, **kwargs)  # which says what is wrong with other paths
     except Exception:
       self.initialized = before
       raise
@@ -235,23 +210,14 @@ class KerasModelMixin(Adaptable, keras.Model):
   def make_train_function(self, force: bool = False) -> None:
     """Make the function that takes training steps, as in Keras; `fit` and `train_on_batch` call it."""
     if not self.initialized:
-      raise InputError("the model is not initialised: call `model.adapt(images)`, or load weights, before training")
+      raise InputError(
+        "the model is not initialised: call `model.adapt(images)`, or load weights, before training; after assigning "
+        "trained weights in another way, set `model.initialized = True`"
+      )
     if not self.optimizer.built:  # a branch, in which a step calls it, cannot make variables
       with self.distribute_strategy.scope():
         self.optimizer.build(self.trainable_variables)
     super().make_train_function(force)
-
-  def export(self, filepath: Path, *args: Any, **kwargs: Any) -> None:
-    """Write `call` as an artifact for inference; arguments as in Keras.
-
-    The default signature takes float32 images, as TensorFlow casts arrays to the type of a signature: with an integer
-    type 0.5 would become 0 before it is checked. `fpp.export_saved_model` also exports sampling, encoding and decoding.
-    """
-    images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
-    others = {KEYS[name]: spec for name, spec in conditioning_specs(self.config, tf.float32).items()}
-    if len(args) < 3:
-      kwargs.setdefault("input_signature", [{"image": images, **others} if others else images])
-    super().export(filepath, *args, **kwargs)
 
   # --- Steps ------------------------------------------------------------------------------------
 
@@ -334,7 +300,7 @@ class KerasModelMixin(Adaptable, keras.Model):
   def _unpacked(self, data):
     """Inputs of the model by key, and sample weights, of data that Keras hands to a step; targets are labels."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    inputs = _by_key(x)
+    inputs = by_key(x)
     if y is not None and self.config.num_classes:
       if "label" in inputs:
         raise InputError('labels must be given once: either as "label" of the inputs or as the targets `y`')
@@ -347,9 +313,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     There are targets wherever there are weights: Keras drops weights without targets.
     """
     if isinstance(x, tf.data.Dataset):
-      spec = x.element_spec
-      _by_key(spec[0] if isinstance(spec, tuple) else spec)  # an error here is not one of a graph
-      return x.map(lambda x, *more: (_by_key(x), *more)), y
+      return x.map(tf.autograph.experimental.do_not_convert(lambda x, *more: (by_key(x), *more))), y
     inputs, _ = self._unpacked((x, y))
     images = inputs["image"]
     if isinstance(images, Iterable) and not (isinstance(images, Sequence) or hasattr(images, "__array__")):
@@ -398,13 +362,6 @@ class _Watch(keras.callbacks.Callback):
         swap.on_epoch_begin(epoch)
 
 
-def _by_key(inputs):
-  """Images, or a dict of them and others, as a dict with only the keys that a model may take."""
-  inputs = inputs if isinstance(inputs, dict) else {"image": inputs}
-  check_has_images(inputs)
-  return {key: inputs[key] for key in KEYS.values() if key in inputs}
-
-
 def _sum_over_replicas(value):
   return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
@@ -421,7 +378,7 @@ def _mean_loss(bound, sample_weight):
   return -tf.math.divide_no_nan(tf.reduce_sum(bound * weights), total), total
 
 
-def _find_attributes_once():
+def find_attributes_once() -> None:
   """Let Keras find once for all layers which of their attributes it neither saves nor loads.
 
   Keras 3.15 does it again for each layer, by making another one, in a third of the time that a file takes to save: what

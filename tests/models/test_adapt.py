@@ -146,9 +146,6 @@ def test_weights_that_do_not_fit_and_wrong_images_leave_a_model_new(tmp_path):
     model.load_weights(tmp_path / "other.weights.h5")
   with pytest.raises(ValueError):
     model.set_weights([])
-  model.save_weights(tmp_path / "own.safetensors")
-  with pytest.raises(fpp.InputError, match="^of a .safetensors all weights are loaded, or none: `skip_mismatch`"):
-    model.load_weights(tmp_path / "own.safetensors", skip_mismatch=True)
   with pytest.raises(fpp.InputError, match="`images` must"):
     model.adapt(IMAGES / 255)
   with pytest.raises(fpp.InputError, match="`batch_size` must be at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""Keras' `fit`, `evaluate`, `predict` and `export` of the model hide no failure."""
+"""Keras' `fit`, `evaluate` and `predict` of the model hide no failure."""
 
 import dataclasses
 import warnings
@@ -326,9 +326,24 @@ def test_fit_of_a_model_that_is_not_initialised_is_an_error_and_changes_nothing(
   assert_same(state_of(model), before)
 
 
+def test_weights_that_keras_assigned_are_trained_only_once_the_model_is_marked():
+  trained, model = compiled(without_steps), compiled(without_steps, data=None)
+  tree = trained.get_state_tree(value_format="numpy_array")
+  model.set_state_tree({part: tree[part] for part in ("trainable_variables", "non_trainable_variables")})
+  assert_same(model.get_weights(), trained.get_weights())
+  with pytest.raises(fpp.InputError, match="after assigning trained weights .* set `model.initialized = True`"):
+    fit(model)
+  assert_same(model.get_weights(), trained.get_weights())
+  model.initialized = True
+  fit(model)
+  assert_same(model.get_weights(), trained.get_weights())
+  with pytest.raises(fpp.InputError, match="initialised already"):
+    model.adapt(IMAGES)
+
+
 def test_keras_makes_no_layers_to_save_and_load_weights(tmp_path, monkeypatch):
   model, path, made = fpp.FlowPlusPlus(CONFIG), tmp_path / "model.weights.h5", []
-  model.save_weights(path)  # which may find what layers do not save
+  model.save_weights(path)
   make = keras.layers.Layer.__init__
   monkeypatch.setattr(
     keras.layers.Layer, "__init__", lambda self, **options: made.append(self) or make(self, **options)
@@ -506,25 +521,21 @@ def test_predict_and_evaluate_give_the_same_in_each_call():
   np.testing.assert_allclose(losses[0], -np.mean(predictions[0]), rtol=1e-6)
 
 
-# --- Export -------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_keras_exports_a_model_that_was_never_called(tmp_path):
-  model = compiled()
-  model.export(tmp_path / "model", verbose=False)
-  loaded = tf.saved_model.load(tmp_path / "model")
-  for count in (3, 5):
-    assert_same(loaded.serve(IMAGES[:count].astype(np.float32)), model(IMAGES[:count]), rtol=1e-5)
-  assert np.isnan(loaded.serve(IMAGES / np.float32(255))).any()
-
-
 def test_labels_may_be_a_list():
   model = fpp.FlowPlusPlus.from_preset("digits_by_class")
   model.compile("sgd")
   images, labels = np.zeros([4, 8, 8, 1], np.uint8), [0, 1, 2, 3]
   of_list, of_array = (model.evaluate(images, y, verbose=0) for y in (labels, np.asarray(labels)))
   assert of_list == of_array
+
+
+def test_pixels_may_be_true_and_false():
+  config = fpp.FlowPlusPlusConfig((8, 8, 1), levels=2, structure="columns:1", filters=8, blocks=1)
+  images = np.random.RandomState(0).randint(0, 2, [4, 8, 8, 1])
+  model = fpp.FlowPlusPlus(config)
+  expected = model.log_prob_bound(images, seed=0)
+  for bound in (model.log_prob_bound, tf.function(model.log_prob_bound, autograph=False)):
+    np.testing.assert_allclose(bound(images.astype(bool), seed=0), expected, rtol=1e-5)
 
 
 def test_negative_pixels_of_one_byte_are_nan_in_graphs():

@@ -42,7 +42,7 @@ CALLS = {
 FILES = {
   "SavedModel": lambda m, path: fpp.export_saved_model(m, path / "exported"),
   "preset": lambda m, path: m.save_to_preset(path / "preset"),
-  "safetensors": lambda m, path: m.save_weights(path / "a.safetensors"),
+  "safetensors": lambda m, path: m.save_to_preset(path / "preset", weights="safetensors"),
   "archive": lambda m, path: fpp.compress(m, small_images(2)),
 }
 

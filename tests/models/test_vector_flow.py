@@ -217,6 +217,15 @@ def test_a_mixed_policy_is_that_of_the_networks_and_the_density_stays_in_float32
   assert np.any(found != plain(X, context))
 
 
+def test_a_flow_without_a_layer_takes_a_mixed_policy_too():
+  keras.utils.set_random_seed(0)
+  mixed = fpp.vector_flow(2, dtype="mixed_bfloat16", **TINY)
+  keras.utils.set_random_seed(0)
+  layer = fpp.VectorFlow(2, dtype="mixed_bfloat16", **TINY)
+  assert mixed.dtype == tf.float32
+  np.testing.assert_array_equal(mixed.log_prob(X), layer(X))
+
+
 def test_a_flow_of_any_networks_is_the_same_under_a_mixed_policy(policy):
   flow = fpp.vector_flow(2, **TINY)
   flow.initialize(X)

@@ -36,8 +36,7 @@ WITHOUT_ROWS = {
   "helpers of the package, no part of the room": "dataset_entry check_arguments check_count check_shape_of_images",
   "what Keras calls by itself": (
     "FlowPlusPlus.load_own_variables FlowPlusPlus.make_train_function FlowPlusPlus.predict_step FlowPlusPlus.test_step "
-    "FlowPlusPlus.train_step FlowPlusPlus.export Flow.load_own_variables VectorFlow.load_own_variables "
-    "FlowPlusPlus.save_weights VectorFlow.from_config "
+    "FlowPlusPlus.train_step Flow.load_own_variables VectorFlow.load_own_variables VectorFlow.from_config "
     "Adam Adam.update_step PiecewiseSchedule.__call__"
   ),
   "Keras' own question for shapes": (
