@@ -28,7 +28,7 @@ from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, register, registered
 from flowpp_tf.core.remat import checkpointed, in_stateless_scope
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 
 
 class Coupling(Bijector):
@@ -158,7 +158,7 @@ class Coupling(Bijector):
         event = shape_of(condition)[-self.event_ndims :]
         condition = tf.reshape(tf.broadcast_to(condition, [*shape, *event]), [-1, *event])
     parameters = self.conditioner(x1) if ctx is None else self.conditioner(x1, ctx=ctx.with_condition(condition))
-    of_batch = lambda p: p if batch_ndims == 1 else reshape(p, [*shape, *shape_of(p)[1:]])
+    of_batch = lambda p: p if batch_ndims == 1 else tf.reshape(p, [*shape, *shape_of(p)[1:]])
     return tf.nest.map_structure(lambda p: of_batch(tf.cast(p, x1.dtype)), parameters)
 
   def _bijector_of(self, parameters, x2):

@@ -18,7 +18,7 @@ from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter
 from flowpp_tf.bijectors.coupling import CouplingKind
 from flowpp_tf.core.checks import INT32_MAX, as_tensor, check_count, check_number
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import finfo, reshape, shape_of
+from flowpp_tf.core.tensors import finfo, shape_of
 
 
 class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -272,7 +272,7 @@ def per_value(parameters: tf.Tensor, size: int) -> tf.Tensor:
       f"the conditioner must give {size} parameters for each transformed value, got "
       f"parameters of shape {parameters.shape}"
     )
-  return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])
+  return tf.reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])
 
 
 AFFINE = CouplingKind(lambda components: 2, _affine_without_components)

@@ -19,7 +19,7 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, TensorParameter, check
 from flowpp_tf.core.checks import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
@@ -259,4 +259,4 @@ def _matmul(x, kernel):
   if len(kernel.shape) == 3:  # one product with the dense matrix takes less time than a small one for each block
     places = tf.eye(shape_of(kernel)[0], dtype=kernel.dtype)[:, tf.newaxis, :, tf.newaxis]
     kernel = tf.reshape(kernel[:, :, tf.newaxis, :] * places, [channels, channels])
-  return reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))
+  return tf.reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))

@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Bijector, Parameter
 from flowpp_tf.core.checks import check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import Shape
 
 
@@ -99,7 +99,7 @@ class Squeeze(_Regrouping):
     if len(x.shape) == 4:
       return function(x, self.block_size)
     result = function(tf.reshape(x, [-1, *shape_of(x)[-3:]]), self.block_size)
-    return tf.ensure_shape(reshape(result, [*shape_of(x)[:-3], *shape_of(result)[1:]]), shape)
+    return tf.ensure_shape(tf.reshape(result, [*shape_of(x)[:-3], *shape_of(result)[1:]]), shape)
 
 
 class ColumnsToChannels(_Regrouping):
@@ -121,12 +121,12 @@ class ColumnsToChannels(_Regrouping):
   def _rearrange(self, x):
     *batch, height, width, channels = shape_of(x)
     self._forward_event_shape(x.shape)
-    return reshape(x, [*batch, height, width // 2, 2 * channels])
+    return tf.reshape(x, [*batch, height, width // 2, 2 * channels])
 
   def _undo(self, y):
     *batch, height, width, channels = shape_of(y)
     self._inverse_event_shape(y.shape)
-    return reshape(y, [*batch, height, 2 * width, channels // 2])
+    return tf.reshape(y, [*batch, height, 2 * width, channels // 2])
 
 
 class SwapHalves(Rearrangement):

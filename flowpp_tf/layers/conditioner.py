@@ -18,7 +18,7 @@ from flowpp_tf.config.model import NetworkConfig
 from flowpp_tf.core.checks import check_arguments, check_count, check_shape_of_images, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.gated import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
@@ -142,5 +142,5 @@ def _blocks_to_channels(context, block):
     return context
   (rows, columns), (count, height, width, channels) = block, shape_of(context)
   height, width = height // rows, width // columns
-  context = reshape(context, [count, height, rows, width, columns, channels])
-  return reshape(tf.transpose(context, [0, 1, 3, 2, 4, 5]), [count, height, width, rows * columns * channels])
+  context = tf.reshape(context, [count, height, rows, width, columns, channels])
+  return tf.reshape(tf.transpose(context, [0, 1, 3, 2, 4, 5]), [count, height, width, rows * columns * channels])

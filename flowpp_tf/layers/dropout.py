@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor
 from flowpp_tf.core.context import as_seed
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers.kernels.pointwise import kept
 from flowpp_tf.types import Seed
 
@@ -103,5 +103,5 @@ def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int
     alg=_PHILOX,
     dtype=tf.int32,
   )
-  bits = reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
-  return reshape(bits if values == 8 * counts else bits[:, :values], shape)
+  bits = tf.reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
+  return tf.reshape(bits if values == 8 * counts else bits[:, :values], shape)

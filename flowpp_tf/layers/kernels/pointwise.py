@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 import tensorflow as tf
 
 from flowpp_tf.core.remat import recomputed_elementwise
-from flowpp_tf.core.tensors import at_least_float32, reshape, shape_of
+from flowpp_tf.core.tensors import at_least_float32, shape_of
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -94,8 +94,8 @@ def _sum_and_norm_gradient(upstream, x, h, gamma, beta):
   mean, mean_of_product = tf.matmul(upstream, weights), tf.matmul(by_gamma, weights)
   by_sum = factor * (by_normalized - mean - normalized * mean_of_product)
   return (
-    tf.cast(reshape(by_sum, shape_of(x)), x.dtype),
-    tf.cast(reshape(_gate_gradient(by_sum, gated, *of_gate), shape_of(h)), h.dtype),
+    tf.cast(tf.reshape(by_sum, shape_of(x)), x.dtype),
+    tf.cast(tf.reshape(_gate_gradient(by_sum, gated, *of_gate), shape_of(h)), h.dtype),
     tf.cast(tf.reduce_sum(by_gamma, axis=0), gamma.dtype),
     tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype),
   )

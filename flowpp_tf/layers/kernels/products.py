@@ -3,7 +3,7 @@
 from jaxtyping import Float
 import tensorflow as tf
 
-from flowpp_tf.core.tensors import reshape, shape_of
+from flowpp_tf.core.tensors import shape_of
 
 
 def conv2d(
@@ -42,7 +42,7 @@ def dense(
   if len(x.shape) == 4 and bias is not None:
     return _pointwise_conv(x, kernel, bias)
   flat = _add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
-  return reshape(flat, [*shape_of(x)[:-1], kernel.shape[-1]])
+  return tf.reshape(flat, [*shape_of(x)[:-1], kernel.shape[-1]])
 
 
 @tf.custom_gradient
@@ -54,7 +54,7 @@ def _pointwise_conv(x, kernel, bias):
 
   def gradient(upstream):
     upstream, x_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x))
-    by_x = reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))
+    by_x = tf.reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))
     ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)  # a product is the fastest sum
     return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
 
