@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sized
 import dataclasses
 import pathlib
 import types
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_origin
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import register
-from flowpp_tf.core.settings import POSITIVE, Settings, as_setting, at_least, one_of, parse_text, setting
+from flowpp_tf.core.settings import POSITIVE, Settings, as_setting, at_least, one_of, setting, value_type
 
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
@@ -114,7 +114,7 @@ class Recipe:
     for line in path.read_text().splitlines() if path.is_file() else ():
       flag, equals, text = line.strip().removeprefix("--").partition("=")
       if line.startswith("--") and flag != "config":
-        settings[flag] = parse_text(_FIELDS[flag], text if equals else "true")
+        settings[flag] = _parse_text(_FIELDS[flag], text if equals else "true")
     return cls(config, settings)
 
   def replace(self, **settings: Any) -> "Recipe":
@@ -203,3 +203,12 @@ def register_config(name: str, recipe: Recipe) -> None:
 
 def _folder():
   return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
+
+
+def _parse_text(field, text):
+  """Return the value of a field that a text of a recipe's file says."""
+  kind = value_type(field)
+  if get_origin(kind) is tuple:
+    item_type, *_ = get_args(kind)
+    return tuple(item_type(item) for item in text.split(",") if item)
+  return text == "true" if kind is bool else kind(text)

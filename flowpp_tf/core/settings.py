@@ -106,15 +106,6 @@ def as_setting(field: dataclasses.Field, value: Any) -> Any:
   return value.item() if isinstance(value, np.generic) else value
 
 
-def parse_text(field: dataclasses.Field, text: str) -> Any:
-  """Return the value of a field that a text of a recipe's file says."""
-  kind = value_type(field)
-  if get_origin(kind) is tuple:
-    item_type, *_ = get_args(kind)
-    return tuple(item_type(item) for item in text.split(",") if item)
-  return text == "true" if kind is bool else kind(text)
-
-
 def value_type(field: dataclasses.Field) -> Any:
   """Return the type of a field's values: that of `int | None` is `int`."""
   if isinstance(field.type, types.UnionType):
@@ -123,7 +114,6 @@ def value_type(field: dataclasses.Field) -> Any:
 
 
 DATA_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops", "download")
-_PLACES = ("data_dir", "cache_dir", "splits_file")
 
 
 def recorded_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +130,7 @@ def recorded_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
   if kind in ("folder", "npz") and path:
     name = f"{kind}:{os.path.abspath(os.path.expanduser(path))}"
   recorded: dict[str, Any] = {key: settings.get(key) for key in DATA_SETTINGS}
-  for key in _PLACES:
+  for key in ("data_dir", "cache_dir", "splits_file"):
     if recorded[key] and "://" not in recorded[key]:
       recorded[key] = os.path.abspath(os.path.expanduser(recorded[key]))
   return {"dataset": name, **recorded}
