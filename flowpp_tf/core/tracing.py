@@ -4,7 +4,6 @@ from collections.abc import Callable
 import functools
 import threading
 from typing import Any
-import weakref
 
 import tensorflow as tf
 
@@ -12,7 +11,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import JIT
 
 _jit = "off"
-_traced: weakref.WeakSet[Any] = weakref.WeakSet()  # all functions that `traced_once` has returned
 
 
 def set_jit(what: str) -> None:
@@ -59,29 +57,19 @@ def traced_once(
     if tf.executing_eagerly() and not in_eager_mode:
       return function(*tensors)
     tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
-    # TensorFlow would take the trace of a partly unknown shape for one that is known.
     compiled = jit and _jit == "blocks" and not tf.executing_eagerly()
+    # TensorFlow would take the trace of a partly unknown shape for one that is known.
+    shapes = [None if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors]
     # A graph of the search for a NaN has checks, which later calls must not have.
-    key = (
-      compiled,
-      tf.config.functions_run_eagerly(),
-      *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors),
-    )
+    key = (compiled, tf.config.functions_run_eagerly(), *shapes)
+    options: dict[str, Any] = {} if inline else {"experimental_attributes": {"_noinline": True}}
+    if compiled:
+      options = {"jit_compile": True}
     with lock:
       if key not in functions:
-        functions[key] = tf.function(
-          by_position,
-          autograph=False,
-          **({"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}),
-        ).get_concrete_function(*tensors)
+        traced = tf.function(by_position, autograph=False, **options)
+        functions[key] = traced.get_concrete_function(*tensors)
     return functions[key](*tensors)
 
   call.forget_traces = functions.clear  # type: ignore[attr-defined]
-  _traced.add(call)
   return call
-
-
-def forget_traces() -> None:
-  """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
-  for function in list(_traced):
-    function.forget_traces()

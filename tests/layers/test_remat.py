@@ -19,6 +19,7 @@ from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from support.marks import exhaustive, slow
 from support.models import SMALL, perturb, small_images
+from support.repeatable import forget_traces
 
 
 def draw(*shape, seed=0):
@@ -227,13 +228,12 @@ def test_blocks_of_a_network_are_calls_of_one_function():
 def test_frozen_weights_keep_their_values(traced_before):
   network = fpp.layers.Conditioner((4, 2, 1), 2, fpp.layers.NetworkConfig(4, 2, heads=2), dtype="float64")
   x = draw(2, 4, 2, 1)
-  tracing.forget_traces()
+  forget_traces()
   expected = network(x)
   first, last = network.blocks
   for part in (network, first, last.conv_norm, last.mixer_norm, last.conv.conv.kernel):
     if not traced_before:
-      tracing.forget_traces()
-      blocks._FUNCTIONS.clear()
+      forget_traces()
     part.trainable = False
     np.testing.assert_allclose(network(x), expected, rtol=1e-12)
     part.trainable = True

@@ -10,7 +10,10 @@ from tensorflow.python.framework import ops
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.tracing import forget_traces
+from flowpp_tf.bijectors import mixture_logistic, mixture_quantile
+from flowpp_tf.layers import blocks, init_norm
+from flowpp_tf.layers.kernels import attention
+from flowpp_tf.training import optimizer
 
 _SEED = 20190201
 
@@ -49,6 +52,15 @@ def pytest_runtest_teardown(item, nextitem):
     _forget_graphs()
     keras.backend.clear_session()  # which collects garbage, too
     _return_freed_memory()
+
+
+def forget_traces():
+  """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
+  blocks._FUNCTIONS.clear()
+  init_norm._traced_normalized.cache_clear()
+  attention._traced.cache_clear()
+  for function in (mixture_logistic.logit_cdf, mixture_quantile.quantile, optimizer._move_average):
+    function.forget_traces()
 
 
 def _forget_graphs():
