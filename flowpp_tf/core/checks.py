@@ -375,8 +375,7 @@ def check_shape_of_images(name: str, shape: Sequence[int]) -> tuple[int, int, in
   check_type(name, shape, Sequence[int])
   if len(shape) != 3 or not all(1 <= size <= MOST for size in shape):
     raise InputError(f"`{name}` must be (height, width, channels), each from 1 to {MOST:,}, got {tuple(shape)}")
-  height, width, channels = map(int, shape)
-  return height, width, channels
+  return int(shape[0]), int(shape[1]), int(shape[2])
 
 
 # --- Values, where they can be seen -------------------------------------------------------------
@@ -448,12 +447,10 @@ def pixels_are_valid(images: tf.Tensor, levels: int | None) -> tf.Tensor:
   """Return for each value whether it is an integer in 0 .. levels - 1; without levels, whether it is finite."""
   import tensorflow as tf
 
-  # Any number of levels can be compared with int64, unlike 256 with uint8.
-  values = images if images.dtype.is_floating else tf.cast(images, tf.int64)
+  values = tf.cast(images, tf.float64)  # any number of levels can be compared with it, unlike 256 with uint8
   if levels is None:
-    return tf.math.is_finite(values) if values.dtype.is_floating else tf.ones_like(values, tf.bool)
-  valid = (values >= 0) & (values < levels)
-  return valid & (values == tf.floor(values)) if values.dtype.is_floating else valid
+    return tf.math.is_finite(values)
+  return (values >= 0) & (values < levels) & (values == tf.floor(values))
 
 
 def check_labels(labels: np.ndarray, lowest: int, num_classes: int, of: str = "", hint: str = "") -> None:

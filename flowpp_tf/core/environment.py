@@ -24,7 +24,7 @@ def check_extra(package: str, extra: str, what: str) -> None:
     what: what needs it, the subject of the message: "the data set 'digits'".
   """
   if importlib.util.find_spec(package) is None:
-    raise _missing(package, extra, what)
+    raise InputError(f"{what} needs {package}, which is not installed: pip install 'flowpp_tf[{extra}]'")
 
 
 def import_extra(module: str, extra: str, what: str) -> Any:
@@ -40,15 +40,9 @@ def import_extra(module: str, extra: str, what: str) -> Any:
   """
   try:
     return importlib.import_module(module)
-  except ModuleNotFoundError as error:
-    package = module.partition(".")[0]
-    if error.name is not None and error.name.partition(".")[0] != package:  # it is installed, but broken
-      raise
-    raise _missing(package, extra, what) from None
-
-
-def _missing(package, extra, what):
-  return InputError(f"{what} needs {package}, which is not installed: pip install 'flowpp_tf[{extra}]'")
+  except ModuleNotFoundError:
+    check_extra(module.partition(".")[0], extra, what)
+    raise  # it is installed, but broken
 
 
 def usable_cores() -> list[int]:

@@ -139,8 +139,7 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filt
     futures = [threads.submit(lane, i, parts) for i, parts in enumerate(zip(*(tf.split(t, count) for t in tensors)))]
   # The lane that failed first: the others could only give up waiting for it.
   futures.sort(key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError))
-  parts = [future.result() for future in futures]
-  return tf.concat(parts, axis=0)
+  return tf.concat([future.result() for future in futures], axis=0)
 
 
 def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
