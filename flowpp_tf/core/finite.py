@@ -1,8 +1,8 @@
 """What is not finite: training steps are skipped, results are an error.
 
 A step is counted, and answered by a lower loss scale; the training step of a run and the one of Keras' `fit` share
-these rules. The error of a result names the layer or bijector where the values began. Where results leave the library
-as images or reports, NaN must not become a number.
+these rules. The error of a result names the layers and bijectors where the values began. Where results leave the
+library as images or reports, NaN must not become a number.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ def check_weights_finite(model: keras.Model) -> None:
 
 
 def first_non_finite_part(evaluate: Callable[[], Any]) -> str | None:
-  """Return a sentence about the layer and the bijector around the first operation whose result is not finite.
+  """Return a sentence about the layers and bijectors around the first operation whose result is not finite.
 
   Args:
     evaluate: function of no arguments, which is called with `tf.debugging.enable_check_numerics`.
@@ -140,13 +140,9 @@ def first_non_finite_part(evaluate: Callable[[], Any]) -> str | None:
     if not isinstance(cause, tf.errors.InvalidArgumentError):
       raise
     found = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(cause.__traceback__)]
-    parts = [part for part in found if isinstance(part, _PARTS) and not isinstance(part, keras.Model)]
-    bijectors = [part.name for part in parts if isinstance(part, tfp.bijectors.Bijector)]
-    if parts and isinstance(parts[-1], tfp.bijectors.Bijector):
-      return f"bijector {bijectors[-1]} made the first value that is not finite"
+    parts = [part for part in reversed(found) if isinstance(part, _PARTS) and not isinstance(part, keras.Model)]
     if parts:
-      inside = f" in bijector {bijectors[-1]}" if bijectors else ""
-      return f"layer {parts[-1].name}{inside} made the first value that is not finite"
+      return f"{' in '.join(dict.fromkeys(part.name for part in parts))} made the first value that is not finite"
   finally:
     tf.debugging.disable_check_numerics()
     tf.config.run_functions_eagerly(functions_were_eager)

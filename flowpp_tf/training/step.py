@@ -231,8 +231,8 @@ def _gradients(state, images, conditioning, seed, scale):
 def first_non_finite(model: FlowPlusPlus, images: TensorLike, **arguments: Any) -> str | None:
   """Return what made the bound of some images, or its gradient, not finite.
 
-  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layer and the bijector are those
-  in whose code the first operation failed.
+  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layers and bijectors are
+  those in whose code the first operation failed, the innermost first.
 
   Args:
     model: `FlowPlusPlus`.
