@@ -24,9 +24,9 @@ from flowpp_tf.config.size import vector_flow_size
 from flowpp_tf.core.checks import as_array, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.io import budget
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.flow import Flow
-from flowpp_tf.pretrained.stored_config import claim_model
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
@@ -223,7 +223,7 @@ class VectorFlow(Flow):
     for name, size in sizes.items():
       check_count(name, size, _SMALLEST.get(name, 1))
     policy = _policy_name(kwargs.get("dtype"))
-    claim_model(vector_flow_size(**sizes), f"a `{type(self).__name__}`", 8 if policy == "float64" else 4)
+    budget.claim("memory", vector_flow_size(**sizes).memory(8 if policy == "float64" else 4), "a `VectorFlow`")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     with keras.name_scope(self.name, caller=self):
       self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))

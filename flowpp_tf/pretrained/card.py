@@ -19,6 +19,7 @@ def model_card(
   about: Mapping[str, str],
   license: str,
   evaluation: Mapping[str, Any],
+  dtype: str,
 ) -> str:
   """Return the text of a card.
 
@@ -29,16 +30,16 @@ def model_card(
     about: description, weights' file and its SHA-256, as in preset.json.
     license: of the model, an identifier such as "apache-2.0".
     evaluation: content of an evaluation.json, measured before the weights were rounded.
+    dtype: of the weights.
   """
   data = settings.get("fingerprint") or {}
+  real_valued = config.pixel_levels is None
   bounds = [
-    (entry.get("data", {}).get("name", "the data"), split, bound)
+    (entry.get("data", {}).get("name", "the data"), split, name_of_bound(bound["num_samples"], real_valued), bound)
     for split, entry in evaluation.items()
     for bound in entry["bounds"]
   ]
-  real_valued = config.pixel_levels is None
   values = "real numbers" if real_valued else f"integers in 0 .. {config.levels - 1}"
-  dtype = ("float64" if "float64" in (config.dtype, config.flow_dtype) else "float32") if real_valued else "float16"
   rows = {
     "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
     "parameters": f"{model_size(config).parameters:,}",
@@ -46,7 +47,7 @@ def model_card(
     "weights": f"`{about['weights']}`, EMA weights in {dtype}, SHA-256 `{about['sha256']}`",
     "made by": f"flowpp_tf {__version__}",
   }
-  header = ["---", *_header(name, license, bounds, real_valued), "---"]
+  header = ["---", *_header(name, license, bounds), "---"]
   lines = [*header, f"# {name}", "", about["description"], "", "| | |", "|---|---|"]
   lines += [f"| {key} | {value} |" for key, value in rows.items() if value]
   lines += ["", "```python", "import flowpp_tf as fpp", "", 'model = fpp.FlowPlusPlus.from_preset("hf://USER/MODEL")']
@@ -55,14 +56,14 @@ def model_card(
   lines += [f"images = model.sample(4{labels}{condition}, seed=0)", "```"]
   if bounds:
     lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
-    for of, split, bound in bounds:
+    for of, split, kind, bound in bounds:
       figure = with_error(bound["bits_per_dim"], bound["standard_error"])
-      lines.append(f"| {of} {split} | {name_of_bound(bound['num_samples'], real_valued)} | {figure} |")
+      lines.append(f"| {of} {split} | {kind} | {figure} |")
     lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
   return "\n".join(lines) + "\n"
 
 
-def _header(name, license, bounds, real_valued):
+def _header(name, license, bounds):
   """The lines of YAML; texts are written as JSON, which is YAML."""
   yield f"license: {json.dumps(license)}"
   yield "library_name: flowpp_tf"
@@ -74,8 +75,7 @@ def _header(name, license, bounds, real_valued):
   yield "model-index:"
   yield f"- name: {json.dumps(name)}"
   yield "  results:"
-  for of, split, bound in bounds:
-    kind = name_of_bound(bound["num_samples"], real_valued)
+  for of, split, kind, bound in bounds:
     metric = {"type": "bits_per_dim", "value": bound["bits_per_dim"], "name": kind}
     yield "  - task: {type: unconditional-image-generation}"
     yield f"    dataset: {json.dumps({'name': of, 'type': of, 'split': split})}"

@@ -4,8 +4,8 @@ import dataclasses
 import os
 import pathlib
 
-from flowpp_tf.core.checks import check_arguments, check_type
-from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.checks import check_arguments
+from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.hub import is_address
@@ -38,6 +38,7 @@ class InitialWeights:
   unchecked: bool = False
 
   @classmethod
+  @check_arguments
   def find(cls, source: Path, unchecked: bool = False) -> "InitialWeights":
     """Return the weights that `source` names.
 
@@ -49,8 +50,6 @@ class InitialWeights:
     Raises:
       InputError (a ValueError): if there are no such weights.
     """
-    check_type("unchecked", unchecked, bool)
-    check_type("init_from", source, Path)
     source = os.fsdecode(source)
     path = pathlib.Path(source).expanduser()
     if path.is_dir() and not (path / ABOUT).is_file():
@@ -59,10 +58,7 @@ class InitialWeights:
       _, folder, weights = open_preset(path.resolve() if path.is_dir() else source, unchecked)
       path, unchecked = folder / weights.name, True  # by preset.json it is checked
     elif not source.lower().endswith(".npz"):
-      names = ", ".join(presets())
-      raise InputError(
-        f"`init_from` must be the directory of a run, an .npz file, or a preset, one of {names}, got {source!r}"
-      )
+      raise unknown_name("`init_from` (a preset, the directory of a run, or an .npz file)", source, presets())
     with reading(path):
       return cls(source, path, file_sha256(path), unchecked)
 

@@ -69,19 +69,15 @@ def load_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
   found = {name: array.shape for name, array in arrays.items()}
   wrong = [
     f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-    for name in [*expected, *(name for name in found if name not in expected)]
+    for name in {**expected, **found}
     if found.get(name) != expected.get(name)
   ]
   if wrong:
     raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: {'; '.join(wrong)}")
-  values: dict[int, tuple[Any, np.ndarray]] = {}
   for entry in entries.values():
-    _, value = values.setdefault(
-      id(entry.variable), (entry.variable, np.full(entry.variable.shape, np.nan, entry.variable.dtype))
-    )
+    value = np.array(entry.variable)
     value[entry.index] = arrays[entry.name].reshape(value[entry.index].shape)
-  for variable, value in values.values():
-    variable.assign(value)
+    entry.variable.assign(value)
   model.initialized = True
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
-from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
+from flowpp_tf.io.files import copy_file, file_sha256, replace_directory, writing
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, RUN_FORMAT, preset_folder
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
@@ -59,10 +59,8 @@ def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], 
   try:
     fields = read_json(folder / CONFIG)["model"]
     return fields, folder, read_weights_of_preset(folder, unchecked)
-  except InputError as error:
-    raise InputError(f"the weights of preset {str(preset)!r} are damaged, or cannot be used: {error}") from None
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-    raise InputError(f"preset {str(preset)!r} in {str(folder)!r} cannot be read: {error}") from None
+    raise InputError(f"preset {str(preset)!r} in {str(folder)!r} is damaged, or cannot be used: {error}") from None
 
 
 def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> WeightsFile:
@@ -120,16 +118,14 @@ def save_preset(
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model)
   dtype = model.variable_dtype if model.has_exact_density else "float16"
-  large = max((float(np.abs(w).max(initial=0)) for w in map(np.asarray, model.weights)), default=0.0)
-  if not large <= float(np.finfo(dtype).max):
-    raise InputError(f"the weights do not fit float16: the largest is {large}")
-  if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():
-    raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
-  names = {path.name for path in pathlib.Path(folder).glob("*")} - _REPLACED
-  if others := sorted(name for name in names if not name.startswith("codec_model.")):
-    raise InputError(f"{str(folder)!r} holds more than a preset, which would be lost: {', '.join(others)}")
-
-  title = pathlib.Path(folder).name
+  largest = max(np.abs(weight).max(initial=0) for weight in map(np.asarray, model.weights))
+  if largest > np.finfo(dtype).max:
+    raise InputError(f"the weights do not fit float16: the largest is {largest}")
+  target = pathlib.Path(folder)
+  names = {path.name for path in target.glob("*") if not path.name.startswith("codec_model.")}
+  others = names - _REPLACED if ABOUT in names else names
+  if others:
+    raise InputError(f"{str(folder)!r} holds more than a preset, which would be lost: {', '.join(sorted(others))}")
 
   def write(folder):
     fields = dataclasses.asdict(model.config)
@@ -139,7 +135,8 @@ def save_preset(
     run = {"format": RUN_FORMAT, "model": fields, "training": settings or {}}
     (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
     about = {"description": description, "weights": FORMATS[weights], "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / CARD).write_text(model_card(title, model.config, settings or {}, about, license, evaluation or {}))
+    card = model_card(target.name, model.config, settings or {}, about, license, evaluation or {}, dtype)
+    (folder / CARD).write_text(card)
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
   replace_directory(folder, write)
@@ -166,22 +163,17 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
   """
   _, whole, _ = open_preset(preset, unchecked)
   target = pathlib.Path(folder)
-  if any(target.glob("checkpoints/*")) or _is_of_another(target, whole):
+  config = target / CONFIG
+  # Neither a preset's, nor the first files of a copy that was stopped.
+  of_run = config.exists() and not (target / ABOUT).exists() and file_sha256(config) != file_sha256(whole / CONFIG)
+  if of_run or any(target.glob("checkpoints/*")):
     raise InputError(
       f"{str(folder)!r} holds a run, whose files those of preset {str(preset)!r} would replace: move it away"
     )
-  try:
+  with writing(f"the copy of preset {str(preset)!r} in {str(folder)!r}"):
     target.mkdir(parents=True, exist_ok=True)
     for source in sorted(filter(pathlib.Path.is_file, whole.iterdir())):
       copy = target / source.name
       if copy.exists() and (copy.name in MEASURED or file_sha256(copy) == file_sha256(source)):
         continue  # a user's own measurements may have been added
       copy_file(source, copy)
-  except OSError as error:
-    raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None
-
-
-def _is_of_another(folder, preset):
-  """Whether a folder has a config.json that is neither a preset's nor the first files of a copy that was stopped."""
-  config = folder / CONFIG
-  return config.exists() and not (folder / ABOUT).exists() and file_sha256(config) != file_sha256(preset / CONFIG)

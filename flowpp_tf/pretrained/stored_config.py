@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.recipe import PRECISIONS
-from flowpp_tf.config.size import ModelSize, model_size
+from flowpp_tf.config.size import model_size
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
@@ -45,7 +45,7 @@ def config_of_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
     raise InputError(f"{what} must have the fields of `FlowPlusPlusConfig`, got {', '.join(map(repr, unknown))}")
   config = FlowPlusPlusConfig(**fields)
   itemsize = 8 if "float64" in (config.dtype, config.flow_dtype) else 4
-  claim_model(model_size(config), f"the model of {what}", itemsize)
+  budget.claim("memory", model_size(config).memory(itemsize), f"the model of {what}")
   return config
 
 
@@ -62,8 +62,3 @@ def with_precision(config: FlowPlusPlusConfig, precision: str | None = None) -> 
   if precision not in PRECISIONS:
     raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
   return dataclasses.replace(config, dtype=PRECISIONS[precision])
-
-
-def claim_model(size: ModelSize, what: str, itemsize: int = 4) -> None:
-  """Raise a `BudgetError` (a ValueError) unless the budget has the memory of a model, its layers counted."""
-  budget.claim("memory", size.memory(itemsize), what)

@@ -55,7 +55,7 @@ def test_saving_again_replaces_a_preset_and_nothing_else(own, tmp_path):
   assert (copy / "notes.txt").read_text() == "mine"
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "file").write_text("mine")
-  with pytest.raises(ValueError, match="is there and no preset"):
+  with pytest.raises(ValueError, match="holds more than a preset, which would be lost: file$"):
     model.save_to_preset(tmp_path / "data")
   assert (tmp_path / "data" / "file").read_text() == "mine"
 
@@ -76,9 +76,9 @@ def append(path):
 @pytest.mark.parametrize(
   "change, message",
   [
-    (lambda folder: append(folder / "best.weights.h5"), "the weights of preset .* are damaged"),
+    (lambda folder: append(folder / "best.weights.h5"), "preset .* is damaged, or cannot be used: .*SHA-256"),
     (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
-    (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
+    (lambda folder: (folder / "config.json").write_text("{}"), "preset .* is damaged, or cannot be used: 'model'"),
     (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json"),
   ],
 )
@@ -349,7 +349,7 @@ def test_a_run_begins_with_the_weights_of_a_preset_a_run_or_the_release(own, tmp
 def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
   folder = shutil.copytree(own[1], tmp_path / "damaged")
   append(folder / "best.weights.h5")
-  with pytest.raises(ValueError, match="the weights of preset .* are damaged"):
+  with pytest.raises(ValueError, match="preset .* is damaged, or cannot be used: .*SHA-256"):
     models.InitialWeights.find(str(folder))
 
 
@@ -361,7 +361,7 @@ def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, 
   for source, message in (
     ("missing.npz", "cannot be read"),
     (tmp_path, "best.weights.h5' cannot be read"),
-    ("dogits", "one of "),
+    ("dogits", "unknown `init_from` .* did you mean digits"),
   ):
     with pytest.raises(ValueError, match=message):
       models.InitialWeights.find(str(source))

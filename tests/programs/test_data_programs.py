@@ -36,7 +36,10 @@ def images(tmp_path_factory):
 
 BAD = [
   (["--dataset=folder:nowhere"], "/nowhere' is not there"),
-  (["--dataset=folder:nowhere", "--init_from=elsewhere"], "`init_from` must be the directory of a run, "),
+  (
+    ["--dataset=folder:nowhere", "--init_from=elsewhere"],
+    "unknown `init_from` (a preset, the directory of a run, or an .npz file) 'elsewhere'; known: ",
+  ),
   (["--dataset=folder:nowhere", "--init_from=digits"], "the weights of `init_from` 'digits' do not fit the model: "),
   (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
   (["--dataset=folder:one"], "must have at least 3 images, one for each split, got 1"),
