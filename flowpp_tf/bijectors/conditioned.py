@@ -48,7 +48,7 @@ class Conditioned(Chain):
   ) -> None:
     check_type("bijector", bijector, tfp.bijectors.Bijector)
     if isinstance(bijector, Conditioned):
-      raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which is given a context already")
+      raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._initialize_chain(locals(), [bijector])
 
   def _check_shapes(self, **tensors):

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import checked_evaluation, evaluate, is_composite
+from flowpp_tf.bijectors.base import check_broadcast, checked_evaluation, evaluate, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
 from flowpp_tf.bijectors.normalization import ActNorm
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
@@ -85,14 +85,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     if isinstance(event_shape, tf.TensorShape) and event_shape.rank is not None and event_shape.rank < least:
       raise InputError(f"`distribution` must have an event of {least} dimensions, as `bijector` has, got {event_shape}")
     self._context_size = context_size(bijector)
-    super().__init__(
-      distribution,
-      bijector,
-      kwargs_split_fn=_all_to_bijector,
-      validate_args=validate_args,
-      parameters=parameters,
-      name=name,
-    )
+    super().__init__(distribution, bijector, _all_to_bijector, validate_args, parameters, name)
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -122,6 +115,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       >>> flow.given(tf.zeros([5, 3])).batch_shape
       TensorShape([5])
     """
+    if isinstance(self.bijector, Conditioned):
+      raise InputError(f"{self.name!r} is given a context already: call `given` on the flow without one")
     if self.context_size == 0:
       raise InputError(f"{self.name!r} takes no context: it was made with `context_size` 0")
     bijector = Conditioned(self.bijector, context)
@@ -150,7 +145,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       TensorShape([64])
     """
     check_type("overwrite", overwrite, bool)
-    x = self._event(x)
+    x = self._event("x", x, self)
     if x.shape.rank == self.event_shape.rank or (x.shape[0] is not None and x.shape[0] < 2):
       raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
     if tf.executing_eagerly():
@@ -173,11 +168,10 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       The sample, and its log density in nats, `[...]`.
     """
-    base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
-    event_shape = self.distribution.event_shape
-    check_event("base_sample", base_sample.shape, event_shape)
+    base_sample = self._event("base_sample", base_sample, self.distribution)
     self._check_context(ctx)
-    y, log_det = checked_evaluation(self, "base_sample", base_sample, self.bijector, False, len(event_shape), ctx)
+    event_ndims = len(self.distribution.event_shape)
+    y, log_det = checked_evaluation(self, "base_sample", base_sample, self.bijector, False, event_ndims, ctx)
     return y, self.distribution.log_prob(base_sample) - log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
@@ -186,11 +180,11 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Raises:
       ValueError: for values of another shape or dtype, and for a flow with a context that is not `given` one.
     """
-    return super().log_prob(self._event(value), name, **kwargs)
+    return super().log_prob(self._event("x", value, self), name, **kwargs)
 
   def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return exp(log_prob(value))."""
-    return super().prob(self._event(value), name, **kwargs)
+    return super().prob(self._event("x", value, self), name, **kwargs)
 
   def sample(
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any
@@ -206,10 +200,14 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     shape = as_sample_shape("sample_shape", sample_shape)
     return super().experimental_sample_and_log_prob(shape, tfp_seed(seed), name, **kwargs)
 
-  def _event(self, value):
-    """A value as a tensor; without this check parameters would broadcast it."""
-    value = as_tensor("x", value, self.dtype)
-    check_event("x", value.shape, self.event_shape)
+  def _event(self, name, value, distribution):
+    """A value of this flow or of its base as a tensor; without a check of its event parameters would broadcast it."""
+    value = as_tensor(name, value, distribution.dtype)
+    event_shape = distribution.event_shape
+    check_event(name, value.shape, event_shape)
+    if event_shape.rank is not None:
+      batch = tf.TensorSpec(value.shape[: len(value.shape) - len(event_shape)])
+      check_broadcast(**{name: batch, "batch_shape": tf.TensorSpec(self.distribution.batch_shape)})
     return value
 
   def _check_context(self, ctx):

@@ -8,6 +8,10 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.distributions import FlowDistribution
+
+tfd = tfp.distributions
 
 
 def perturbed(**kwargs):
@@ -106,10 +110,20 @@ def test_bijectors_of_any_dtype_take_real_numbers_only(make):
       make().forward(wrong)
 
 
+def test_values_fit_the_batch_of_the_base():
+  base = tfd.Sample(tfd.Normal(tf.zeros(3), 1.0), 6)
+  flow = FlowDistribution(base, fb.Invert(fb.BoundedAffine(tf.zeros(6), tf.ones(6))))
+  assert flow.log_prob(tf.ones([2, 1, 6])).shape == flow.transform(tf.ones([2, 1, 6]))[1].shape == [2, 3]
+  for function, name in ((flow.log_prob, "x"), (flow.prob, "x"), (flow.transform, "base_sample")):
+    for call in (function, tf.function(function, autograph=False)):
+      with pytest.raises(InputError, match=rf"broadcast, got `{name}` \[2\], `batch_shape` \[3\]"):
+        call(tf.ones([2, 6]))
+
+
 def test_a_flow_is_given_one_context(conditional):
   a, b = tf.zeros([4, 3]), tf.ones([4, 3])
   assert np.all(conditional.given(a).log_prob(X) != conditional.given(b).log_prob(X))
-  with pytest.raises(ValueError, match="given a context already"):
+  with pytest.raises(ValueError, match="_given' is given a context already: call `given`"):
     conditional.given(a).given(b)
   with pytest.raises(ValueError, match="`bijector` must be without a context"):
     fb.Conditioned(fb.Conditioned(conditional.bijector, a), b)
