@@ -24,7 +24,8 @@ from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outpu
 from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.types import Shape
 
-_SMALLEST, _BELOW_ONE = float(np.finfo(np.float32).tiny), 1 - float(np.finfo(np.float32).epsneg)
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_BELOW_ONE = 1 - float(np.finfo(np.float32).epsneg)
 Move = Callable[[Any, Any], Any]
 
 

@@ -84,8 +84,10 @@ def _of_images(model):
   check_weights_finite(model)
   _check_has_graphs(model)
   config = model.config
-  images, noise = Spec("uint8", config.image_shape), Spec("float32", model.noise_shape)
-  latents, number = Spec("float32", model.coupling_flow.latent_shape), Spec("float32", ())
+  images = Spec("uint8", config.image_shape)
+  noise = Spec("float32", model.noise_shape)
+  latents = Spec("float32", model.coupling_flow.latent_shape)
+  number = Spec("float32", ())
   given = {}
   if config.num_classes:
     given["labels"] = Spec("int32", ())

@@ -104,8 +104,10 @@ def _functions(model, max_batch):
   image_dtype = model.variable_dtype if model.has_exact_density else tf.float32
   image_spec = tf.TensorSpec([None, *inputs.image_shape], image_dtype, "images")
   latent_spec = tf.TensorSpec([None, *inputs.latent_shape], model.variable_dtype, "latents")
-  n_spec, num_samples_spec = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.int32, "num_samples")
-  temperature_spec, seed_spec = tf.TensorSpec([], tf.float32, "temperature"), tf.TensorSpec([], tf.int64, "seed")
+  n_spec = tf.TensorSpec([], tf.int32, "n")
+  num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
+  temperature_spec = tf.TensorSpec([], tf.float32, "temperature")
+  seed_spec = tf.TensorSpec([], tf.int64, "seed")
   # Only defaults that are tensors are stored in the signatures.
   num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
 
