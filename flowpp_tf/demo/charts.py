@@ -132,7 +132,8 @@ def _ticks(low, high):
   """Return some round numbers between two."""
   step = 10 ** math.floor(math.log10((high - low) / 2))
   step *= next((factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5), 10)
-  return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+  first, last = math.ceil(low / step), math.floor(high / step)
+  return [step * i for i in range(first, last + 1)]
 
 
 def _number(value):

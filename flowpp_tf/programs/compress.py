@@ -188,18 +188,23 @@ def _warn_about_files(kept, names, config, larger):
 
 def _estimate_files(model, pictures, files):
   """Print how large the archive of so many files would be, from some tiles of each."""
-  config, shape, parts, kept_bytes, kept, count, pixel_bytes = model.config, model.config.image_shape, [], 0, 0, 0, 0
+  config, shape = model.config, model.config.image_shape
+  kept = kept_bytes = 0
+  parts = []
+  count = pixel_bytes = 0
   for picture in pictures:
     kept_bytes += picture.size
     if not picture.has_tiles:
       kept += 1
       continue
     own = to_tiles(picture.pixels, shape)
-    count, pixel_bytes = count + len(own), pixel_bytes + picture.pixels.nbytes
+    count += len(own)
+    pixel_bytes += picture.pixels.nbytes
     chosen = _spread(np.arange(len(own)), max(_ESTIMATED_TILES // files, 1))
     part = [own[chosen]]
     if config.tile_neighbours:
-      layout = TileLayout.from_runs(shape, [(*picture.pixels.shape[:2], 0, len(own))], config.tile_step)
+      height, width = picture.pixels.shape[:2]
+      layout = TileLayout.from_runs(shape, [(height, width, 0, len(own))], config.tile_step)
       part += [layout.context(own, chosen, config.levels), layout.inside[chosen]]
     parts.append(part)
   if parts:

@@ -154,7 +154,8 @@ def _write_one(output, picture):
   """Write a file; say so if its name had to be cut."""
   path = output.write(picture)
   ending = "" if picture.pixels is None or picture.name.lower().endswith(".png") else ".png"
-  if os.path.basename(picture.name) + ending != os.path.basename(path) and len(os.fsencode(picture.name)) > 200:
+  was_cut = os.path.basename(picture.name) + ending != os.path.basename(path)
+  if was_cut and len(os.fsencode(picture.name)) > 200:
     run.warn(f"{_shown(picture.name)} is written as {_shown(path)}: its name would be too long")
 
 

@@ -84,4 +84,7 @@ def plan_from_flags() -> str:
 
 def output_from_flags() -> pathlib.Path:
   """Return the directory to write."""
-  return pathlib.Path(flags.FLAGS.output or model_flags.model_from_flags()[1].joinpath(*FORMATS[flags.FLAGS.format][1]))
+  if flags.FLAGS.output:
+    return pathlib.Path(flags.FLAGS.output)
+  workdir = model_flags.model_from_flags()[1]
+  return workdir.joinpath(*FORMATS[flags.FLAGS.format][1])

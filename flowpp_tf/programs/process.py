@@ -45,7 +45,11 @@ def program_name() -> str:
 
 def say(kind: str, text: object, *more: str) -> None:
   """Print a line on stderr with the program's name, and more lines below it; `kind` may be empty."""
-  _print(" ".join(filter(None, [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()])))
+  words = [f"{program_name()}:"]
+  if kind:
+    words.append(f"{kind}:")
+  words += str(text).split()
+  _print(" ".join(words))
   for line in more:
     _print(f"  {line}")
 

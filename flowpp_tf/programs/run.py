@@ -153,7 +153,9 @@ def _import_modules():
 
 
 def _budget_from_flags():
-  given = {field: _amount(name, flags.FLAGS[name].value) for name, (field, _) in _LIMITS.items()}
+  given = {}
+  for name, (field, _) in _LIMITS.items():
+    given[field] = _amount(name, flags.FLAGS[name].value)
   return Budget(**given, bytes_in=max(Budget.bytes_in, given["memory"]))
 
 
@@ -162,12 +164,16 @@ def _amount(name, text):
   found = re.fullmatch(r"(\d[\d,]{,30}|\d{1,30}\.\d+) ?([KMGT]?)(iB|B)?", text.strip(), re.IGNORECASE)
   if not found:
     raise InputError(f"`--{name}` must be a number such as 500M or 8G, got {text!r}")
-  return int(float(found[1].replace(",", "")) * 1024 ** " KMGT".index(found[2].upper() or " "))
+  number = float(found[1].replace(",", ""))
+  power = " KMGT".index(found[2].upper() or " ")
+  return int(number * 1024**power)
 
 
 def _check_flag_files(argv):
   """Raise an `OSError` or an `InputError` unless the flag files can be read: a named pipe would block."""
-  paths = [path for argument, following in zip(argv[1:], [*argv[2:], ""]) for path in _flag_file(argument, following)]
+  paths = []
+  for argument, following in zip(argv[1:], [*argv[2:], ""]):
+    paths += _flag_file(argument, following)
   count = 0
   while paths:
     path, count = paths.pop(), count + 1

@@ -167,7 +167,8 @@ def picture_size_from_flags() -> tuple[int, int] | None:
   texts = flags.FLAGS.picture_size
   if texts is None:
     return None
-  if len(texts) != 2 or not all(text.isdecimal() and 0 < int(text) <= 1 << 16 for text in texts):
+  are_sides = [text.isdecimal() and 0 < int(text) <= 1 << 16 for text in texts]
+  if len(texts) != 2 or not all(are_sides):
     raise InputError(f"--picture_size must be height and width, such as 300,300, got {','.join(texts)!r}")
   return int(texts[0]), int(texts[1])
 
