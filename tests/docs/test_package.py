@@ -371,7 +371,7 @@ IMAGES = np.zeros([60, 8, 8], int)
     (IMAGES, dict(workdir=b"runs"), "`workdir` must be a path or None, got b'runs'"),
     (IMAGES, dict(init_from=3), "`init_from` must be a path or None, got 3"),
     ("folder:nowhere", dict(init_from="photos"), "the weights of `init_from` 'photos' do not fit the model: "),
-    (IMAGES, dict(verbose="no"), "`verbose` must be True or False, got 'no'"),
+    (IMAGES, dict(verbose="no"), "`verbose` must be True or False or an integer, got 'no'"),
     (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
     (IMAGES, dict(dataset="photos"), "`dataset` is a setting of `bin/train`"),
     ("digits", dict(config="photos", crops=True), "`crops` are for photos, elpv, sky16 and folders"),
