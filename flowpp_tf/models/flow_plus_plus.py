@@ -242,8 +242,10 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    checked = self._checked(images, labels, condition, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._bound_terms(*checked))
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
+    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
+    return _importance_weighted(self._bound_terms(images, *others))
 
   def bound_terms(
     self,
@@ -258,7 +260,9 @@ class FlowPlusPlus(KerasModelMixin):
 
     The last one is 0 for real-valued images, to which no noise is added.
     """
-    return self._bound_terms(*self._checked(images, labels, condition, num_samples, noise, seed))
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
+    return self._bound_terms(images, *self._checked(count, labels, condition, num_samples, noise, seed))
 
   def _bound_terms(self, images, conditioning, noise, ctx):
     conditioning = self._with_label_dropout(conditioning, ctx)
@@ -329,7 +333,8 @@ class FlowPlusPlus(KerasModelMixin):
     check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    images, conditioning, noise, _ = self._checked(images, labels, condition, 1, noise, seed)
+    images = self.check_images(images)
+    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
     present = {name: value for name, value in conditioning._asdict().items() if value is not None}
@@ -397,7 +402,8 @@ class FlowPlusPlus(KerasModelMixin):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    images, conditioning, noise, ctx = self._checked(images, labels, condition, 1, noise, seed)
+    images = self.check_images(images)
+    conditioning, noise, ctx = self._checked(images.shape[0] or tf.shape(images)[0], labels, condition, 1, noise, seed)
 
     def latents():
       dequantized = self._dequantize(images, conditioning, noise, ctx)[1]
@@ -460,10 +466,8 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _checked(self, images, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
-    """Return images, their conditioning, noise `[B, ...]` or `[S, B, ...]`, and the context of an evaluation."""
-    images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
+  def _checked(self, count, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
+    """Return the conditioning and noise `[B, ...]` or `[S, B, ...]` of images, and the context of an evaluation."""
     check_type("training", training, bool)
     _check_count("num_samples", num_samples)
     _check_count("batch_offset", batch_offset, 0, 2**63 - 1)
@@ -477,12 +481,12 @@ class FlowPlusPlus(KerasModelMixin):
       samples = noise.shape[0] or 1
       if not tf.is_tensor(num_samples) and num_samples > 1:
         samples = num_samples
-      check_shape("noise", noise.shape, [samples, images.shape[0], *self.noise_shape])
+      check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
       if self.config.dequantization == "uniform":
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     noise = noise[0] if noise.shape[0] == 1 else noise
     ctx = EvalContext(training, seed if training else None, batch_offset)
-    return images, Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
+    return Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
