@@ -162,7 +162,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
     >>> lower_upper = [[np.log(2.0), 0.0], [0.5, 0.0]]
     >>> linear = fpp.bijectors.Invertible1x1ConvLU(lower_upper, permutation=[1, 0], event_ndims=1)
     >>> linear.forward([1.0, 3.0]).numpy()
-    array([3., 2.], dtype=float32)
+    array([7., 1.], dtype=float32)
   """
 
   def __init__(
