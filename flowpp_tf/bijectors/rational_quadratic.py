@@ -106,10 +106,7 @@ def _forward(x, widths, heights, left_slopes, right_slopes):
   u = tf.sigmoid(inner)
   v = tf.sigmoid(-inner)
   masks = _masks(u, v, widths)
-  left, width, right = [_sum(mask, widths) for mask in masks]
-  below, height, above = [_sum(mask, heights) for mask in masks]
-  d0 = _sum(masks[1], left_slopes)
-  d1 = _sum(masks[1], right_slopes)
+  (left, width, right), (below, height, above), (d0, d1) = _in_bin(masks, widths, heights, left_slopes, right_slopes)
   r, q = _parts(u, v, left, right, width)
   log_cdf, log_survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
   log_det = log_density - tf.nn.softplus(-inner) - tf.nn.softplus(inner) - log_cdf - log_survival
@@ -122,10 +119,7 @@ def _inverse(y, widths, heights, left_slopes, right_slopes):
   cdf = tf.sigmoid(inner)
   survival = tf.sigmoid(-inner)
   masks = _masks(cdf, survival, heights)
-  left, width, right = [_sum(mask, widths) for mask in masks]
-  below, height, above = [_sum(mask, heights) for mask in masks]
-  d0 = _sum(masks[1], left_slopes)
-  d1 = _sum(masks[1], right_slopes)
+  (left, width, right), (below, height, above), (d0, d1) = _in_bin(masks, widths, heights, left_slopes, right_slopes)
   p, not_p = _parts(cdf, survival, below, above, height)
   # not_p P = p Q is quadratic in r / q, with one root that is not negative; here without cancellation.
   s = height / width
@@ -169,6 +163,14 @@ def _masks(below, above, sizes):
   before = tf.concat([passed, zero], axis=-1)
   reached = tf.concat([zero + 1, passed], axis=-1)
   return before, reached - before, 1 - reached
+
+
+def _in_bin(masks, widths, heights, left_slopes, right_slopes):
+  """Return the widths left of, in and right of the bin of a number, the heights below, in and above it, its slopes."""
+  _, here, _ = masks
+  widths_in_parts = [_sum(mask, widths) for mask in masks]
+  heights_in_parts = [_sum(mask, heights) for mask in masks]
+  return widths_in_parts, heights_in_parts, (_sum(here, left_slopes), _sum(here, right_slopes))
 
 
 def _sum(mask, values):
