@@ -97,6 +97,8 @@ def decoded_images(
     with reading(folder, "delete it to decode again"):
       rows, about = read_json(folder / "about.json")
       arrays = {split: map_npy(folder / f"{split}.npy") for split in counts}
+      if any(array.dtype != dtype or array.shape != shapes[split] for split, array in arrays.items()):
+        raise ValueError("its arrays are not those that were written")
   return {split: array[: rows[split]] for split, array in arrays.items()}, about
 
 

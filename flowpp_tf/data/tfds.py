@@ -115,9 +115,7 @@ def load_set(
   files = None if builder.data_path.exists() else published.read_published(name, data_dir, labels)
   if files:
     version, splits, of_splits = files
-    classes = entry.classes
-    if labels and not classes:
-      classes = tuple(builder.info.features["label"].names)
+    classes = entry.classes or (tuple(builder.info.features["label"].names) if labels else ())
   else:
     _prepare(name, builder, data_dir, download)
     of_splits, classes = _read_labels(builder) if labels else (None, ())

@@ -258,10 +258,15 @@ def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, cache_on_disk)
   with pytest.raises(data.InputError, match="of decoded images in --cache_dir=.* cannot be written: Not a dir"):
     load(tmp_path / "images", cache_dir=tmp_path / "file")
   load(tmp_path / "images", cache_dir=tmp_path / "cache")
-  for path in tmp_path.glob("cache/*/train.npy"):
-    path.write_bytes(b"")
+  (path,) = tmp_path.glob("cache/*/train.npy")
+  written = np.load(path)
+  path.write_bytes(b"")
   with pytest.raises(data.InputError, match="cannot be read: .*delete it"):
     load(tmp_path / "images", cache_dir=tmp_path / "cache")
+  for other in (written.astype(np.float32), written[:, :, :1], written[:-1]):
+    np.save(path, other)
+    with pytest.raises(data.InputError, match="cannot be read: its arrays are not those .*delete it"):
+      load(tmp_path / "images", cache_dir=tmp_path / "cache")
 
 
 def test_a_folder_may_have_as_long_a_name_as_there_is(tmp_path, cache_on_disk):
