@@ -30,7 +30,7 @@ class Workers:
     strategy: `tf.distribute.Strategy`.
 
   Attributes:
-    strategy: as given.
+    strategy: the argument.
     count: number of workers.
     index: index of this worker.
     chief: whether this is the first worker.
