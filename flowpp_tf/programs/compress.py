@@ -15,8 +15,8 @@ import tqdm
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
 from flowpp_tf.compression.archive import VERSION, VERSION_OF_ENTRIES
-from flowpp_tf.compression.picture_bits import PictureBits
-from flowpp_tf.compression.pictures import (
+from flowpp_tf.compression.files.picture_bits import PictureBits
+from flowpp_tf.compression.files.pictures import (
   MAX_KEPT_FILE,
   SMALLER,
   ImageFile,

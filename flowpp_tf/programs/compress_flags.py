@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS
-from flowpp_tf.compression.jpegxl import ALLOWED
+from flowpp_tf.compression.files.jpegxl import ALLOWED
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS

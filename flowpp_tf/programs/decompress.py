@@ -103,8 +103,8 @@ def _save(path, parts, coder, problems):
 
 
 def _write_files(archive, reader, coder, folder, names, resume):
-  from flowpp_tf.compression.output_folder import OutputFolder  # with Pillow
-  from flowpp_tf.compression.pictures import read_from
+  from flowpp_tf.compression.files.output_folder import OutputFolder  # with Pillow
+  from flowpp_tf.compression.files.pictures import read_from
 
   output = OutputFolder(folder, json.dumps([reader.fingerprint(), sorted(names) if names else None]), resume)
   seen, begun = set(), False
@@ -128,8 +128,8 @@ def _write_files(archive, reader, coder, folder, names, resume):
 
 def _write_all(output, items, seen):
   """Write files, and add their names to `seen`; what cannot be decoded or written becomes a problem of the output."""
-  from flowpp_tf.compression.output_folder import FATAL
-  from flowpp_tf.compression.pictures import Lost, Point
+  from flowpp_tf.compression.files.output_folder import FATAL
+  from flowpp_tf.compression.files.pictures import Lost, Point
 
   try:
     for item in items:

@@ -6,7 +6,7 @@ import threading
 
 import tqdm
 
-from flowpp_tf.compression.pictures import ImageFile
+from flowpp_tf.compression.files.pictures import ImageFile
 from flowpp_tf.tiles.cutting import count_tiles
 
 

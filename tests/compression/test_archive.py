@@ -15,8 +15,9 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, pictures, segment
-from flowpp_tf.compression.output_folder import OutputFolder
+from flowpp_tf.compression import archive, segment
+from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.files.output_folder import OutputFolder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files

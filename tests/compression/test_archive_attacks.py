@@ -15,7 +15,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, compiled, entries, layers, pictures, segment, threads, tiered_codec
+from flowpp_tf.compression import archive, compiled, layers, segment, threads, tiered_codec
+from flowpp_tf.compression.files import entries, pictures
 from flowpp_tf.compression.memory import CodecMemory, _network
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs

@@ -10,7 +10,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, pictures
+from flowpp_tf.compression import archive
+from flowpp_tf.compression.files import pictures
 from flowpp_tf.io.weights_file import read_weights
 from support.marks import slow
 

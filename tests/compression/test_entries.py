@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import archive, frame, jpegxl, metadata, output_folder, picture_bits, pictures
+from flowpp_tf.compression import archive
+from flowpp_tf.compression.files import jpegxl, metadata, output_folder, picture_bits, pictures, wrapper
 from flowpp_tf.core import environment
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
@@ -282,8 +283,8 @@ def test_entries_of_version_3_are_refused_in_version_2(tmp_path):
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_files_without_compression_come_back_byte_for_byte_from_their_pixels(kind, pixels):
   data, image = encoded(kind, pixels), pixels.reshape(9, 14, -1)
-  rest, place, layout = frame.split_frame(data, image)
-  assert len(rest) < len(data) - image.nbytes + 1 and frame.join_frame(rest, place, layout, image) == data
+  rest, place, layout = wrapper.split_frame(data, image)
+  assert len(rest) < len(data) - image.nbytes + 1 and wrapper.join_frame(rest, place, layout, image) == data
 
 
 def test_keep_bytes_gives_every_file_back(tmp_path):

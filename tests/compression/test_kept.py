@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from flowpp_tf.compression import picture_bits, pictures, segment
+from flowpp_tf.compression import segment
+from flowpp_tf.compression.files import picture_bits, pictures
 from support import archives
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)

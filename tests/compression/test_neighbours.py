@@ -10,7 +10,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.compression import TieredCodec, archive, pictures, segment
+from flowpp_tf.compression import TieredCodec, archive, segment
+from flowpp_tf.compression.files import pictures
 from flowpp_tf.compression.stack import Stack, WindowError
 from flowpp_tf.data import ReducedBits
 from flowpp_tf.data.pipeline import _read_tiles, grid_tiles

@@ -15,9 +15,10 @@ from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import archive, output_folder, pictures, threads
+from flowpp_tf.compression import archive, threads
+from flowpp_tf.compression.files import output_folder, pictures
+from flowpp_tf.compression.files.output_folder import OutputFolder
 from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
 from support.archives import coder, example, files_archive

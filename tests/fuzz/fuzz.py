@@ -170,7 +170,7 @@ def _import_all():
 
   for name in (
     "compression",
-    "compression.pictures",
+    "compression.files.pictures",
     "data.folder",
     "data.images",
     "demo.about",

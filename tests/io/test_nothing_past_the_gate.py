@@ -49,8 +49,11 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "programs.decompress": ("open", "writes"),
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
   "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
-  "compression.output_folder": ("open", "writes"),
-  "compression.entries": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
+  "compression.files.output_folder": ("open", "writes"),
+  "compression.files.entries": (
+    "json.loads",
+    "of a part of an archive that the gate has opened, whose size is claimed",
+  ),
 }
 
 

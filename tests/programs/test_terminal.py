@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from flowpp_tf.compression.pictures import ImageFile
+from flowpp_tf.compression.files.pictures import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.completion import completion_script
 from flowpp_tf.programs.figures import size_text, three_digits

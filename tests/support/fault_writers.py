@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import compression, data, evaluation, training
-from flowpp_tf.compression import pictures as picture_files
+from flowpp_tf.compression.files import pictures as picture_files
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, load_dataset
 from flowpp_tf.evaluation.pictures import plot_curves

@@ -2,7 +2,7 @@
 
 8-bit grey or RGB pixels, as the model has them, are coded as tiles, of a model of more than 256 levels those of 16-bit
 PNG, TIFF, .npy and FITS files. What a file says besides them comes back with them (metadata.py); .npy and FITS files
-come back byte for byte (frame.py). Every other file is kept byte for byte (kept.py): other modes and depths,
+come back byte for byte (wrapper.py). Every other file is kept byte for byte (verbatim.py): other modes and depths,
 transparency, several images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more
 bytes than the files, and every file that is smaller than its pixels coded. What a segment stores of each file is in
 entries.py.
@@ -17,12 +17,12 @@ import pathlib
 
 import numpy as np
 
-from flowpp_tf.compression import jpegxl
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
-from flowpp_tf.compression.entries import ImageFile, Lost, StoredFile, finished, list_of_files, parse_list
-from flowpp_tf.compression.frame import split_frame
-from flowpp_tf.compression.kept import MAX_CODED, is_lossy, why_kept
-from flowpp_tf.compression.metadata import MetadataError, read_metadata
+from flowpp_tf.compression.files import jpegxl
+from flowpp_tf.compression.files.entries import ImageFile, Lost, StoredFile, finished, list_of_files, parse_list
+from flowpp_tf.compression.files.metadata import MetadataError, read_metadata
+from flowpp_tf.compression.files.verbatim import MAX_CODED, is_lossy, why_kept
+from flowpp_tf.compression.files.wrapper import split_frame
 from flowpp_tf.compression.plain import pack
 from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec

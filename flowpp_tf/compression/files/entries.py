@@ -7,7 +7,7 @@ tiles at its beginning that belong to a file of an earlier segment, and an entry
     name, size, CRC-32 of its bytes
     name, width, height, CRC-32 of its pixels, number of its tiles
     name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
-    name, "frame", width, height, CRC-32 of the file, tiles, size of the frame, place, layout       (frame.py)
+    name, "frame", width, height, CRC-32 of the file, tiles, size of the frame, place, layout       (wrapper.py)
     name, "jpegxl", width, height, channels, bytes of a value, CRC-32 of pixels and metadata, size, size of the metadata
     name, "jpeg", width, height, channels, 1, CRC-32 of the file, size                               (jpegxl.py)
 
@@ -27,10 +27,10 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression import jpegxl
 from flowpp_tf.compression.archive import VERSION_OF_ENTRIES
-from flowpp_tf.compression.frame import join_frame
-from flowpp_tf.compression.metadata import check_metadata
+from flowpp_tf.compression.files import jpegxl
+from flowpp_tf.compression.files.metadata import check_metadata
+from flowpp_tf.compression.files.wrapper import join_frame
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
@@ -65,7 +65,7 @@ class ImageFile:
     data: bytes of the file, None if its pixels come back.
     reason: why its bytes are kept.
     metadata: what comes back with the pixels, chunks of PNG (metadata.py).
-    frame: how its bytes are made of its pixels and of the rest, place and layout (frame.py).
+    frame: how its bytes are made of its pixels and of the rest, place and layout (wrapper.py).
     coded: its JPEG XL, which is stored in the place of tiles; shape and bytes of a value are those of the pixels.
     shape: of the pixels of a JPEG file that is stored as JPEG XL.
     instead: what is stored if its tiles take more bytes.

@@ -23,7 +23,7 @@ import zlib
 
 from PIL import Image, TiffImagePlugin
 
-from flowpp_tf.compression.kept import PPM_OF_8_BITS
+from flowpp_tf.compression.files.verbatim import PPM_OF_8_BITS
 from flowpp_tf.io.budget import claim
 from flowpp_tf.io.image_file import PNG, png_chunks
 
