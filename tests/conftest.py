@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("quick")
 
 def pytest_addoption(parser):
   parser.addoption(
-    "--kills", type=int, default=2, help="How often test_resume.py kills a run; more take half a minute each."
+    "--kills", type=int, default=2, help="How often test_kills.py kills a run; more take half a minute each."
   )
   parser.addoption(
     "--attack",
@@ -39,7 +39,7 @@ def pytest_addoption(parser):
     "--faults", choices=("some", "all"), default="some", help="At which calls test_faults.py lets writers fail."
   )
   parser.addoption(
-    "--fuzz", type=int, default=0, metavar="N", help="How many executions of each target tests/fuzz has."
+    "--fuzz", type=int, default=0, metavar="N", help="How many executions of each target test_fuzz.py has."
   )
   parser.addoption(
     "--every", type=int, default=1, metavar="N", help="Run the first test of each file, and every N-th after it."

@@ -199,7 +199,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path, monkeypatch
   assert best == 3.0 and workdir.weights_info()["step"] == 2
 
 
-@pytest.mark.slow  # test_resume.py kills runs at any moment
+@pytest.mark.slow  # test_kills.py kills runs at any moment
 def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
   whole, best = run(tmp_path / "whole")
   halves, best_of_halves = run(copied[0].path)

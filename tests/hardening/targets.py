@@ -18,8 +18,8 @@ from PIL import Image
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget, gate
-from fuzz import archives
-from fuzz.mutations import mutate_bytes, mutate_json, mutate_lines, sign_png
+from hardening import archives
+from hardening.mutations import mutate_bytes, mutate_json, mutate_lines, sign_png
 
 # Far below the defaults, so that what takes more is seen in a process that may not have much more.
 SMALL_BUDGET = budget.Budget(bytes_in=64 << 20, memory=64 << 20, pixels=1 << 20, items=1 << 14, bytes_out=32 << 20)

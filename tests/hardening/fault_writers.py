@@ -1,4 +1,4 @@
-"""Everything that writes files, as rows for tests/io/test_faults.py: its beginning, its work, what is read later."""
+"""Everything that writes files, as rows for test_faults.py: its beginning, its work, what is read later."""
 
 from collections.abc import Callable
 import csv
@@ -31,7 +31,7 @@ from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import codec_model_name, save_codec_model
 from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
-from support.faults import contents
+from hardening.faults import contents
 from support.models import MINIMAL, SMALL, perturb, small_images
 from support.programs import call
 

@@ -1,6 +1,6 @@
 """Attacks, long versions: fuzzed flags, damaged files, a full disk at every write, bombs, a thousand requests.
 
-    pytest --attack=1 -m attack -s tests/programs/test_attacks.py
+    pytest --attack=1 -m attack -s tests/hardening/test_attacks.py
 
 Each test prints what it tried and what came of it. A small version of each is in the test of what it attacks.
 """

@@ -10,7 +10,7 @@ import numpy as np
 from flowpp_tf import compression
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import pictures as picture_files
-from support.fault_writers import codec, grey_images
+from hardening.fault_writers import codec, grey_images
 
 IMAGES = 24
 

@@ -1,6 +1,6 @@
 """A fault at every call: what is there afterwards is old or new, one line says why, and the next call succeeds.
 
-pytest --faults=all -m "" -s tests/io/test_faults.py     # each call of each writer; the default takes a spread
+pytest --faults=all -m slow -s tests/hardening/test_faults.py     # each call of each writer; the default takes a spread
 
 The same once more for the calls that C code makes, in a process of its own.
 """
@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 
 from flowpp_tf.core.errors import InputError
-from support.fault_writers import HIDDEN, WRITERS
-from support.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
-from support.marks import slow
-from support.native_faults import NativeFaults, library
+from hardening.fault_writers import HIDDEN, WRITERS
+from hardening.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
+from hardening.native_faults import NativeFaults, library
 from support.programs import ROOT
 
 MOST_SECONDS = 10  # beyond the time of the same work without a fault
@@ -70,7 +69,8 @@ def check_state(writer, folder, allowed, what):
     assert any(state.get(name) == one.get(name) for one in allowed), f"{what}: {name} is neither old nor new"
 
 
-@pytest.mark.parametrize("writer", [slow(w, id=w.name) if w.slow else pytest.param(w, id=w.name) for w in WRITERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
 def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succeeds(writer, request, table, tmp_path):
   begun = time.monotonic()
   before, folder = tmp_path / "before", tmp_path / "work"

@@ -1,6 +1,6 @@
 """Fuzz one of the targets: guided by coverage where atheris is installed, else by mutations of the seeds.
 
-    python tests/fuzz/fuzz.py archive --executions=100000     # --plain for mutations only; --seed=2 for others
+    python tests/hardening/fuzz.py archive --executions=100000     # --plain for mutations only; --seed=2 for others
 
 An input that is answered wrongly, or takes more than its budget of memory or time, ends the run and is kept in
 tests/data/fuzz/TARGET, where test_fuzz.py runs it from then on; --keep_going writes it and goes on.
@@ -39,7 +39,7 @@ class Guard:
     resource.setrlimit(resource.RLIMIT_AS, self._before)
 
   def __call__(self, data):
-    from support.faults import ends_within
+    from hardening.faults import ends_within
 
     self.executions += 1
     peak, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
@@ -128,7 +128,7 @@ def main():
   if guided:
     with atheris.instrument_imports(include=["flowpp_tf"], enable_loader_override=False):
       _import_all()
-  from fuzz.targets import TARGETS
+  from hardening.targets import TARGETS
 
   target = TARGETS[options.target]()
   found = pathlib.Path(options.found or ROOT / "tests" / "data" / "fuzz" / target.name)
