@@ -21,8 +21,6 @@ CARDS = ROOT / "flowpp_tf" / "pretrained"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)" src="([^"]*)"></picture>')
 SCRIPTS = "pictures"  # a folder of docs/ without pages
-WIDGETS = ROOT / "docs" / "widgets.html"  # parts of bin/demo, which `python docs/pictures widgets` computes
-BEFORE_WIDGETS = "\n## In Python\n"  # of README, which has none: GitHub shows no such HTML
 
 
 def place(path):
@@ -58,24 +56,14 @@ def relinked(text, page):
   return LINK.sub(relink, PICTURE.sub(r"![\1](\2)", text))
 
 
-def with_widgets(text):
-  """The text of the home page with the widgets in a section of their own."""
-  start, heading, end = text.partition(BEFORE_WIDGETS)
-  if not heading:
-    raise ValueError(f"README.md has no heading {BEFORE_WIDGETS.strip()!r}")
-  origin = "Parts of [`bin/demo`](evaluation.md#look-at-it), computed once by `python docs/pictures widgets`."
-  return f"{start}\n## Look at a model\n\n{origin}\n\n{WIDGETS.read_text()}{heading}{end}"
-
-
 def main():
   shutil.rmtree(TARGET, ignore_errors=True)
-  shutil.copytree(ROOT / "docs", TARGET, ignore=shutil.ignore_patterns(SCRIPTS, WIDGETS.name, "__pycache__"))
+  shutil.copytree(ROOT / "docs", TARGET, ignore=shutil.ignore_patterns(SCRIPTS, "__pycache__"))
   pages = [*(ROOT / "docs").rglob("*.md"), *CARDS.glob("*/card.md")]
   for page in [*pages, *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]:
     target = TARGET / place(page)
     target.parent.mkdir(exist_ok=True)
-    text = relinked(page.read_text(), page)
-    target.write_text(with_widgets(text) if page.name == "README.md" else text)
+    target.write_text(relinked(page.read_text(), page))
   browser_page.write(TARGET / "browser")
   for name, text in {**reference_pages.pages(), **program_pages.pages()}.items():
     target = TARGET / "reference" / name

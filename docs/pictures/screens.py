@@ -3,43 +3,31 @@
 import contextlib
 import io
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 
 from PIL import Image
 import style
 
 ROOT = style.IMAGES.parents[1]
-PRESET, SIZE, SECONDS = "digits", (1280, 1000), 600
+PRESET, PORT, SIZE, SECONDS = "digits", 7861, (1280, 1000), 600
 
 
 @contextlib.contextmanager
 def page():
-  """The address of a page that runs as a program."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  command = [sys.executable, str(ROOT / "bin" / "demo"), f"--preset={PRESET}", f"--port={port}"]
-  folder = tempfile.mkdtemp()  # the program copies the preset into the current one
-  program = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  address = f"http://127.0.0.1:{port}/"
-  try:
-    for _ in range(SECONDS):
-      with contextlib.suppress(OSError):
-        urllib.request.urlopen(address).close()
-        break
-      if program.poll() is not None:
-        raise RuntimeError(f"{' '.join(command)} ended with exit code {program.returncode}")
-      time.sleep(1)
-    yield address
-  finally:
-    program.terminate()
-    program.wait()
-    shutil.rmtree(folder)
+  """The address of a page that runs as a program, in a folder of its own, into which it copies the preset."""
+  command = [sys.executable, str(ROOT / "bin" / "demo"), f"--preset={PRESET}", f"--port={PORT}"]
+  with tempfile.TemporaryDirectory() as folder:
+    program = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{PORT}"
+    try:
+      if not any(address in line for line in program.stdout):
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {program.wait()}")
+      yield address
+    finally:
+      program.terminate()
+      program.wait()
 
 
 def demo(theme):

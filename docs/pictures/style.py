@@ -17,6 +17,24 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 IMAGES = pathlib.Path(__file__).resolve().parent.parent / "images"
+PICTURES = {  # the module that draws each, by a function of its name, and the kind of its file
+  "bound": ("diagrams", "svg"),
+  "coupling": ("diagrams", "svg"),
+  "multi_scale": ("diagrams", "svg"),
+  "training_curves": ("charts", "svg"),
+  "ablations": ("charts", "svg"),
+  "field_ranks": ("charts", "svg"),
+  "samples_first": ("samples", "png"),
+  "samples_digits": ("samples", "png"),
+  "samples_fashion_mnist": ("samples", "png"),
+  "samples_digits_by_class": ("samples", "png"),
+  "samples_photos": ("samples", "png"),
+  "temperatures": ("samples", "png"),
+  "interpolation": ("samples", "png"),
+  "classes": ("samples", "png"),
+  "neighbours": ("samples", "png"),
+  "demo": ("screens", "png"),
+}
 WIDTH = 8.0  # inches of each chart and diagram: letters of 14 points have 9 pixels on a screen of 400
 matplotlib.rcParams.update(
   {
@@ -40,13 +58,10 @@ class Theme:
     text: letters.
     muted: notes, lines and axes.
     faint: grids.
-    on_bars: letters on bars.
     ours: this package, its time, test images, and validation.
     training: training images and curves.
     other: other images, what is looked for.
-    glow: Glow.
-    codec: lossless codecs.
-    memory: memory, beside time.
+    memory: a fifth curve.
     value: in diagrams, tensors; also the half that a coupling keeps.
     network: in diagrams, networks.
     bijector: in diagrams, bijectors; also the half that a coupling transforms.
@@ -58,12 +73,9 @@ class Theme:
   text: str
   muted: str
   faint: str
-  on_bars: str
   ours: str
   training: str
   other: str
-  glow: str
-  codec: str
   memory: str
   value: str
   network: str
@@ -78,12 +90,9 @@ LIGHT = Theme(
   text="#1f2328",
   muted="#57606a",
   faint="#d8dde3",
-  on_bars="#ffffff",
   ours="#0072b2",
   training="#009e73",
   other="#d55e00",
-  glow="#e69f00",
-  codec="#a3abb5",
   memory="#b5568a",
   value="#f0f1f3",
   network="#fbe3c8",
@@ -96,12 +105,9 @@ DARK = Theme(
   text="#e6e8ee",
   muted="#b4b9c4",
   faint="#434957",
-  on_bars="#14161b",
   ours="#56b4e9",
   training="#35c79b",
   other="#f58b45",
-  glow="#f0b429",
-  codec="#7f8896",
   memory="#d991b8",
   value="#343843",
   network="#634b2f",

@@ -40,7 +40,7 @@ def test_what_the_pages_show_is_what_the_command_draws(pictures):
     for alt, path in found:
       assert len(alt) > 15, (page, path)  # a text for those who do not see it
       shown.add(str((page.parent / path).resolve().relative_to(ROOT)))
-  catalogue = pictures("catalogue").PICTURES
+  catalogue = pictures("style").PICTURES
   assert shown == {f"docs/images/{name}.{ending}" for name, (_, ending) in catalogue.items()}
   files = {path.name: path.stat().st_size for path in IMAGES.iterdir()}
   assert set(files) == {f"{name}{v}.{ending}" for name, (_, ending) in catalogue.items() for v in ("", "_dark")}
@@ -50,9 +50,8 @@ def test_what_the_pages_show_is_what_the_command_draws(pictures):
 
 @pytest.mark.parametrize(
   "module, name",
-  [("diagrams", "bound"), ("diagrams", "coupling"), ("diagrams", "multi_scale"), ("charts", "bits_per_dim"),
-   ("charts", "release"), ("charts", "growth"), ("charts", "training_curves")],
-)  # fmt: skip
+  [("diagrams", "bound"), ("diagrams", "coupling"), ("diagrams", "multi_scale"), ("charts", "training_curves")],
+)
 def test_charts_and_diagrams_draw_without_a_letter_outside(pictures, module, name):
   """Nothing is cut off: all texts are within the figure, in the dark version, which has the same places."""
   figure = getattr(pictures(module), name)(pictures("style").DARK)
@@ -64,14 +63,6 @@ def test_charts_and_diagrams_draw_without_a_letter_outside(pictures, module, nam
     box = text.get_window_extent()
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
     assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-
-
-def test_bars_are_the_stored_figures_in_order(pictures):
-  charts = pictures("charts")
-  names, values, errors, sheets = zip(*charts.bars("fashion_mnist"))
-  assert names == ("flowpp_tf", "Glow", "JPEG XL", "WebP", "PNG") and list(values) == sorted(values)
-  assert f"{values[0]:.3f}" == charts.figures.figures(charts.RESULTS)["fashion_mnist_single"]
-  assert errors[1] is None and sheets[:2] == (None, None)  # Glow's error is not published
 
 
 def test_the_stages_of_a_structure_are_drawn_from_the_config(pictures):
