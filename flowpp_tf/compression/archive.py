@@ -39,7 +39,7 @@ from flowpp_tf.compression.segment import (
   max_images,
   output_bytes,
 )
-from flowpp_tf.compression.threads import ahead
+from flowpp_tf.compression.threads import map_ahead
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
 from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
@@ -212,7 +212,7 @@ class ArchiveWriter:
       return encoding_memory(self._coder.codec, len(images), size, self._max_batch)
 
     pays = lambda content: segment_pays_in_threads(self._coder.codec, len(content[0]))
-    for segments, is_instead in ahead(self._encode, checked(), memory, pays):
+    for segments, is_instead in map_ahead(self._encode, checked(), memory, pays):
       for segment in segments:
         if self._held is not None:
           self._write_segment(self._held, False)
@@ -464,7 +464,7 @@ class ArchiveReader:
         return segment, error.with_traceback(None)  # which holds what was decoded
 
     memory = lambda segment: 0 if segment.data is None else decoding_memory(coder.codec, segment.data)
-    yield from ahead(decode, found(), memory, lambda segment: segment_pays_in_threads(coder.codec, segment.images))
+    yield from map_ahead(decode, found(), memory, lambda segment: segment_pays_in_threads(coder.codec, segment.images))
 
   def _claim_output(self, segment, coder):
     if segment.data is not None:

@@ -1,22 +1,24 @@
 """A segment of an archive: some thousand images on one stack, which is decoded as a whole.
 
-    u32 images, u32 plain images at the beginning, u32 batches, u32 late plain images
+    u32 images, u32 LZMA images at the beginning, u32 batches, u32 LZMA images that were left out
     u32 size of the initial content, u32 size of the extra bytes before packing, u32 packed size of them
-    u32 size of the packed batches, u32 size of the late plain images
+    u32 size of the packed batches, u32 size of the LZMA images that were left out
     [u32 runs of the layout]
     packed: batches, u16 images, u8 salts, each; [the layout (tiles/neighbours.py)]
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
-    indices of the late plain images, u32 each
+    indices of the LZMA images that were left out, u32 each
     32 bytes: SHA-256 of all pixels and extra bytes; from version 2 on the SHA-256 of that and of the segment's place
-    late plain images (plain.py)
+    LZMA images that were left out (lzma_images.py)
     words of the stack, u32 each
 
 (little-endian; packed is LZMA; what is in brackets only for a model whose tiles see their neighbours). Bits-back coding
 needs bits to begin with, some 26 per dimension of the first batch. They are what has to be stored anyway, the initial
-content: the extra bytes, and the first images in plain. The first batch is one image; batches grow with the stack,
-whose bits the next one borrows. "First" is in the order in which images are pushed: their own, or that of the layout.
+content: the extra bytes, and the first images, as LZMA images. The first batch is one image; batches grow with the
+stack, whose bits the next one borrows. "First" is in the order in which
+images are pushed: their own, or that of the layout.
 
-An image that the coder leaves out (batches.py), or that has pixel values which the model has not, is coded plainly.
+An image that the coder leaves out (batches.py), or that has pixel values which the model has not, is stored as an LZMA
+image.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from flowpp_tf.compression.batches import (
   push_batches,
 )
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder
-from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
+from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
 from flowpp_tf.core.errors import InputError
@@ -78,21 +80,21 @@ class SegmentError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `late_images` are bytes.
+  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `left_out_images` are bytes.
 
   `layout` is None unless the model's tiles see their neighbours.
   """
 
   count: int
-  plain: int
+  initial: int
   content_size: int
   extra_size: int
   packed_size: int
   batches: np.ndarray
   checks: np.ndarray
-  late: np.ndarray
+  left_out: np.ndarray
   digest: bytes
-  late_images: bytes
+  left_out_images: bytes
   words: np.ndarray
   layout: TileLayout | None = None
 
@@ -104,28 +106,33 @@ class Fields:
   @property
   def coded(self) -> np.ndarray:
     """Return the indices of the images in the batches, in this order."""
-    return _coded(self.order, self.plain, self.late)
+    return _coded(self.order, self.initial, self.left_out)
 
   def to_bytes(self, place: bytes = b"") -> bytes:
     """Return the segment, bound to its place in an archive."""
     runs = self.layout.runs.tobytes() if self.layout else b""
     table = pack(self.batches.tobytes() + runs)
-    sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.late_images)
-    head = _HEAD.pack(self.count, self.plain, len(self.batches), len(self.late), *sizes)
+    sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.left_out_images)
+    head = _HEAD.pack(self.count, self.initial, len(self.batches), len(self.left_out), *sizes)
     if self.layout:
       head += _RUNS.pack(len(self.layout.runs))
-    checks, late, words = (array.astype("<u4").tobytes() for array in (self.checks, self.late, self.words))
-    return b"".join([head, table, checks, late, _bound(self.digest, place), self.late_images, words])
+    checks, left_out, words = (array.astype("<u4").tobytes() for array in (self.checks, self.left_out, self.words))
+    return b"".join([head, table, checks, left_out, _bound(self.digest, place), self.left_out_images, words])
 
   @classmethod
   def from_bytes(cls, data: bytes, codec: BitsBackCoder) -> Fields:
     """Return the fields of `to_bytes`; raise a `ValueError` or `struct.error` for other bytes."""
-    count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = (
+    count, initial, num_batches, num_left_out, content_size, extra_size, packed_size, table_size, left_out_size = (
       _HEAD.unpack_from(data)
     )
-    if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
+    if (
+      count > max_images(codec.shape)
+      or extra_size > _MAX_EXTRA
+      or initial + num_left_out > count
+      or num_batches > count
+    ):
       raise ValueError("its header is invalid")
-    claim("memory", _memory(codec, count, num_late, extra_size), "a segment of the archive")
+    claim("memory", _memory(codec, count, num_left_out, extra_size), "a segment of the archive")
     num_runs, first = 0, _HEAD.size
     if codec.sees_neighbours:
       (num_runs,) = _RUNS.unpack_from(data, first)
@@ -142,19 +149,19 @@ class Fields:
       if int(runs["count"].sum(dtype=np.int64)) != count:
         raise ValueError("its layout is invalid")
       layout = TileLayout(codec.shape, runs, codec.tile_step)
-    sizes_of_parts = [4 * len(_runs(batches)), 4 * num_late, 32, late_size]
+    sizes_of_parts = [4 * len(_runs(batches)), 4 * num_left_out, 32, left_out_size]
     starts = list(itertools.accumulate(sizes_of_parts, initial=start))
     parts = [data[a:b] for a, b in zip(starts, [*starts[1:], None])]
     checks = np.frombuffer(parts[0], "<u4").astype(np.int64)
-    late = np.frombuffer(parts[1], "<u4").astype(np.int64)
-    digest, late_images = parts[2:4]
+    left_out = np.frombuffer(parts[1], "<u4").astype(np.int64)
+    digest, left_out_images = parts[2:4]
     words = np.frombuffer(parts[4], "<u4").astype(np.uint32, copy=False)
     order = _order(layout, count)
     if (
-      int(batches["images"].sum()) != len(_coded(order, plain, late))
-      or len(np.unique(late)) != num_late
-      or np.any(late >= count)
-      or np.isin(order[:plain], late).any()
+      int(batches["images"].sum()) != len(_coded(order, initial, left_out))
+      or len(np.unique(left_out)) != num_left_out
+      or np.any(left_out >= count)
+      or np.isin(order[:initial], left_out).any()
       or content_size > 4 * len(words) + 8
       or (batches["images"] == 0).any()
       or (batches["images"] > max_batch(codec)).any()
@@ -162,7 +169,7 @@ class Fields:
       raise ValueError("its tables are invalid")
     claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
     sizes = content_size, extra_size, packed_size
-    return cls(count, plain, *sizes, batches, checks, late, digest, late_images, words, layout)
+    return cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
 
 
 def encode_fields(
@@ -189,26 +196,28 @@ def encode_fields(
     layout = TileLayout.from_single_tiles(codec.shape, len(images))
   order = _order(layout, len(images))
   packed_extra = pack(extra) if extra else b""
-  plain, content = _initial_content(codec, images, order, layout, packed_extra)
+  initial, content = _initial_content(codec, images, order, layout, packed_extra)
   words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
   stack = Stack(words, sealed=True)
-  progress(plain)
-  rest = order[plain:]
+  progress(initial)
+  rest = order[initial:]
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   fitting, others = rest[fits[rest]], rest[~fits[rest]]
-  table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress, layout)
+  table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, progress, layout)
   batches = np.array(table, _BATCH)
-  late = np.array(sorted([*left_out, *others]), np.int64)
-  coded = _coded(order, plain, late)
+  left_out = np.array(sorted([*failed, *others]), np.int64)
+  coded = _coded(order, initial, left_out)
   checksums = []
   for first, last in _runs(batches):
     run = images[coded[first:last]]
     checksums.append(zlib.crc32(pixel_bytes(run)))
   checks = np.array(checksums, np.uint32)
-  late_images = encode_plain(images[late]) if len(late) else b""
+  left_out_images = encode_lzma_images(images[left_out]) if len(left_out) else b""
   sizes = len(content), len(extra), len(packed_extra)
   words = stack.words() if table else words
-  return Fields(len(images), plain, *sizes, batches, checks, late, _digest(images, extra), late_images, words, layout)
+  return Fields(
+    len(images), initial, *sizes, batches, checks, left_out, _digest(images, extra), left_out_images, words, layout
+  )
 
 
 def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
@@ -232,10 +241,10 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
     fields = Fields.from_bytes(data, codec)
     images = np.zeros((fields.count, *codec.shape), codec.dtype)
     known = np.zeros(fields.count, bool)
-    if len(fields.late):
-      shape = len(fields.late), *codec.shape
-      images[fields.late] = decode_plain(fields.late_images, shape, codec.dtype)
-      known[fields.late] = True
+    if len(fields.left_out):
+      shape = len(fields.left_out), *codec.shape
+      images[fields.left_out] = decode_lzma_images(fields.left_out_images, shape, codec.dtype)
+      known[fields.left_out] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
     return images, _decode_content(content, fields, images, places)
   except BudgetError:
@@ -258,7 +267,7 @@ def decoding_memory(codec: BitsBackCoder, data: bytes) -> int:
   except _DAMAGE:
     return len(data)
   batch = codec.memory.batch(int(fields.batches["images"].max(initial=0)))
-  return _COPIES_OF_DATA * len(data) + _memory(codec, fields.count, len(fields.late), fields.extra_size) + batch
+  return _COPIES_OF_DATA * len(data) + _memory(codec, fields.count, len(fields.left_out), fields.extra_size) + batch
 
 
 def encoding_memory(codec: BitsBackCoder, count: int, extra_size: int, largest: int | None = None) -> int:
@@ -267,10 +276,10 @@ def encoding_memory(codec: BitsBackCoder, count: int, extra_size: int, largest: 
   return _memory(codec, count, 0, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)
 
 
-def _memory(codec, count, num_late, extra_size):
+def _memory(codec, count, num_left_out, extra_size):
   """Return the bytes of memory that a segment takes, without those of a batch."""
-  copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of plain images too
-  values = (count + num_late) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of LZMA images too
+  values = (count + num_left_out) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
   return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
 
 
@@ -321,32 +330,32 @@ def _pop_batches(codec, fields, images, known):
 
 
 def _initial_content(codec, images, order, layout, packed_extra):
-  """Return how many images are plain at the beginning, and the bytes of the extra and of them."""
+  """Return how many LZMA images are at the beginning, and the bytes of the extra and of them."""
   # Enough for the largest image, as small ones before it add few bits.
   largest = int(np.argmax(np.prod(layout.sizes, axis=-1))) if layout and len(images) else 0
   bits = initial_bits(codec, largest, layout if len(images) else None)
   needed = (bits + SPARE_BITS) // 8
-  plain, content = 0, packed_extra
+  initial, content = 0, packed_extra
   per_image = float(np.prod(codec.shape)) * codec.dtype.itemsize
-  while plain < len(images) and len(content) < needed:
+  while initial < len(images) and len(content) < needed:
     more = int((needed - len(content)) / per_image)
-    plain = min(len(images), plain + max(1, more))
-    content = packed_extra + encode_plain(images[order[:plain]])
-    per_image = (len(content) - len(packed_extra)) / plain  # small sets take more per image: the estimate is no more
-  return plain, content
+    initial = min(len(images), initial + max(1, more))
+    content = packed_extra + encode_lzma_images(images[order[:initial]])
+    per_image = (len(content) - len(packed_extra)) / initial  # small sets take more per image: the estimate is no more
+  return initial, content
 
 
 def _decode_content(content, fields, images, places):
-  """Set the plain images at the beginning, and return the extra bytes."""
+  """Set the LZMA images at the beginning, and return the extra bytes."""
   stored = content.astype("<u4").tobytes()[: fields.content_size]
   try:
     extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
-    if fields.plain:
-      plain = images[: fields.plain] if fields.layout is None else np.empty_like(images[: fields.plain])
-      decode_plain(stored[fields.packed_size :], plain.shape, out=plain)
+    if fields.initial:
+      initial = images[: fields.initial] if fields.layout is None else np.empty_like(images[: fields.initial])
+      decode_lzma_images(stored[fields.packed_size :], initial.shape, out=initial)
       if fields.layout is not None:
-        images[fields.order[: fields.plain]] = plain
-  except PlainError as error:
+        images[fields.order[: fields.initial]] = initial
+  except LzmaImagesError as error:
     raise ValueError(f"the initial content is damaged: {error}") from None
   digest = _digest(images, extra)
   if fields.digest not in [_bound(digest, place) for place in places]:
@@ -363,10 +372,10 @@ def _order(layout, count):
   return layout.order if layout else np.arange(count)
 
 
-def _coded(order, plain, late):
+def _coded(order, initial, left_out):
   """Return the indices of the images in the batches, in the order in which they are pushed."""
-  rest = order[plain:]
-  return rest[~np.isin(rest, late)]
+  rest = order[initial:]
+  return rest[~np.isin(rest, left_out)]
 
 
 def _runs(batches):

@@ -64,13 +64,16 @@ class _Inside:
 
 _controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
 _one_thread_per_product = _Inside(lambda: _controller().limit(limits=1, user_api="blas"))
-_computing, _computing_ahead = _Inside(), _Inside()  # calls in all threads of `ahead` and `in_background`; of `ahead`
+_computing, _computing_ahead = (
+  _Inside(),
+  _Inside(),
+)  # calls in all threads of `map_ahead` and `in_background`; of `map_ahead`
 _is_such_a_call: contextvars.ContextVar[bool] = contextvars.ContextVar("is_such_a_call", default=False)
 _stopped: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("stopped", default=lambda: False)
 
 
 def check_stopped() -> None:
-  """Raise a `CancelledError` in a thread of `ahead` whose result nobody waits for; call this in what takes long."""
+  """Raise a `CancelledError` in a thread of `map_ahead` whose result nobody waits for; call this in what takes long."""
   if _stopped.get()():
     raise concurrent.futures.CancelledError
 
@@ -102,14 +105,14 @@ def in_threads(
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
   """Begin a call in another thread; return a function that waits for its end, and returns or raises what it does.
 
-  Without threads, or where those of `ahead` are as many as cores, the call is made then.
+  Without threads, or where those of `map_ahead` are as many as cores, the call is made then.
   """
   if threadpoolctl is None or _computing_ahead.count >= CORES or CORES == 1:
     return functools.partial(function, *arguments)
   return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
 
 
-def ahead(
+def map_ahead(
   function: Callable[[T], R],
   parts: Iterable[T],
   memory: Callable[[T], int] = lambda part: 0,

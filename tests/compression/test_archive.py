@@ -18,7 +18,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
 from flowpp_tf.compression.files import pictures
 from flowpp_tf.compression.files.output_folder import OutputFolder
-from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
+from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, unpack
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
@@ -106,16 +106,16 @@ def test_plain_images_come_back(shape):
     np.zeros(shape, np.uint8),
     (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8),
   ):
-    np.testing.assert_array_equal(decode_plain(encode_plain(array), shape), array)
+    np.testing.assert_array_equal(decode_lzma_images(encode_lzma_images(array), shape), array)
 
 
 def test_plain_bytes_never_take_more_memory_than_they_should():
-  bomb = encode_plain(np.zeros((1, 2000, 2000, 1), np.uint8))
+  bomb = encode_lzma_images(np.zeros((1, 2000, 2000, 1), np.uint8))
   assert len(bomb) < 1000
   for broken in (bomb, bomb[:50], b"", b"\x09", b"\x00abc"):
-    with pytest.raises(PlainError):
-      decode_plain(broken, (1, 4, 4, 1))
-  with pytest.raises(PlainError, match="hold more than the 10 expected"):
+    with pytest.raises(LzmaImagesError):
+      decode_lzma_images(broken, (1, 4, 4, 1))
+  with pytest.raises(LzmaImagesError, match="hold more than the 10 expected"):
     unpack(bomb[1:], 10)
 
 

@@ -125,9 +125,11 @@ def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_kno
 def plain_zeros(count):
   """A segment of images that are all 0, in a few bytes."""
   fields = segment.encode_fields(coder().codec, np.zeros((0, 4, 4, 1), np.uint8))
-  late = segment.encode_plain(np.zeros((count, 4, 4, 1), np.uint8))
+  left_out = dict(
+    left_out=np.arange(count), left_out_images=segment.encode_lzma_images(np.zeros((count, 4, 4, 1), np.uint8))
+  )
   digest = segment._digest(np.zeros((count, 4, 4, 1), np.uint8), b"")
-  return dataclasses.replace(fields, count=count, late=np.arange(count), late_images=late, digest=digest).to_bytes()
+  return dataclasses.replace(fields, count=count, digest=digest, **left_out).to_bytes()
 
 
 def test_a_segment_claims_its_memory_before_it_takes_it():

@@ -16,7 +16,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, maps
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
 from flowpp_tf.compression.files import output_folder, pictures, wrapper
-from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain
+from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
 from flowpp_tf.io import deep_image
@@ -145,9 +145,9 @@ def test_plain_images_of_16_bits_come_back(shape):
   rng = np.random.default_rng(0)
   for array in (rng.integers(0, LEVELS, shape), np.full(shape, LEVELS - 1), np.cumsum(np.ones(shape), axis=2) * 300):
     array = array.astype(np.uint16)
-    np.testing.assert_array_equal(decode_plain(encode_plain(array), shape, np.uint16), array)
-    with pytest.raises(PlainError):
-      decode_plain(encode_plain(array), (shape[0] + 1, *shape[1:]), np.uint16)
+    np.testing.assert_array_equal(decode_lzma_images(encode_lzma_images(array), shape, np.uint16), array)
+    with pytest.raises(LzmaImagesError):
+      decode_lzma_images(encode_lzma_images(array), (shape[0] + 1, *shape[1:]), np.uint16)
 
 
 def transform():

@@ -96,7 +96,7 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   tiles, layout = layout_of(image)
   coded = segment.encode_fields(codec, tiles, layout=layout)
   np.testing.assert_array_equal(segment.decode_segment(codec, coded.to_bytes())[0], tiles)
-  assert not len(coded.late)
+  assert not len(coded.left_out)
   stack = Stack(np.random.default_rng(0).integers(1 << 32, size=1 << 14, dtype=np.uint32), sealed=True)
   before, every = stack.num_bits, list(layout.order)
   segment.push_batches(codec, stack, tiles, every, None, lambda count: None, layout)

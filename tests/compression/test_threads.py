@@ -32,8 +32,8 @@ def test_results_come_in_order_while_later_parts_are_computed():
       assert second_began.wait(60)  # beside this one
     return 10 * part
 
-  assert list(threads.ahead(function, range(9))) == [*range(0, 90, 10)]
-  assert list(threads.ahead(function, [])) == []
+  assert list(threads.map_ahead(function, range(9))) == [*range(0, 90, 10)]
+  assert list(threads.map_ahead(function, [])) == []
 
 
 def test_errors_come_after_the_results_before_them():
@@ -53,17 +53,17 @@ def test_errors_come_after_the_results_before_them():
 
   found = []
   with pytest.raises(LookupError, match="three"):
-    found.extend(threads.ahead(function, range(9)))
+    found.extend(threads.map_ahead(function, range(9)))
   with pytest.raises(OSError, match="no more"):
-    found.extend(threads.ahead(function, parts()))
+    found.extend(threads.map_ahead(function, parts()))
   with pytest.raises(ValueError, match="too large"):
-    found.extend(threads.ahead(function, range(9), memory))
+    found.extend(threads.map_ahead(function, range(9), memory))
   assert found == [0, 1, 2, 0, 1, 0]
 
 
 def test_no_more_parts_are_taken_than_there_are_cores():
   taken = []
-  results = threads.ahead(lambda part: part, (taken.append(i) or i for i in range(100)))
+  results = threads.map_ahead(lambda part: part, (taken.append(i) or i for i in range(100)))
   assert next(results) == 0 and taken == [0, 1, 2, 3]
   results.close()
 
@@ -72,7 +72,7 @@ def test_as_many_parts_are_begun_as_fit_in_the_memory_and_one_always():
   taken, amounts = [], [60, 30, 20, 500, 40, 40, 40]
   parts = (taken.append(i) or i for i in range(len(amounts)))
   with budget.use(budget.Budget(memory=100)):
-    results = threads.ahead(str, parts, memory=amounts.__getitem__)
+    results = threads.map_ahead(str, parts, memory=amounts.__getitem__)
     # Those that are begun, and one that waits: 60 + 30, 30 + 20, 20, 500, 40 + 40, 40 + 40, 40.
     for number, count in enumerate([3, 4, 4, 5, 7, 7, 7]):
       assert next(results) == str(number) and len(taken) == count
@@ -93,7 +93,7 @@ def test_threads_stop_when_nobody_waits_for_them():
       ended.set()
       raise
 
-  results = threads.ahead(function, range(2))
+  results = threads.map_ahead(function, range(2))
   next(results)
   results.close()
   assert ended.wait(60)
@@ -184,7 +184,7 @@ def test_a_part_that_does_not_pay_beside_others_waits_for_them():
     return part
 
   together = threading.Barrier(2)  # the first two are computed at a time
-  assert list(threads.ahead(function, range(5), pays=lambda part: part < 2)) == [0, 1, 2, 3, 4]
+  assert list(threads.map_ahead(function, range(5), pays=lambda part: part < 2)) == [0, 1, 2, 3, 4]
   assert all(count == 1 for part, count in most if part >= 2)
 
 
@@ -216,7 +216,7 @@ def test_threads_are_no_more_than_cores(monkeypatch):
       together.wait(60)
     return here, {*of_parts}, of_check
 
-  ((here, of_parts, of_check),) = threads.ahead(segment, [True])
+  ((here, of_parts, of_check),) = threads.map_ahead(segment, [True])
   assert here not in of_parts and here != of_check
-  for here, of_parts, _ in threads.ahead(segment, [False, False]):
+  for here, of_parts, _ in threads.map_ahead(segment, [False, False]):
     assert of_parts == {here}

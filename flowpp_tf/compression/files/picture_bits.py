@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flowpp_tf.compression.batches import push_batches
-from flowpp_tf.compression.plain import encode_plain
+from flowpp_tf.compression.lzma_images import encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.tiles.cutting import to_tiles
@@ -44,7 +44,7 @@ class PictureBits:
     return self.exact(tiles, layout)
 
   def exact(self, tiles: np.ndarray, layout: TileLayout | None = None) -> int:
-    """Return the bits of tiles in a long segment; those that the coder leaves out are plain there.
+    """Return the bits of tiles in a long segment; those that the coder leaves out are LZMA images.
 
     Args:
       tiles: `[N, h, w, C]`.
@@ -56,5 +56,8 @@ class PictureBits:
     before, order = stack.num_bits, layout.order if layout else np.arange(len(tiles))
     fits = tiles.max(axis=(1, 2, 3)) < codec.levels
     _, left_out = push_batches(codec, stack, tiles, order[fits[order]].tolist(), None, lambda count: None, layout)
-    plain = np.sort(np.concatenate([np.flatnonzero(~fits), np.array(left_out, np.int64)]))
-    return stack.num_bits - before + (8 * len(encode_plain(tiles[plain])) + 32 * len(plain) if len(plain) else 0)
+    others = np.sort(np.concatenate([np.flatnonzero(~fits), np.array(left_out, np.int64)]))
+    bits = stack.num_bits - before
+    if len(others):
+      bits += 8 * len(encode_lzma_images(tiles[others])) + 32 * len(others)
+    return bits

@@ -23,7 +23,7 @@ from flowpp_tf.compression.files.entries import ImageFile, Lost, StoredFile, fin
 from flowpp_tf.compression.files.metadata import MetadataError, read_metadata
 from flowpp_tf.compression.files.verbatim import MAX_CODED, is_lossy, why_kept
 from flowpp_tf.compression.files.wrapper import split_frame
-from flowpp_tf.compression.plain import pack
+from flowpp_tf.compression.lzma_images import pack
 from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.errors import InputError

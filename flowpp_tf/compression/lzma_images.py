@@ -14,11 +14,11 @@ _CHUNK = 1 << 20  # bytes that are decoded at a time
 _DICTIONARY_BITS = 16, 24  # of its size; that of 24 takes an encoder 15 ms before the first byte
 
 
-class PlainError(ValueError):
-  """Raised for bytes that are not plain images of the given shape."""
+class LzmaImagesError(ValueError):
+  """Raised for bytes that are not LZMA images of the given shape."""
 
 
-def encode_plain(images: np.ndarray) -> bytes:
+def encode_lzma_images(images: np.ndarray) -> bytes:
   """Return uint8 or uint16 images `[N, H, W, C]` as bytes."""
   encoded = []
   for index, axes in enumerate(_AXES):
@@ -36,16 +36,16 @@ def _to_planes(values):
   return b"".join((flat >> 8 * i).astype(np.uint8).tobytes() for i in range(flat.itemsize))
 
 
-def decode_plain(
+def decode_lzma_images(
   data: bytes, shape: tuple[int, ...], dtype: np.dtype | type = np.uint8, out: np.ndarray | None = None
 ) -> np.ndarray:
   """Return the images of a shape and dtype, in the array `out` if it is given: of uint8 more memory is not taken.
 
   Raises:
-    PlainError: if the bytes are damaged.
+    LzmaImagesError: if the bytes are damaged.
   """
   if not data or data[0] >= len(_AXES):
-    raise PlainError("plain images of an unknown kind")
+    raise LzmaImagesError("LZMA images of an unknown kind")
   images = np.empty(shape, dtype) if out is None else out
   if images.itemsize == 1:
     unpack_into(images.reshape(-1), data[1:])
@@ -85,7 +85,7 @@ def unpack_into(result: np.ndarray, data: bytes) -> None:
   """Fill a flat array, uint8, with the bytes that `pack` was given.
 
   Raises:
-    PlainError: if they are more, fewer, or damaged.
+    LzmaImagesError: if they are more, fewer, or damaged.
   """
   decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(_DICTIONARY_BITS[1]))
   count, size = 0, len(result)
@@ -97,6 +97,6 @@ def unpack_into(result: np.ndarray, data: bytes) -> None:
       result[count : count + len(part)] = np.frombuffer(part, np.uint8)[: size - count]
       count += len(part)
   except (lzma.LZMAError, EOFError) as error:
-    raise PlainError(f"compressed bytes are damaged: {error}") from None
+    raise LzmaImagesError(f"compressed bytes are damaged: {error}") from None
   if count != size:
-    raise PlainError(f"compressed bytes hold {'more' if count > size else 'fewer'} than the {size} expected ones")
+    raise LzmaImagesError(f"compressed bytes hold {'more' if count > size else 'fewer'} than the {size} expected ones")
