@@ -46,7 +46,7 @@ from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
-from flowpp_tf.models.keras_training import KerasModelMixin, find_attributes_once
+from flowpp_tf.models.keras_training import KerasModelMixin
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.tiles.cutting import cropped_weights
@@ -157,7 +157,6 @@ class FlowPlusPlus(KerasModelMixin):
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     pixels_to_latent = fb.Chain([*self.coupling_flow.bijector.bijectors, *of_pixels], name="pixels_to_latent")
     self.flow = FlowDistribution(prior, fb.Invert(pixels_to_latent))
-    find_attributes_once()
     self.built = True
 
   @property

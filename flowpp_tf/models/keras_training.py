@@ -11,7 +11,6 @@ this step and for that of a run.
 """
 
 from collections.abc import Iterable, Sequence
-import contextlib
 import os
 import types
 from typing import Any
@@ -376,16 +375,3 @@ def _mean_loss(bound, sample_weight):
     weights = tf.reshape(tf.cast(sample_weight, bound.dtype), tf.shape(bound))
   total = _sum_over_replicas(tf.reduce_sum(weights))
   return -tf.math.divide_no_nan(tf.reduce_sum(bound * weights), total), total
-
-
-def find_attributes_once() -> None:
-  """Let Keras find once for all layers which of their attributes it neither saves nor loads.
-
-  Keras 3.15 does it again for each layer, by making another one, in a third of the time that a file takes to save: what
-  it has found it keeps under one name, and looks it up by another.
-  """
-  with contextlib.suppress(ImportError, AttributeError):
-    from keras.src.backend.common import global_state
-    from keras.src.saving import saving_lib
-
-    global_state.set_global_attribute("saving_attr_skiplist_Layer", saving_lib.get_attr_skipset("Layer"))
