@@ -108,30 +108,6 @@ def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   return _OPTIMIZERS[config.optimizer](schedule_of(config), **epsilon)
 
 
-_OF_THE_STEP = {  # what a training step does itself, over all replicas, by the optimizer's setting for it
-  "clipnorm": "`clip_norm`",
-  "clipvalue": "`clip_norm`",
-  "global_clipnorm": "`clip_norm`",
-  "use_ema": "`ema_decay`",
-  "gradient_accumulation_steps": "`accumulate`",
-  "loss_scale_factor": "the loss scale of the training step",
-}
-
-
-def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-  """Raise an `InputError` for an optimizer that clips, averages or scales itself."""
-  for name, setting in _OF_THE_STEP.items():
-    if getattr(optimizer, name):
-      raise InputError(f"the optimizer's `{name}` must be off: there is {setting}")
-  if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):  # of Keras 3.13, on Python 3.11
-    raise InputError(
-      "`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
-      "initialised from data afterwards"
-    )
-  if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-    raise InputError("the optimizer must not scale the loss: the training step does, in float16")
-
-
 # --- A step --------------------------------------------------------------------------------------
 
 

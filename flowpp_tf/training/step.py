@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import contextlib
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +19,7 @@ from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
-from flowpp_tf.training.optimizer import StepState, check_optimizer, make_optimizer, take_step
+from flowpp_tf.training.optimizer import StepState, make_optimizer, take_step
 from flowpp_tf.types import Seed, TensorLike
 
 
@@ -30,16 +29,10 @@ class TrainState(StepState):
   Args:
     model: `FlowPlusPlus`.
     config: `TrainingConfig`.
-    optimizer: any Keras optimizer without clipping or EMA of its own; None for that of the config. `Adam` and
-      `keras.optimizers.SGD` without momentum take the least time and memory: the state of others is copied in each
-      step, to undo one that is not finite.
 
   Attributes:
     sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
     variables, ema, loss_scale, skipped_steps, skipped_in_a_row: as in `StepState`.
-
-  Raises:
-    InputError (a ValueError): for an optimizer that clips or averages itself.
 
   Examples:
     >>> from flowpp_tf.training import TrainingConfig, TrainState
@@ -50,15 +43,11 @@ class TrainState(StepState):
   """
 
   @check_arguments
-  def __init__(
-    self, model: FlowPlusPlus, config: TrainingConfig, optimizer: keras.optimizers.Optimizer | None = None
-  ) -> None:
+  def __init__(self, model: FlowPlusPlus, config: TrainingConfig) -> None:
     self.model = model
     self.config = config
-    optimizer = optimizer or make_optimizer(config)
-    check_optimizer(optimizer)
     super().__init__(
-      optimizer,
+      make_optimizer(config),
       model.trainable_variables,
       clip_norm=config.clip_norm,
       ema_decay=config.ema_decay,

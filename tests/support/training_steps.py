@@ -1,21 +1,28 @@
 """Training states of new models on one device or two, and steps of them."""
 
+from unittest import mock
+
 import keras
 import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
+from flowpp_tf.training import step as train_step_module
+from flowpp_tf.training.optimizer import make_optimizer
 
 
 def train_state(config, devices=1, optimizer=None, **settings):
-  """Return the state of a run of a new model on one device or two mirrored ones, with `strategy` as an attribute."""
+  """Return the state of a run of a new model on one device or two mirrored ones, with `strategy` as an attribute.
+
+  `optimizer()` is an optimizer that the settings of a run do not have, to compare with.
+  """
   strategy = training.get_strategy("one" if devices == 1 else "mirrored")
   assert strategy.num_replicas_in_sync == devices
-  with strategy.scope():
+  settings = training.TrainingConfig(**{"steps": 100, **settings})
+  make = optimizer and (lambda _: optimizer())
+  with strategy.scope(), mock.patch.object(train_step_module, "make_optimizer", make or make_optimizer):
     keras.utils.set_random_seed(0)
-    state = training.TrainState(
-      fpp.FlowPlusPlus(config), training.TrainingConfig(**{"steps": 100, **settings}), optimizer and optimizer()
-    )
+    state = training.TrainState(fpp.FlowPlusPlus(config), settings)
   state.strategy = strategy
   return state
 

@@ -149,20 +149,6 @@ def test_amsgrad_is_refused():
     training.Adam(amsgrad=True)
 
 
-def test_an_optimizer_that_averages_weights_is_refused():
-  with pytest.raises(ValueError, match="`use_ema` must be off: there is `ema_decay`"):
-    train_state(TINY, optimizer=lambda: training.Adam(use_ema=True))
-
-
-@pytest.mark.skipif(
-  not hasattr(keras.optimizers, "ScheduleFreeAdamW"),
-  reason="needs Keras 3.13, which needs Python 3.11: use a newer Python",
-)
-def test_an_optimizer_whose_state_begins_as_the_weights_is_refused():
-  with pytest.raises(ValueError, match="`ScheduleFreeAdamW` cannot be used"):
-    train_state(TINY, optimizer=keras.optimizers.ScheduleFreeAdamW)
-
-
 # Those of the second kind do more in a step, which is undone where it must be skipped.
 RUN_OPTIMIZERS = {
   "adam": (lambda: training.Adam(schedule()), lambda **clip: keras.optimizers.Adam(schedule(), **clip)),
