@@ -104,24 +104,32 @@ def keep_teardown() -> None:
 
 def _run(main: Callable[[], object]) -> int:
   """Run a program; print one line on what ended it early, and return its exit code."""
+  arrived: list[Interrupted] = []
   try:
-    _answer_signals()
+    _answer_signals(arrived)
     main()
-  except SystemExit as end:
-    return _code_of(end)
-  except (Interrupted, KeyboardInterrupt) as error:
-    interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-    say("", interrupted)
-    return interrupted.code
-  except BrokenPipeError:  # as with `| head`: nobody reads on
+  except BaseException as error:
+    # A library may make another error of an interruption, where C++ has called Python.
+    return _report(arrived[0] if arrived else error)
+  return DONE
+
+
+def _report(error: BaseException) -> int:
+  """Print one line on what ended a program early; return its exit code."""
+  if isinstance(error, SystemExit):
+    return _code_of(error)
+  if isinstance(error, KeyboardInterrupt):
+    error = Interrupted(signal.SIGINT)
+  if isinstance(error, Interrupted):
+    say("", error)
+    return error.code
+  if isinstance(error, BrokenPipeError):  # as with `| head`: nobody reads on
     _discard_output()
     return _SIGNALLED + signal.SIGPIPE
-  except BaseException as error:
-    if _debugged():
-      raise
-    say("error", _last_line(error))
-    return FAILED
-  return DONE
+  if _debugged():
+    raise error
+  say("error", _last_line(error))
+  return FAILED
 
 
 def _flushed(code: int) -> int:
@@ -164,17 +172,15 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _answer_signals():
-  """Let a signal raise `Interrupted`; a second one, or patience at its end, ends the process."""
-  received = False
+def _answer_signals(arrived: list[Interrupted]) -> None:
+  """Let a signal raise `Interrupted`, which `arrived` then has; a second one ends the process, and so does patience."""
 
   def on_signal(number: int, frame: FrameType | None) -> None:
     del frame
-    nonlocal received
     interrupted = Interrupted(number)
-    if received:
+    if arrived:
       os._exit(interrupted.code)
-    received = True
+    arrived.append(interrupted)
 
     def end() -> None:  # where an exception is not heard: in a callback of a library, or in a thread that is waited for
       os.write(2, f"{program_name()}: {interrupted}\n".encode(errors="replace"))

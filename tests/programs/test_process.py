@@ -45,6 +45,15 @@ def script(body, *arguments, **options):
     ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(10**6)", 129, "stopped by SIGHUP"),
     ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10**6)", 130, "stopped by Ctrl-C"),
     ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
+    # A library has made another error of it, or the program has.
+    *(
+      (
+        f"try:\n  os.kill(os.getpid(), signal.SIGTERM); time.sleep(10**6)\nexcept BaseException:\n  {end}",
+        143,
+        "SIGTERM",
+      )
+      for end in ("raise RuntimeError('a callback failed')", "sys.exit(2)")
+    ),
     # A signal is heard where its exception is not: here it is thrown away.
     (
       "try:\n  os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n"
