@@ -96,7 +96,7 @@ def _compress_files(model, workdir, folder, names, options):
     for name in names:
       with _readable(folder / name):
         picture = read(name)
-      if not picture.has_tiles and picture.coded is None:
+      if not picture.has_tiles:
         kept[name] = picture.reason
       yield picture
 
@@ -105,7 +105,7 @@ def _compress_files(model, workdir, folder, names, options):
     _estimate_files(model, pictures(plainly), len(names))
     return
   coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
-  read = functools.partial(plainly, bits=PictureBits(coder, _bound_of(model)), allow=options.allow)
+  read = functools.partial(plainly, bits=PictureBits(coder, _bound_of(model)))
 
   def write(file):
     version = _version(folder, names, common, options)
@@ -130,7 +130,7 @@ def _compress_files(model, workdir, folder, names, options):
 
 def _version(folder, names, common, options):
   """Return the version of an archive: the later one only if one of the files needs it."""
-  if options.allow or options.keep_bytes:
+  if options.keep_bytes:
     return VERSION_OF_ENTRIES
   for name in names:
     with _readable(folder / name):

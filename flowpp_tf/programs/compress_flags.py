@@ -14,14 +14,13 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS
-from flowpp_tf.compression.files.jpegxl import ALLOWED
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
 
-COMMON = "preset workdir images dataset split limit output estimate test tier embed_model keep_bytes allow".split()
+COMMON = "preset workdir images dataset split limit output estimate test tier embed_model keep_bytes".split()
 
 
 def define_flags() -> None:
@@ -60,12 +59,6 @@ def define_flags() -> None:
     "Give the files back byte for byte: those whose pixels lie in them without compression (PPM, BMP, TIFF) are coded, "
     "all others are kept as they are. Else the pixels and metadata come back, as PNG.",
   )
-  flags.DEFINE_list(
-    "allow",
-    [],
-    "jpegxl: store files as JPEG XL where that is smaller than the model's code and the file; they need imagecodecs to "
-    "be decoded.",
-  )
   flags.DEFINE_integer(
     "segment_images",
     SEGMENT_IMAGES,
@@ -83,10 +76,6 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   _check_go_together(given)
   check_extra("constriction", "compression", "compression")
-  for name in given.allow:
-    if name not in ALLOWED:
-      raise InputError(f"--allow must be {' or '.join(ALLOWED)}, got {name!r}")
-    check_extra("imagecodecs", "codecs", f"--allow={name}")
   if given.output is not None:
     run.check_is_new(given.output)
   model, _ = model_flags.model_from_flags()
@@ -105,10 +94,10 @@ def _check_go_together(given):
     raise InputError("--images are files, --dataset and --split say other images; give one of them")
   if (given.output is None) != given.estimate:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
-  for name in ("lossy_pixels", "keep_bytes", "allow"):
+  for name in ("lossy_pixels", "keep_bytes"):
     if given[name].value and not given.images:
       raise InputError(f"--{name} is for the files of --images; a split of a data set has pixels only")
-  for name in ("test", "embed_model", "allow"):
+  for name in ("test", "embed_model"):
     if given[name].value and given.estimate:
       raise InputError(f"--{name} is for an archive, which --estimate does not write")
   if given.keep_bytes and given.lossy_pixels:

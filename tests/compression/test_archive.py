@@ -702,18 +702,13 @@ def test_files_by_the_programs(run, folder, sheet):
 
 
 @pytest.mark.slow
-@pytest.mark.needs("imagecodecs")
-def test_bytes_are_kept_and_jpeg_xl_allowed_by_the_programs(run, folder, sheet):
+def test_bytes_are_kept_by_the_programs(run, folder):
   options = ["--preset=digits", f"--images={folder}", "--test", "--embed_model"]
   call(run, "compress", *options, "--output=bytes.fpp", "--keep_bytes")
   assert "100 images or tiles" in call(run, "decompress", "bytes.fpp", "--list")
   elsewhere(run, WITHOUT_TENSORFLOW, "bytes.fpp", "--output=bytes")
   for name in [*NAMES, "sheet.bmp"]:
     assert (run / "bytes" / name).read_bytes() == (folder / name).read_bytes(), name
-  call(run, "compress", *options, "--output=jxl.fpp", "--allow=jpegxl")
-  assert (run / "jxl.fpp").stat().st_size < (run / "bytes.fpp").stat().st_size
-  call(run, "decompress", "jxl.fpp", "--output=jxl")
-  np.testing.assert_array_equal(Image.open(run / "jxl/sheet.bmp.png"), sheet)
 
 
 @pytest.mark.parametrize("tier", [slow("portable"), exhaustive("float64"), exhaustive("exact-build")])
@@ -742,7 +737,6 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
     ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "is there already"),
     ("compress", ["--preset=tiny"], "give --output, or --estimate"),
-    ("compress", ["--preset=tiny", "--output=x.fpp", "--images=.", "--allow=zip"], "--allow must be jpegxl, got 'zip'"),
     (
       "compress",
       ["--preset=tiny", "--output=x.fpp", "--images=.", "--keep_bytes", "--lossy_pixels"],
@@ -750,8 +744,6 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
     ),
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images="], "flag --images is empty"),
     ("compress", ["--preset=tiny", "--output=x.fpp", "--keep_bytes"], "--keep_bytes is for the files of --images"),
-    ("compress", ["--preset=tiny", "--output=x.fpp", "--allow=jpegxl"], "--allow is for the files of --images"),
-    ("compress", ["--preset=tiny", "--images=.", "--estimate", "--allow=jpegxl"], "--allow is for an archive"),
     ("compress", ["--preset=tiny", "--estimate", "--embed_model"], "--embed_model is for an archive, which --estimate"),
     ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["--output=x"], "give the archive"),

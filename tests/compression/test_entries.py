@@ -1,9 +1,8 @@
-"""What an archive stores of a file besides tiles: metadata, frames, JPEG XL, or the file if that is smaller."""
+"""What an archive stores of a file besides tiles: metadata, frames, or the file if that is smaller."""
 
 import io
 import json
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive
-from flowpp_tf.compression.files import jpegxl, metadata, output_folder, picture_bits, pictures, wrapper
-from flowpp_tf.core import environment
+from flowpp_tf.compression.files import metadata, output_folder, picture_bits, pictures, wrapper
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import coder
@@ -238,9 +236,6 @@ BAD_ENTRIES = [
   ["a", "metadata", 4, 4, 0, 2, 0],
   ["a", "metadata", 4, 4, 0, 1, 10**15],
   ["a", "frame", 4, 4, 0, 1, 5, 0, 0],
-  ["a", "jpegxl", 4, 4, 2, 1, 0, 0, 0],
-  ["a", "jpegxl", 4, 4, 1, 4, 0, 0, 0],
-  ["a", "jpegxl", 10**6, 10**6, 1, 1, 0, 0, 0],
   ["a", "zip", 4, 4],
   ["a", []],
   ["a", "kept", "1", 1],
@@ -272,7 +267,7 @@ def test_entries_of_version_3_are_refused_in_version_2(tmp_path):
   (tmp_path / "a").write_bytes(encoded("PNG", dpi=(100, 100)))
   with pytest.raises(fpp.InputError, match="'a' is stored as 'metadata', which needs an archive of version 3"):
     stored(tmp_path, ["a"], version=2)
-  (lost,) = read(list_archive([["a", "jpegxl", 4, 4, 1, 1, 0, 0, 0]], version=2))
+  (lost,) = read(list_archive([["a", "metadata", 4, 4, 0, 1, 0]], version=2))
   assert "list of files cannot be read" in lost.reason
 
 
@@ -337,124 +332,11 @@ def test_no_archive_is_larger_than_its_files_by_more_than_its_headers(tmp_path):
       assert item.content in (expected.content, (tmp_path / item.name).read_bytes())
 
 
-# --- JPEG XL ------------------------------------------------------------------------------------
-
-
-@pytest.mark.needs("imagecodecs")
-def test_jpeg_xl_is_stored_where_it_is_smaller_if_allowed(tmp_path):
-  smooth = (np.add.outer(np.arange(64), np.arange(80)) // 2).astype(np.uint8)
-  photo = np.asarray(Image.fromarray(RGB).resize((96, 96)))
-  files = {
-    "grey.png": encoded("PNG", smooth, dpi=(70, 70)),
-    "rgb.png": encoded("PNG", np.stack([smooth, smooth, 255 - smooth], -1)),  # the model is of grey images
-    "photo.jpg": encoded("JPEG", photo, quality=90),
-    "grey.jpg": encoded("JPEG", smooth),
-  }
-  for name, data in files.items():
-    (tmp_path / name).write_bytes(data)
-  options = dict(bits=picture_bits.PictureBits(coder()), allow=["jpegxl"])
-  data, _ = stored(tmp_path, files, **options)
-  back = {item.name: item for item in read(data)}
-  assert {name for name, item in back.items() if item.data is not None} == {"photo.jpg", "grey.jpg"}
-  assert back["photo.jpg"].data == files["photo.jpg"] and back["grey.jpg"].data == files["grey.jpg"]
-  np.testing.assert_array_equal(back["grey.png"].pixels[..., 0], smooth)
-  assert chunks(bytes(output_folder._content(back["grey.png"])))[1][0] == b"pHYs"
-  words = {name: pictures.read_picture(tmp_path, name, 1, **options).coded for name in files}
-  assert len(words["photo.jpg"]) < len(files["photo.jpg"]) and len(words["rgb.png"]) < len(files["rgb.png"])
-  plainly = read(stored(tmp_path, files, bits=options["bits"])[0])
-  assert {item.name: item.data for item in plainly} == files
-
-
-@pytest.mark.needs("imagecodecs")
-def test_jpeg_files_that_are_to_be_turned_are_stored_as_jpeg_xl_too(tmp_path):
-  photo = np.asarray(Image.fromarray(RGB).resize((96, 64)))
-  data = encoded("JPEG", photo, quality=90, exif=exif(orientation=6))
-  (tmp_path / "a.jpg").write_bytes(data)
-  assert len(pictures.read_picture(tmp_path, "a.jpg", 1, allow=["jpegxl"]).coded) < len(data)
-  whole, _ = stored(tmp_path, ["a.jpg"], allow=["jpegxl"])
-  (back,) = read(whole)
-  assert back.data == data
-  with use(Budget(bytes_out=len(whole) + photo.nbytes, ratio=1)), pytest.raises(BudgetError, match="--max_output"):
-    read(whole)  # what the archive holds and the pixels leave no room for the bytes of the file
-
-
-@pytest.mark.needs("imagecodecs")
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("grey", [True, False], ids=["grey", "rgb"])
-def test_jpeg_xl_is_for_files_of_other_channels_than_the_model_has(tmp_path, dtype, grey):
-  smooth = np.add.outer(np.arange(64), np.arange(80)).astype(dtype)
-  pixels = smooth if grey else np.stack([smooth, smooth, smooth // 2], -1)
-  (tmp_path / "a").write_bytes(environment.import_extra("imagecodecs", "codecs", "this test").png_encode(pixels))
-  levels = 1 << 8 * pixels.itemsize
-  read_as = lambda channels: pictures.read_picture(tmp_path, "a", channels, levels=levels, allow=["jpegxl"])
-  found = read_as(3 if grey else 1)
-  np.testing.assert_array_equal(np.squeeze(jpegxl.decode(found.coded, found.pixels.shape, dtype)), pixels)
-
-
-@pytest.mark.needs("imagecodecs")
-def test_files_that_are_too_large_to_be_kept_are_jpeg_xl_where_that_is_smaller(tmp_path, monkeypatch):
-  (tmp_path / "a").write_bytes(encoded("PPM", np.full((64, 64), 7, np.uint8)))
-  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1000)
-  bits = picture_bits.PictureBits(coder())
-  assert pictures.read_picture(tmp_path, "a", 1, bits=bits, allow=["jpegxl"]).coded
-  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1)  # a segment cannot hold more than that
-  assert pictures.read_picture(tmp_path, "a", 1, bits=bits, allow=["jpegxl"]).has_tiles
-
-
-@pytest.mark.needs("imagecodecs")
 def test_only_files_whose_bytes_are_kept_are_said_to_be(tmp_path):
-  pixels = np.full((64, 64, 1), 7, np.uint8)
-  smaller = {
-    "kept": pictures.ImageFile("kept", data=b"hi"),
-    "jpegxl": pictures.ImageFile("jpegxl", pixels, coded=jpegxl.encode(pixels)),
-  }
-  file = io.BytesIO()
+  """Of two files that are smaller as bytes than by the model, the names come back."""
   noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
-  files = [pictures.ImageFile(name, noise, instead=instead) for name, instead in smaller.items()]
+  files = [pictures.ImageFile(name, noise, instead=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
+  file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder(), "files", version=3)
-  assert pictures.write_pictures(writer, files, (4, 4, 1)) == ["kept"]
-  assert [item.content for item in read(file.getvalue())] == [b"hi", pixels.tobytes()]
-
-
-@pytest.mark.needs("imagecodecs")
-def test_what_a_decoder_would_refuse_is_not_stored_as_jpeg_xl(tmp_path):
-  (tmp_path / "a").write_bytes(encoded("PNG", np.full((64, 64), 7, np.uint8)))
-  with use(Budget(memory=24 * 64 * 64 - 1)):
-    assert pictures.read_picture(tmp_path, "a", 1, allow=["jpegxl"]).coded is None
-
-
-@pytest.mark.needs("imagecodecs")
-def test_without_imagecodecs_the_other_files_are_decoded(tmp_path, monkeypatch):
-  (tmp_path / "a.png").write_bytes(encoded("PNG", np.full((64, 64), 7, np.uint8)))
-  (tmp_path / "b.txt").write_bytes(b"hello")
-  data, _ = stored(tmp_path, ["a.png", "b.txt"], bits=picture_bits.PictureBits(coder()), allow=["jpegxl"])
-
-  monkeypatch.setitem(sys.modules, "imagecodecs", None)  # as if it were not installed
-  first, second = read(data)
-  assert first == pictures.Lost(
-    "a.png",
-    "a file that is JPEG XL in the archive needs imagecodecs, which is not installed: pip install 'flowpp_tf[codecs]'",
-  )
-  assert second.data == b"hello"
-
-
-@pytest.mark.needs("imagecodecs")
-def test_jpeg_xl_of_strangers_takes_no_more_than_it_claims():
-  pixels = np.zeros((64, 64, 1), np.uint8)
-  coded = jpegxl.encode(pixels)
-  entry = lambda *numbers: [["a", "jpegxl", *numbers]]
-  crc = zlib.crc32(pixels.tobytes())
-  (good,) = read(list_archive(entry(64, 64, 1, 1, crc, len(coded), 0), coded))
-  np.testing.assert_array_equal(good.pixels, pixels)
-  for bad in (entry(32, 64, 1, 1, crc, len(coded), 0), entry(64, 64, 1, 1, crc + 1, len(coded), 0)):
-    (lost,) = read(list_archive(bad, coded))
-    assert isinstance(lost, pictures.Lost) and ("JPEG XL" in lost.reason or "checksum" in lost.reason)
-  (lost,) = read(list_archive(entry(64, 64, 1, 1, crc, len(coded) // 2, 0), coded[: len(coded) // 2]))
-  assert "JPEG XL cannot be decoded" in lost.reason
-  (lost,) = read(list_archive([["a", "jpeg", 64, 64, 1, 1, crc, len(coded)]], coded))
-  assert "JPEG XL cannot be decoded" in lost.reason
-  with use(Budget(memory=24 * 64 * 64 - 1 + (20 << 20))):
-    assert read(list_archive(entry(64, 64, 1, 1, crc, len(coded), 0), coded))
-  large = list_archive(entry(64, 64, 1, 1, crc, len(coded), 0) * 5, coded * 5)
-  with use(Budget(bytes_out=10_000, ratio=1)), pytest.raises(BudgetError, match="--max_output"):
-    read(large)
+  assert pictures.write_pictures(writer, files, (4, 4, 1)) == ["a", "b"]
+  assert [item.content for item in read(file.getvalue())] == [b"hi", b"hi"]

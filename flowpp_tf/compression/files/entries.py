@@ -8,8 +8,6 @@ tiles at its beginning that belong to a file of an earlier segment, and an entry
     name, width, height, CRC-32 of its pixels, number of its tiles
     name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
     name, "frame", width, height, CRC-32 of the file, tiles, size of the frame, place, layout       (wrapper.py)
-    name, "jpegxl", width, height, channels, bytes of a value, CRC-32 of pixels and metadata, size, size of the metadata
-    name, "jpeg", width, height, channels, 1, CRC-32 of the file, size                               (jpegxl.py)
 
 of which those with a word are in archives of version 3. The bytes of which the entries say sizes follow, in their
 order. The tiles of a file may go on in the following segments. Files without tiles lie in segments without images, so
@@ -22,13 +20,11 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import struct
-from typing import Protocol
 import zlib
 
 import numpy as np
 
 from flowpp_tf.compression.archive import VERSION_OF_ENTRIES
-from flowpp_tf.compression.files import jpegxl
 from flowpp_tf.compression.files.metadata import check_metadata
 from flowpp_tf.compression.files.wrapper import join_frame
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
@@ -42,17 +38,8 @@ _COPIES = 4  # of the pixels of a file, while its tiles are put together and wri
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _LENGTH = struct.Struct("<I")
 _WITH_TILES = ("tiles", "metadata", "frame")
-_DTYPES = {1: np.uint8, 2: np.uint16}
 # How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
-_NUMBERS = {
-  "name": (0, []),
-  "kept": (2, [0]),
-  "tiles": (4, []),
-  "metadata": (5, [4]),
-  "frame": (7, [4]),
-  "jpegxl": (7, [5, 6]),
-  "jpeg": (6, [5]),
-}
+_NUMBERS = {"name": (0, []), "kept": (2, [0]), "tiles": (4, []), "metadata": (5, [4]), "frame": (7, [4])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +53,6 @@ class ImageFile:
     reason: why its bytes are kept.
     metadata: what comes back with the pixels, chunks of PNG (metadata.py).
     frame: how its bytes are made of its pixels and of the rest, place and layout (wrapper.py).
-    coded: its JPEG XL, which is stored in the place of tiles; shape and bytes of a value are those of the pixels.
-    shape: of the pixels of a JPEG file that is stored as JPEG XL.
     instead: what is stored if its tiles take more bytes.
   """
 
@@ -77,8 +62,6 @@ class ImageFile:
   reason: str = ""
   metadata: bytes = b""
   frame: tuple[bytes, int, int] | None = None
-  coded: bytes | None = None
-  shape: tuple[int, int, int] | None = None
   instead: ImageFile | None = None
 
   @property
@@ -92,13 +75,13 @@ class ImageFile:
   @property
   def has_tiles(self) -> bool:
     """Return whether its pixels are coded as tiles."""
-    return self.coded is None and (self.data is None or self.frame is not None)
+    return self.data is None or self.frame is not None
 
   @property
   def size(self) -> int:
     """Return about how many bytes an archive stores of it besides its tiles."""
     packed = len(zlib.compress(self.metadata)) if self.metadata else 0
-    return packed + len(self.coded if self.coded is not None else self.frame[0] if self.frame else self.data or b"")
+    return packed + len(self.frame[0] if self.frame else self.data or b"")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +120,6 @@ def list_of_files(
 def _entry(picture, tile_shape):
   """Return the entry of a file, without its name, and the bytes of which it says the sizes."""
   crc = zlib.crc32(picture.content)
-  if picture.coded is not None:
-    height, width, channels = picture.shape or picture.pixels.shape
-    itemsize = 1 if picture.pixels is None else picture.pixels.itemsize
-    numbers = [width, height, channels, itemsize, crc, len(picture.coded)]
-    if picture.data is not None:
-      return ["jpeg", *numbers], picture.coded
-    return ["jpegxl", *numbers, len(picture.metadata)], picture.coded, picture.metadata
   if not picture.has_tiles:
     return [len(picture.data), crc], picture.data
   height, width, _ = picture.pixels.shape
@@ -154,13 +130,6 @@ def _entry(picture, tile_shape):
   if picture.metadata:
     return ["metadata", *numbers, len(picture.metadata)], picture.metadata
   return (numbers,)
-
-
-class Output(Protocol):
-  """Counts what comes out of an archive, as `ArchiveReader` does."""
-
-  def claim_more(self, amount: int) -> None:
-    """Count so many further bytes; raise a `BudgetError` if they become too many."""
 
 
 class StoredFile:
@@ -177,20 +146,11 @@ class StoredFile:
     self.missing -= len(self._tiles[-1])
     return tiles[len(self._tiles[-1]) :]
 
-  def finished(self, reader: Output) -> ImageFile:
+  def finished(self) -> ImageFile:
     """Return the file; raise a `ValueError` if it is not what was stored."""
     parts, numbers = self._parts, self._numbers
     if self._word == "kept":
       return self._checked(ImageFile(self.name, data=parts[0]), numbers[1], "bytes have")
-    if self._word in ("jpegxl", "jpeg"):
-      width, height, channels, itemsize, crc, *_ = numbers
-      shape = height, width, channels
-      reader.claim_more(width * height * channels * itemsize)
-      if self._word == "jpeg":
-        data = jpegxl.decode_jpeg(parts[0], shape)
-        reader.claim_more(len(data))
-        return self._checked(ImageFile(self.name, data=data), crc, "bytes have")
-      return self._with_metadata(jpegxl.decode(parts[0], shape, _DTYPES[itemsize]), parts[1], crc)
     width, height, crc, _, *more = numbers
     pixels = from_tiles(np.concatenate(self._tiles), height, width)
     if self._word == "frame":
@@ -209,17 +169,17 @@ class StoredFile:
     return picture
 
 
-def finished(item: StoredFile, reader: Output) -> ImageFile | Lost:
+def finished(item: StoredFile) -> ImageFile | Lost:
   """Return a file whose tiles have all been read.
 
   Raises:
     BudgetError (a ValueError): if the archive would become too large.
   """
   try:
-    return item.finished(reader)
+    return item.finished()
   except BudgetError:
     raise
-  except ValueError as error:  # a missing package too: other files do not need it
+  except ValueError as error:
     return Lost(item.name, str(error))
 
 
@@ -277,18 +237,14 @@ def _word_and_numbers(fields, version, tile_shape, itemsize, name):
   if not all(isinstance(n, int) and n >= 0 for n in fields) or len(fields) != _NUMBERS.get(word, (-1,))[0]:
     raise ValueError("an entry is invalid")
   if word not in ("name", "kept"):
-    _check_pixels(name, word, fields, tile_shape, itemsize)
+    _check_pixels(name, fields, tile_shape, itemsize)
   return word, fields
 
 
-def _check_pixels(name, word, numbers, tile_shape, itemsize):
+def _check_pixels(name, numbers, tile_shape, itemsize):
   """Raise a `ValueError` for numbers that no picture has; claim its memory."""
-  width, height = numbers[:2]
-  if word in _WITH_TILES:
-    channels, fits = tile_shape[2], numbers[3] == count_tiles(height, width, tile_shape)
-  else:
-    channels, itemsize = numbers[2:4]
-    fits = channels in (1, 3) and itemsize in _DTYPES
-  if not fits or not 0 < width * height * channels <= _MAX_DECODED:
+  width, height, _, tiles, *_ = numbers
+  values = width * height * tile_shape[2]
+  if tiles != count_tiles(height, width, tile_shape) or not 0 < values <= _MAX_DECODED:
     raise ValueError("an entry is invalid")
-  claim("memory", _COPIES * itemsize * width * height * channels, f"{name!r} in the archive")
+  claim("memory", _COPIES * itemsize * values, f"{name!r} in the archive")

@@ -18,7 +18,6 @@ import pathlib
 import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
-from flowpp_tf.compression.files import jpegxl
 from flowpp_tf.compression.files.entries import ImageFile, Lost, StoredFile, finished, list_of_files, parse_list
 from flowpp_tf.compression.files.metadata import MetadataError, read_metadata
 from flowpp_tf.compression.files.verbatim import MAX_CODED, is_lossy, why_kept
@@ -39,7 +38,6 @@ _ENTRY_BYTES = 80  # of a file in a list, without its name
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
-_CHANNELS = {"L": 1, "RGB": 3, "I;16": 1, "I;16B": 1}
 
 
 def check_channels(channels: int) -> None:
@@ -55,7 +53,6 @@ def read_picture(
   lossy_pixels: bool = False,
   bits: Callable[[np.ndarray, int], float] | None = None,
   keep_bytes: bool = False,
-  allow: Collection[str] = (),
   levels: int = 256,
 ) -> ImageFile:
   """Read a file, as it is to be stored.
@@ -67,7 +64,6 @@ def read_picture(
     lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too, though they take more bytes.
     bits: `PictureBits`, to keep files whose pixels would take more bytes; None to code all.
     keep_bytes: whether the bytes of the file must come back, not only its pixels and metadata.
-    allow: of `jpegxl.ALLOWED`, what else a file may be stored as.
     levels: of the model.
 
   Raises:
@@ -76,22 +72,15 @@ def read_picture(
   data = read_bytes(folder / name, _MAX_FILE)
   try:
     with open_image(data, name, _FORMATS, MAX_CODED) as image:
-      own = _CHANNELS.get(image.mode, channels) if allow else channels  # a model codes one of them, JPEG XL both
-      reason, metadata = _look(image, data, name, own, lossy_pixels, levels)
-      shape, lossy, is_jpeg = (image.height, image.width, own), is_lossy(image, data), image.format == "JPEG"
+      reason, metadata = _look(image, data, name, channels, lossy_pixels, levels)
+      shape, lossy = (image.height, image.width, channels), is_lossy(image, data)
       pixels = np.asarray(image).reshape(shape).copy() if not reason and levels <= 256 else None
   except ImageFileError:
     return _array_file(name, data, channels, levels, bits)
   if not reason and levels > 256:
-    pixels, reason = _deep_pixels(name, data, own)
-  kept = ImageFile(name, data=data, reason=reason or ("another mode" if own != channels else SMALLER))
-  if "jpegxl" in allow and is_jpeg and (coded := jpegxl.encode_jpeg(data, shape)):
-    kept = _smaller(ImageFile(name, data=data, coded=coded, shape=shape), kept)
+    pixels, reason = _deep_pixels(name, data, channels)
+  kept = ImageFile(name, data=data, reason=reason or SMALLER)
   if pixels is None:
-    return kept
-  if "jpegxl" in allow and not keep_bytes and not lossy and (coded := jpegxl.encode(pixels)):
-    kept = _smaller(ImageFile(name, pixels, metadata=metadata, coded=coded), kept)
-  if own != channels:
     return kept
   frame = _frame(data, pixels) if keep_bytes else None
   if keep_bytes and frame is None:
@@ -134,10 +123,9 @@ def _frame(data, pixels):
 
 def _ours_or_kept(ours, kept, size, bits):
   """Return a file, of `size` bytes, as the smaller one of its pixels coded and what it is otherwise stored as."""
-  if bits is None or (size > MAX_KEPT_FILE and kept.coded is None):  # coded at any cost
+  if bits is None or size > MAX_KEPT_FILE:  # coded at any cost
     return ours
-  raw = kept.data is not None and not kept.coded and size >= ours.pixels.nbytes
-  room = (len(pack(kept.data)) if raw else kept.size) - ours.size
+  room = (len(pack(kept.data)) if size >= ours.pixels.nbytes else size) - ours.size
   return dataclasses.replace(ours, instead=kept) if room > 0 and bits(ours.pixels, room) <= 8 * room else kept
 
 
@@ -164,10 +152,6 @@ def _look(image, data, name, channels, lossy_pixels, levels):
     return "", read_metadata(image, data)
   except MetadataError as error:
     return str(error), b""
-
-
-def _smaller(picture, other):
-  return picture if picture.size < other.size and picture.size <= MAX_KEPT_FILE else other
 
 
 def write_pictures(
@@ -214,7 +198,7 @@ def _contents(pictures, tile_shape, size, writer, names):
       instead = []
     behind = _without_tiles(writer.version, tile_shape, [picture for picture in waiting if not picture.has_tiles])
     written, runs[:] = _split_runs(runs, size)
-    names.append([picture.name for picture in waiting if picture.instead and picture.instead.coded is None])
+    names.append([picture.name for picture in waiting if picture.instead])
     if len(tiles) or not behind:
       listed = [picture if picture.has_tiles else picture.name for picture in waiting]
       behind.insert(0, list_of_files(writer.version, tile_shape, begun, listed))
@@ -305,8 +289,8 @@ def _parsed(result, reader, coder):
 class _Waiting:
   """Files in their order, each with the point before it; some lack tiles, of some only the name is known so far."""
 
-  def __init__(self, reader: ArchiveReader, names: Collection[str] | None, start: Point) -> None:
-    self._reader, self._names, self._start = reader, None if names is None else set(names), start
+  def __init__(self, names: Collection[str] | None, start: Point) -> None:
+    self._names, self._start = None if names is None else set(names), start
     self._queue: collections.deque[tuple[Point, Lost | StoredFile | str]] = collections.deque()
     self._end = start  # of the segments that have been read
 
@@ -357,7 +341,7 @@ class _Waiting:
       self._queue.popleft()
       before = (point.segment, point.files) < (self._start.segment, self._start.files)
       if not before and (self._names is None or not item.name or item.name in self._names):
-        yield item if isinstance(item, Lost) else finished(item, self._reader)
+        yield item if isinstance(item, Lost) else finished(item)
 
   def point(self, segments: int) -> Point:
     """Return the point to which reading came when so many segments had been read."""
@@ -381,7 +365,7 @@ def read_from(
   """Yield what `read_pictures` does from a point on, and after each segment the point to which it came."""
   reader.check(coder)
   check_channels(coder.model.image_shape[2])
-  waiting = _Waiting(reader, names, start)
+  waiting = _Waiting(names, start)
   try:
     yield from _read_segments(waiting, reader, coder, start.segment)
   except ArchiveError:
