@@ -3,12 +3,14 @@
 ONNX Runtime Web is the npm package onnxruntime-web. All go beside docs/browser/page.js in the site.
 """
 
+import base64
+import hashlib
 import json
 import pathlib
 import shutil
+import subprocess
+import tarfile
 import tempfile
-
-import npm
 
 ROOT = pathlib.Path(__file__).parent.parent
 VERSION = "1.30.0"
@@ -17,12 +19,23 @@ _WANTED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 _PRESET, _IMAGES, _DRAWS = "digits_by_class", 30, 8
 
 
+def fetch_runtime(target):
+  """Fetch the package from npm, once, and write its files that are wanted into a folder."""
+  package = ROOT / "build" / f"onnxruntime-web-{VERSION}.tgz"
+  if not package.exists():
+    package.parent.mkdir(exist_ok=True)
+    command = ["npm", "pack", "--silent", f"onnxruntime-web@{VERSION}"]
+    subprocess.run(command, cwd=package.parent, check=True, stdout=subprocess.DEVNULL)
+  if base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() != SHA512:
+    raise RuntimeError(f"{package} has another SHA-512 than expected")
+  with tarfile.open(package) as members:
+    for name in _WANTED:
+      (target / name).write_bytes(members.extractfile(f"package/dist/{name}").read())
+
+
 def write(target):
   """Write the files into a folder."""
-  package = ROOT / "build" / f"onnxruntime-web-{VERSION}"
-  npm.fetch("onnxruntime-web", VERSION, SHA512, lambda path: path.name if path.name in _WANTED else None, package)
-  for name in _WANTED:
-    shutil.copy(package / name, target / name)
+  fetch_runtime(target)
   import flowpp_tf as fpp
   from flowpp_tf.data import load_dataset
   from flowpp_tf.evaluation import Scorer

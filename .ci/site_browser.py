@@ -1,5 +1,5 @@
-"""Opens pages of build/site in Chromium: no error, no request to another server, nothing that is wider than its
-place, no button over code; the model of one page computes there.
+"""Opens all pages of build/site in Chromium: no error, no request to another server, no equation that is not typeset,
+nothing that is wider than its place, no button over code; the model of one page computes there.
 
 python .ci/site_browser.py [FOLDER FOR SCREENSHOTS]
 """
@@ -16,7 +16,7 @@ import threading
 from playwright import sync_api
 
 SITE = pathlib.Path(__file__).parent.parent / "build" / "site"
-PAGES = (
+IN_ALL_LOOKS = (
   "",
   "tutorials/first_flow/",
   "training/",
@@ -25,12 +25,14 @@ PAGES = (
   "reference/programs/train/",
   "browser/",
 )
+WITH_EQUATIONS = ("architecture/",)
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light")}  # width in pixels, scheme
 # Tables that are wider than their place.
 _WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
   const wider = element => element.scrollWidth > element.clientWidth + 1
   return table.clientWidth && (wider(table) || wider(table.closest(".md-typeset__scrollwrap") || table.parentElement))
 }).map(table => table.innerText.slice(0, 60))"""
+_EQUATIONS = "[document.querySelectorAll('.katex').length, document.querySelectorAll('.katex-error').length]"
 # Buttons that copy and lie over the code.
 _COVERING = """() => [...document.querySelectorAll(".md-code__nav")].filter(button => {
   const code = button.parentElement.querySelector("code")
@@ -54,12 +56,9 @@ def served():
     server.shutdown()
 
 
-def look(browser, address, page, name, shots):
+def look(context, address, page, name, shots):
   """Open a page in one of the looks; return what is wrong with it."""
-  width, scheme = LOOKS[name]
-  context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-  context.grant_permissions(["clipboard-read", "clipboard-write"])
-  tab, problems = context.new_page(), []
+  tab, problems, wide = context.new_page(), [], LOOKS[name][0] >= 1280
   tab.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
   tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
   tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
@@ -69,16 +68,19 @@ def look(browser, address, page, name, shots):
   tab.goto(address + page, wait_until="networkidle")
   if tab.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
     problems.append("the page is wider than the window")
+  equations, unread = tab.evaluate(_EQUATIONS)
+  if unread or (page in WITH_EQUATIONS and not equations):
+    problems.append(f"{unread} equations cannot be read, {equations} are typeset")
   if covering := tab.evaluate(_COVERING):
     problems.append(f"{covering} buttons cover code")
-  if width >= 1280:
+  if wide:
     problems += [f"a table overflows: {text!r}" for text in tab.evaluate(_WIDE)]
     problems += copied(tab)
   if page == "browser/" and name == "light":
     problems += computed(tab)
   if shots:
     tab.screenshot(path=f"{shots}/{page.strip('/').replace('/', '_') or 'home'}_{name}.png")
-  context.close()
+  tab.close()
   return [f"{page or 'home'}, {name}: {problem}" for problem in problems]
 
 
@@ -91,8 +93,8 @@ def copied(tab):
     blocks.nth(i).locator("button[data-md-type=copy], .md-clipboard, .md-code__button").first.click()
     text = tab.evaluate("navigator.clipboard.readText()")
     shown = blocks.nth(i).locator("code").inner_text().splitlines()
-    expected = [line[4:] for line in shown if line[:3] in (">>>", "...")]
-    if text.splitlines() != expected:
+    expected = [line[4:] for line in shown if line[:3] in (">>>", "...") and line[4:]]
+    if [line for line in text.splitlines() if line] != expected:
       problems.append(f"the button copies {text!r}")
   return problems
 
@@ -121,11 +123,17 @@ def main():
     sys.exit("error: Chromium is needed to look at the site")
   with served() as address, sync_api.sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-    problems = [problem for page in PAGES for name in LOOKS for problem in look(browser, address, page, name, shots)]
+    pages = [path.relative_to(SITE).as_posix().removesuffix("index.html") for path in sorted(SITE.rglob("*.html"))]
+    problems = []
+    for name, (width, scheme) in LOOKS.items():
+      context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+      context.grant_permissions(["clipboard-read", "clipboard-write"])
+      for page in pages if name == "light" else IN_ALL_LOOKS:
+        problems += look(context, address, page, name, shots)
     browser.close()
   for problem in problems:
     print(f"error: {problem}", file=sys.stderr)
-  print(f"{len(PAGES)} pages opened in {len(LOOKS)} looks: {len(problems)} problems")
+  print(f"{len(pages)} pages opened, {len(IN_ALL_LOOKS)} of them in {len(LOOKS)} looks: {len(problems)} problems")
   sys.exit(bool(problems))
 
 

@@ -60,4 +60,4 @@ print("rolling changes the log density by less than 0.01 nats:", bool(np.abs(rol
 
 # %% [markdown]
 # The same as a model with a recipe, checkpoints and programs is a config with `dequantization="none"`: see
-# [real-valued fields](../fields.md), which has fields given parameters, and parameters given a field, too.
+# [real-valued fields](../../fields/), which has fields given parameters, and parameters given a field, too.

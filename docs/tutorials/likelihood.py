@@ -65,5 +65,5 @@ assert min(others.keys() - {"test digits"}, key=corrected.get) == "digits, upsid
 
 # %% [markdown]
 # No score finds all images of another kind. Which finds what, with AUROC against ten sets of images, and how to
-# choose one for your images: [scores](../scoring.md). `flowpp-score --workdir=... --images=folder
+# choose one for your images: [scores](../../scoring/). `flowpp-score --workdir=... --images=folder
 # --output=scores.csv` writes them for a folder.

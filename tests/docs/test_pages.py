@@ -1,6 +1,5 @@
 """The Python blocks of the pages that answer questions run, in their order, and print what the pages say."""
 
-import collections
 import re
 
 import pytest
@@ -36,29 +35,6 @@ def test_links_to_sections_of_pages_name_sections():
     for path, anchor in re.findall(r"\]\((?!http)([^)#\s]*)#([^)\s]+)\)", page.read_text()):
       target = page.parent / path if path else page
       assert anchor in sections(target), f"{page.name}: {path}#{anchor}"
-
-
-def opening(path):
-  """The first line below the title of a page, or of a tutorial, whose text is comments."""
-  text = path.read_text()
-  if path.suffix == ".py":
-    text = re.sub(r"^# ?", "", text.partition("\n")[2], flags=re.MULTILINE)
-  title, first, *_ = re.findall(r"^.+$", text, re.MULTILINE)
-  assert title.startswith("# "), path.name
-  return first
-
-
-def test_pages_open_with_code_or_a_sentence_of_their_own():
-  """Readers and search results see the opening first: one formula on all pages would tell them nothing of this one."""
-  pages = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.py"))]
-  first_words = collections.Counter()
-  for page in pages:
-    line = opening(page)
-    if not line.startswith(("    ", "```")):
-      assert re.match(r"\[?[A-Z]", line), f"{page.name}: {line}"
-      first_words[" ".join(line.split()[:2])] += 1
-    assert "After this page" not in page.read_text(), page.name
-  assert first_words and max(first_words.values()) == 1, first_words
 
 
 IMAGENET_FIGURE = re.compile(r"(?<![\d.])[2-5]\.\d\d(?![\d.])")
