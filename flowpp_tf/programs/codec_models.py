@@ -9,7 +9,6 @@ from flowpp_tf.io.files import write_file
 from flowpp_tf.io.hub import is_address
 from flowpp_tf.io.model_folders import name_of_preset
 from flowpp_tf.programs import process, run
-from flowpp_tf.programs.noise import without_noise
 
 
 def codec_model_name(model_hash: str) -> str:
@@ -72,7 +71,7 @@ def _name(preset):
 def _load_model(workdir, preset, wanted, unchecked):
   process.phase("importing TensorFlow")
   try:
-    with without_noise():
+    with process.without_noise():
       from flowpp_tf.models import FlowPlusPlus
       from flowpp_tf.training import Workdir
   except ImportError as error:

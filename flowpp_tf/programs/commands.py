@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 
-from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.errors import unknown_name
 from flowpp_tf.programs import process
 from flowpp_tf.version import __version__
 
@@ -22,7 +22,6 @@ COMMANDS = {
   "compress": "compress images without loss",
   "decompress": "give compressed images back",
 }
-_COMPLETION = 'eval "$(flowpp --completion=bash)" lets the shell complete commands and flags; also zsh, fish.'
 
 
 def start(command: str) -> None:
@@ -54,19 +53,12 @@ def _explain(command):
     print(f"flowpp_tf {__version__}")
     return
   usage = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
-  text = f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help explains its flags\n\n{usage}\n\n{_COMPLETION}"
+  text = f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help explains its flags\n\n{usage}"
   if command in ("--help", "-h", "help"):
     print(text)
     return
-  option, _, shell = command.partition("=")
-  try:
-    if option == "--completion":
-      print(importlib.import_module("flowpp_tf.programs.completion").completion_script(shell), end="")
-      return
-    if command:
-      raise unknown_name("command", command, COMMANDS)
-  except InputError as error:
-    process.say("error", error)
+  if command:
+    process.say("error", unknown_name("command", command, COMMANDS))
   else:
     print(text, file=sys.stderr)
   sys.exit(process.BAD_INPUT)

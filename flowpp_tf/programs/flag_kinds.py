@@ -35,7 +35,7 @@ def define_name(name: str, default: str | None, names: Iterable[str], help_text:
   Args:
     name: of the flag.
     default: its value if it is not given.
-    names: what the help and a shell's completion list.
+    names: what the help lists.
     help_text: of the flag.
     others: whether it takes other values too, such as paths.
   """

@@ -23,7 +23,6 @@ from flowpp_tf.programs import process
 from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups, given_from_flags
 from flowpp_tf.programs.help import FULL, asked_for, help_text
 from flowpp_tf.programs.imports import without_garbage_collection, without_optional_packages
-from flowpp_tf.programs.noise import without_noise
 from flowpp_tf.types import Path
 
 _LIMITS = {  # flags: field of `Budget`, and help
@@ -31,7 +30,6 @@ _LIMITS = {  # flags: field of `Budget`, and help
   "max_pixels": ("pixels", "Pixels of an image that is decoded, such as 200M."),
   "max_output": ("bytes_out", f"Bytes that may come out of a file that is {Budget.ratio} times smaller, such as 2G."),
 }
-_MOST_FLAG_FILES = 1000
 _MAY_BE_EMPTY = ("flow_dtype", "condition_shape", "tensorboard")
 
 
@@ -48,7 +46,7 @@ def run_command(command: str) -> None:
     process.phase(definitions.plan_from_flags(*arguments))
     if getattr(definitions, "NEEDS_TENSORFLOW", True):
       process.phase("importing TensorFlow")
-    with without_noise(), without_optional_packages(), without_garbage_collection():
+    with process.without_noise(), without_optional_packages(), without_garbage_collection():
       program = importlib.import_module(f"{__package__}.{command}")
     getattr(program, f"{command}_from_flags")(*arguments)
 
@@ -102,14 +100,13 @@ def _parse(show_help, arguments, argv):
     if asked := asked_for(argv[1:]):
       print(show_help(asked == FULL))
       sys.exit(process.DONE)
-    _check_flag_files(argv)
     rest = flags.FLAGS(argv)
     prefer_command_line(argv)
     _check_texts()
     check_names()
   except BrokenPipeError:  # of a reader of the help
     raise
-  except (flags.Error, ValueError, OSError, RecursionError) as error:
+  except (flags.Error, ValueError, OSError) as error:
     fail(error)
   if len(rest) > 1 + arguments:
     fail(
@@ -146,7 +143,7 @@ def _import_modules():
     if os.getcwd() not in sys.path:
       sys.path.append(os.getcwd())
     try:
-      with without_noise():
+      with process.without_noise():
         importlib.import_module(name)
     except Exception as error:  # of any code
       raise InputError(f"--import={name} failed: {gate.reason(error)}") from error
@@ -169,23 +166,6 @@ def _amount(name, text):
   return int(number * 1024**power)
 
 
-def _check_flag_files(argv):
-  """Raise an `OSError` or an `InputError` unless the flag files can be read: a named pipe would block."""
-  paths = []
-  for argument, following in zip(argv[1:], [*argv[2:], ""]):
-    paths += _flag_file(argument, following)
-  count = 0
-  while paths:
-    path, count = paths.pop(), count + 1
-    if count > _MOST_FLAG_FILES:  # they may name each other, and be read twice as often at each level
-      raise InputError(f"flag file {path!r} is one of more than {_MOST_FLAG_FILES:,} flag files that name each other")
-    try:
-      text = gate.read_text(path)
-    except (OSError, ValueError) as error:
-      raise InputError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
-    paths += [path for line in text.splitlines() for path in _flag_file(line.strip())]
-
-
 def prefer_command_line(argv: Sequence[str]) -> None:
   """Let flags of the command line replace those of flag files, as in a recipe: --epochs replaces a file's --steps."""
   names = {argument.lstrip("-").partition("=")[0] for argument in argv[1:] if argument.startswith("-")}
@@ -194,13 +174,6 @@ def prefer_command_line(argv: Sequence[str]) -> None:
   of_files = {name: value for name, value in values.items() if name not in names}
   for name in replaced_by(of_line, of_files) & {*of_files}:
     flags.FLAGS[name].unparse()
-
-
-def _flag_file(argument, following=""):
-  """The path of the flag file that an argument, or a line of a flag file, names, in a list."""
-  name, equals, value = argument.partition("=")
-  path = value if equals else following
-  return [os.path.expanduser(path)] if name in ("-flagfile", "--flagfile") else []
 
 
 def _check_texts():

@@ -21,7 +21,6 @@ from flowpp_tf.data.published import read_idx_images
 from flowpp_tf.io import budget, files, gate, image_file
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights
-from flowpp_tf.programs import run
 from support import hostile_files as hostile
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
@@ -335,19 +334,3 @@ def test_lines_of_a_file_of_splits_are_claimed(tmp_path):
   (tmp_path / "splits.txt").write_text("a\n" * 50_000)
   with budget.use(Budget(memory=1 << 20)), pytest.raises(InputError, match="splits.txt': a table of 50,001"):
     folders.load_folder(tmp_path, (4, 4, 3), splits_file=tmp_path / "splits.txt")
-
-
-def test_flag_files_within_flag_files_are_checked(tmp_path, strange):
-  outer = tmp_path / "outer.flags"
-  for inner, message in (("pipe", "it is a named pipe"), ("zero", "it is a device")):
-    outer.write_text(f"# a comment\n--flagfile={strange[inner]}\n")
-    with pytest.raises(ValueError, match=message):
-      run._check_flag_files(["program", f"--flagfile={outer}"])
-
-
-def test_flag_files_that_name_each_other_twice_are_not_read_exponentially(tmp_path):
-  for i in range(40):
-    (tmp_path / f"{i}.flags").write_text(2 * f"--flagfile={tmp_path}/{i + 1}.flags\n")
-  (tmp_path / "40.flags").write_text("--debug\n")
-  with pytest.raises(ValueError, match="more than 1,000 flag files"):
-    run._check_flag_files(["program", f"--flagfile={tmp_path}/0.flags"])

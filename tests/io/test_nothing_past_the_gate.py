@@ -4,7 +4,7 @@ TensorFlow's and Keras' own readers open files in C++, or by themselves, which n
 - `tf.train.Checkpoint.read`, of a checkpoint whose manifest has its SHA-256;
 - `tf.saved_model.load`: a SavedModel is a program, load only those that you trust;
 - TensorFlow Datasets, of data that it has prepared;
-- absl, of flag files that the gate has read;
+- absl, of flag files, which are the user's own;
 - what Keras is given by name: `.keras` files, shards of weights, Orbax checkpoints.
 """
 
@@ -43,7 +43,6 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "training.loop": ("workdir.open", "a method of the run's store"),
   "training.identity": ("json.loads", "of JSON that this process has made"),
   "programs.process": ("os.open", "opens the null device"),
-  "programs.noise": ("open", "of a pipe"),
   "programs.sample": ("open", "writes"),
   "programs.compress": ("open", "writes; reads again what it has written"),
   "programs.decompress": ("open", "writes"),
@@ -134,7 +133,6 @@ def hook(event, arguments):
 import numpy as np
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, exporting, models, training
-from flowpp_tf.programs import run
 from PIL import Image
 os.chdir(folder)
 """
@@ -153,7 +151,6 @@ os.mkdir("images")
 for i in range(5):
   Image.fromarray(images[i, ..., 0] * 80).save(f"images/{i}.png")
 open("splits.txt", "w").write("train 0.png\\ntrain 1.png\\nvalidation 2.png\\ntest 3.png\\n")
-open("a.flags", "w").write("--debug\\n")
 sys.addaudithook(hook)
 """
 READ = """
@@ -164,7 +161,6 @@ fpp.load_official_weights(model, "release.npz")
 model.save_weights("a.weights.h5"), model.load_weights("a.weights.h5")
 data.load_dataset("npz:data.npz", levels=4)
 data.load_dataset("folder:images", image_shape=(4, 4, 1), splits_file="splits.txt")
-run._check_flag_files(["program", "--flagfile=a.flags"])
 """
 TRAIN = """
 settings = dict(steps=2, batch_size=8, validate_every=1, tensorboard=(), verbose=False)

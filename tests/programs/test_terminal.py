@@ -1,4 +1,4 @@
-"""What a terminal shows: flags are read without TensorFlow, help, completion, the first line, figures."""
+"""What a terminal shows: flags are read without TensorFlow, help, the first line, figures."""
 
 import json
 import math
@@ -11,10 +11,9 @@ import pytest
 
 from flowpp_tf.compression.files.pictures import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
-from flowpp_tf.programs.completion import completion_script
 from flowpp_tf.programs.figures import size_text, three_digits
 from flowpp_tf.programs.file_progress import FileProgress
-from support.programs import LIMIT, ROOT, call, run
+from support.programs import LIMIT, ROOT, call
 
 # What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
 # stderr, and the heavy modules that are loaded by then. One process for all.
@@ -128,25 +127,6 @@ def test_help_is_short_fits_the_terminal_and_lists_names(command, tmp_path, monk
   assert "--verbosity" not in full and "--memory" in full and "--memory" not in text  # absl's own flag; a limit
   if command != "demo":
     assert "fashion_mnist" in text  # of the configs or the presets
-
-
-def test_a_shell_completes_commands_flags_and_names():
-  lines = {
-    "flowpp tr": "train",
-    "flowpp train --conf": "--config=",
-    "flowpp train --config=dig": "digits digits_by_class",
-    "bin/evaluate --split=": "train validation test",
-    "flowpp-train --qui": "--quick",
-    "flowpp-train --noqui": "--noquick",
-    "flowpp-score --workdir=ru": "",  # files, by the shell
-    "flowpp-score --stpes": "",
-  }
-  complete = 'COMP_LINE=$1; COMP_POINT=${#1}; read -ra COMP_WORDS <<< "$1"; _flowpp; echo "${COMPREPLY[*]}"; shift'
-  script = f"{completion_script('bash')}\nwhile (( $# )); do {complete}; done"
-  result = subprocess.run(["bash", "-c", script, "bash", *lines], capture_output=True, text=True)
-  assert dict(zip(lines, result.stdout.splitlines(), strict=True)) == lines and not result.stderr
-  assert "-l config -xa 'digits " in completion_script("fish")
-  assert run(["-m", "flowpp_tf"], "--completion=csh", cwd=ROOT).code == 2
 
 
 @pytest.mark.parametrize(
