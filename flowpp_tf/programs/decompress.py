@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterable
 import contextlib
-import json
 import os
 import pathlib
 from typing import TypeVar
@@ -33,15 +32,15 @@ def decompress_from_flags(archive: str) -> None:
       _print_contents(archive, reader)
       return
     of_arrays, output = reader.header.kind == "images", pathlib.Path(flag.output)
-    if of_arrays and (flag.files or flag.resume):
-      raise InputError(f"the archive holds arrays: --{'files' if flag.files else 'resume'} is for one of files")
+    if of_arrays and flag.files:
+      raise InputError("the archive holds arrays: --files is for one of files")
     coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model, flag.accept_unchecked)
     reader.check(coder)
     process.phase("decoding")
     if of_arrays:
       _write_array(archive, reader, coder, output)
     else:
-      _write_files(archive, reader, coder, output, flag.files, flag.resume)
+      _write_files(archive, reader, coder, output, flag.files)
 
 
 @contextlib.contextmanager
@@ -102,22 +101,23 @@ def _save(path, parts, coder, problems):
   return count, lost
 
 
-def _write_files(archive, reader, coder, folder, names, resume):
-  from flowpp_tf.compression.files.output_folder import OutputFolder  # with Pillow
-  from flowpp_tf.compression.files.pictures import read_from
+def _write_files(archive, reader, coder, folder, names):
+  from flowpp_tf.compression.files.folder import OutputFolder  # with Pillow
+  from flowpp_tf.compression.files.pictures import read_pictures
 
-  output = OutputFolder(folder, json.dumps([reader.fingerprint(), sorted(names) if names else None]), resume)
-  seen, begun = set(), False
+  output = OutputFolder(folder)
+  seen: set[str] = set()
+  begun = False
   try:
     with output.writing():
-      seen, begun = set(output.names), True
-      with contextlib.closing(_read(archive, read_from(reader, coder, names or None, output.point))) as items:
+      begun = True
+      with contextlib.closing(_read(archive, read_pictures(reader, coder, names or None))) as items:
         _write_all(output, items, seen)
   except (InputError, OSError) as error:  # as if the disk is full: other files will not do better
     text = str(error) if isinstance(error, InputError) else f"cannot write {str(folder)!r}: {gate.reason(error)}"
     if begun:
       partial = f"{os.path.basename(os.path.realpath(folder))}.partial"
-      text += f"; what is written so far is in {partial}, and --resume goes on with it"
+      text += f"; what is written so far is in {partial}; the same command writes the rest"
     raise InputError(text) from None
   if output.count:
     print(f"wrote {printable(folder)}: {output.count} files")
@@ -128,20 +128,19 @@ def _write_files(archive, reader, coder, folder, names, resume):
 
 def _write_all(output, items, seen):
   """Write files, and add their names to `seen`; what cannot be decoded or written becomes a problem of the output."""
-  from flowpp_tf.compression.files.output_folder import FATAL
-  from flowpp_tf.compression.files.pictures import Lost, Point
+  from flowpp_tf.compression.files.folder import FATAL, DifferentFileError
+  from flowpp_tf.compression.files.pictures import Lost
 
   try:
     for item in items:
-      if isinstance(item, Point):
-        output.commit(item)
-        continue
       seen.add(item.name)
       if isinstance(item, Lost):
         output.problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
         continue
       try:
         _write_one(output, item)
+      except DifferentFileError:
+        raise
       except (InputError, UnicodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno in FATAL:
           raise

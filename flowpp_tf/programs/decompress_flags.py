@@ -5,8 +5,8 @@ bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
 bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
 bin/decompress my_photos.fpp --list
 
-An archive of files becomes a folder: pixels as PNG, files that were kept as they are. It is OUTPUT.partial until all
-files are written; --resume goes on with one that was stopped. An archive of arrays becomes a .npy file. If an archive
+An archive of files becomes a folder: pixels as PNG, other files as they were. It is OUTPUT.partial until all files are
+written; after a stop, the same command writes what is missing. An archive of arrays becomes a .npy file. If an archive
 is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. An archive of the tier
 portable needs no TensorFlow to be decoded.
 """
@@ -17,7 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import flag_kinds
 
-COMMON = "preset workdir model output files resume list".split()
+COMMON = "preset workdir model output files list".split()
 NEEDS_TENSORFLOW = False  # but for models in its formats
 
 
@@ -29,7 +29,6 @@ def define_flags() -> None:
   flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
   flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   flags.DEFINE_list("files", None, "Only these files; all if not given.")
-  flags.DEFINE_bool("resume", False, "Go on with the folder --output.partial of a process that was stopped.")
   flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
 
 

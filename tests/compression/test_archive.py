@@ -17,7 +17,7 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
 from flowpp_tf.compression.files import pictures
-from flowpp_tf.compression.files.output_folder import OutputFolder
+from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, unpack
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files
@@ -605,7 +605,7 @@ def picture(name, pixels=False, data=b"hello"):
 
 def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):
   files = (("a.png", True), ("a.jpg", True), ("b/c.webp", False), ("a.png", False), ("d: 1.png", True))
-  with OutputFolder(tmp_path / "out", "").writing() as output:
+  with OutputFolder(tmp_path / "out").writing() as output:
     paths = [output.write(picture(name, pixels)) for name, pixels in files]
     assert paths == ["a.png", "a.jpg.png", "b/c.webp", "a.1.png", "d: 1.png"]
     for name in ("/etc/passwd", "../x", "a/../../x", "", "a\0b"):

@@ -15,7 +15,7 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, maps
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
-from flowpp_tf.compression.files import output_folder, pictures, wrapper
+from flowpp_tf.compression.files import folder, pictures, wrapper
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
@@ -333,7 +333,7 @@ def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
   chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
   (tmp_path / "a.png").write_bytes(png[:33] + chunk + png[33:])
   read = pictures.read_picture(tmp_path, "a.png", channels=3, levels=LEVELS)
-  restored = bytes(output_folder._content(read))
+  restored = bytes(folder._content(read))
   assert chunk in restored
   np.testing.assert_array_equal(imagecodecs.png_decode(restored), pixels)
 

@@ -11,7 +11,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive
-from flowpp_tf.compression.files import metadata, output_folder, picture_bits, pictures, wrapper
+from flowpp_tf.compression.files import folder as output_folder
+from flowpp_tf.compression.files import metadata, picture_bits, pictures, wrapper
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import coder

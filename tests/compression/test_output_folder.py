@@ -1,4 +1,4 @@
-"""The folder of decompression: whole or NAME.partial, resumed to the same bytes, held by one process; names."""
+"""The folder of decompression: whole or NAME.partial, completed to the same bytes, held by one process; names."""
 
 import concurrent.futures
 import errno
@@ -16,8 +16,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive, threads
-from flowpp_tf.compression.files import output_folder, pictures
-from flowpp_tf.compression.files.output_folder import OutputFolder
+from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.programs import process
 from support import programs
@@ -37,6 +37,11 @@ def content_of(folder):
     for root, _, names in os.walk(folder)
     for name in names
   }
+
+
+def written(partial):
+  """The names of the files in a NAME.partial, which may be written at the same time."""
+  return sorted(set(os.listdir(partial)) - {".flowpp_tf.lock", ".flowpp_tf.unfinished"})
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +68,8 @@ def stored(tmp_path_factory):
 
 
 def fail_at(monkeypatch, number):
-  """Let the n-th file find no room on the disk; return how many segments are decoded from now on."""
-  write, decode, decoded = OutputFolder.write, archive.decode_segment, []
+  """Let the n-th file find no room on the disk."""
+  write = OutputFolder.write
 
   def failing(self, file):
     if self.count == number:
@@ -72,29 +77,25 @@ def fail_at(monkeypatch, number):
     return write(self, file)
 
   monkeypatch.setattr(OutputFolder, "write", failing)
-  monkeypatch.setattr(archive, "decode_segment", lambda *args: decoded.append(1) or decode(*args))
-  return decoded
 
 
 @pytest.mark.parametrize("number", [0, 1, 13, 30, 39])
 def test_a_full_disk_leaves_what_can_be_resumed_to_the_same_bytes(stored, monkeypatch, number):
   output = f"out{number}"
   with monkeypatch.context() as patch:
-    all_segments = len(archive.ArchiveReader(io.BytesIO((stored / "a.fpp").read_bytes())).index())
     fail_at(patch, number)
     result = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
   assert result.code == 2 and len(result.error.splitlines()) == 1
-  assert "No space left on device" in result.error and "--resume goes on" in result.error
+  assert "No space left on device" in result.error and "the same command writes the rest" in result.error
   assert not (stored / output).exists() and (stored / f"{output}.partial").exists()
-  again = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
-  assert again.code == 2 and f"{output}.partial' is there" in again.error and "--resume" in again.error
-  with monkeypatch.context() as patch:
-    decoded = fail_at(patch, -1)
-    result = programs.call("decompress", "a.fpp", f"--output={output}", "--resume", cwd=stored)
+  finished = {path: (stored / f"{output}.partial" / path).stat() for path in written(stored / f"{output}.partial")}
+  assert len(finished) == number
+  result = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
   assert result.code == 0 and f"wrote {output}: 40 files" in result.out, result
   assert content_of(stored / output) == content_of(stored / "right")
   assert not (stored / f"{output}.partial").exists()
-  assert len(decoded) == all_segments if number < 10 else len(decoded) < all_segments
+  for path, before in finished.items():  # not written again
+    assert os.path.samestat(before, (stored / output / path).stat()), path
 
 
 def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
@@ -148,8 +149,8 @@ def test_what_ends_reading_in_the_middle_is_named_and_can_be_resumed(stored, mon
     patch.setattr(archive.ArchiveReader, "_segment_at", failing)
     result = programs.call("decompress", "a.fpp", f"--output={cause}", cwd=stored)
   assert result.code == 2 and len(result.error.splitlines()) == 1
-  assert message in result.error and f"is in {cause}.partial, and --resume goes on" in result.error, result
-  result = programs.call("decompress", "a.fpp", f"--output={cause}", "--resume", cwd=stored)
+  assert message in result.error and f"is in {cause}.partial; the same command writes the rest" in result.error, result
+  result = programs.call("decompress", "a.fpp", f"--output={cause}", cwd=stored)
   assert result.code == 0 and content_of(stored / cause) == content_of(stored / "right")
 
 
@@ -165,36 +166,58 @@ def test_an_archive_of_arrays_that_cannot_be_read_is_not_called_one_that_cannot_
   assert os.listdir(tmp_path) == ["a.fpp"]
 
 
-@pytest.mark.parametrize("damage", ["a file is gone", "a file is changed", "the journal is cut", "the journal is gone"])
-def test_resuming_trusts_only_what_has_its_checksum(stored, monkeypatch, tmp_path, damage):
+@pytest.fixture
+def partial(stored, monkeypatch, tmp_path):
+  """What is left of a decompression to `out` after 30 files."""
   with monkeypatch.context() as patch:
     fail_at(patch, 30)
     programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  partial = tmp_path / "out.partial"
-  (partial / "files" / "stray").write_bytes(b"of somebody else")
-  journal = (partial / "journal").read_bytes()
-  first = sorted(os.listdir(partial / "files"))[0]
-  if damage == "a file is gone":
-    (partial / "files" / first).unlink()
-  elif damage == "a file is changed":
-    (partial / "files" / first).write_bytes(b"x")
-  else:
-    (partial / "journal").write_bytes(journal[: len(journal) // 2] if "cut" in damage else b"")
-  result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+  return tmp_path / "out.partial"
+
+
+def test_a_file_that_is_gone_or_was_not_finished_is_written_again(stored, tmp_path, partial):
+  (partial / written(partial)[0]).unlink()
+  (partial / ".flowpp_tf.unfinished").write_bytes(b"of a process that was killed")
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
   assert result.code == 0 and content_of(tmp_path / "out") == content_of(stored / "right"), result
 
 
-def test_what_another_archive_left_is_not_resumed(stored, monkeypatch, tmp_path):
-  with monkeypatch.context() as patch:
-    fail_at(patch, 30)
-    programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  result = programs.call("decompress", stored / "a.fpp", "--output=out", "--files=00.png", "--resume", cwd=tmp_path)
-  assert result.code == 2 and "was written from another archive" in result.error
+@pytest.mark.parametrize("content", [b"x", None], ids=["shorter", "of the same size"])
+def test_a_file_that_differs_is_named_and_never_overwritten(stored, tmp_path, partial, content):
+  changed = partial / written(partial)[7]
+  content = content or bytes(changed.stat().st_size)
+  changed.write_bytes(content)
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  assert result.code == 2 and len(result.error.splitlines()) == 1
+  assert f"{str(changed)!r} exists with other bytes than in the archive" in result.error
+  assert changed.read_bytes() == content and not (tmp_path / "out").exists()
+  changed.unlink()
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  assert result.code == 0 and content_of(tmp_path / "out") == content_of(stored / "right"), result
+
+
+def test_files_of_something_else_do_not_become_those_of_the_archive(stored, tmp_path, partial):
+  (partial / "stray").write_bytes(b"of somebody else")
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  assert result.code == 2 and "has files that are not of this archive: 'stray'" in result.error
+  assert (partial / "stray").exists() and not (tmp_path / "out").exists()
+  (partial / "stray").unlink()
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", "--files=00.png", cwd=tmp_path)
+  assert result.code == 2 and "has files that are not of this archive" in result.error
+
+
+def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
+  with OutputFolder(tmp_path / "out").writing() as output:
+    for name in (".flowpp_tf.lock", "./.flowpp_tf.unfinished", ".flowpp_tf.lock/a"):
+      with pytest.raises(archive.ArchiveError, match="is one that NAME.partial needs"):
+        output.write(kept(name))
+    output.write(kept("a/.flowpp_tf.lock"))
+  assert content_of(tmp_path / "out") == {"a/.flowpp_tf.lock": b"hello"}
 
 
 def test_two_at_once_are_refused(stored, tmp_path):
-  with OutputFolder(tmp_path / "out", "").writing():
-    result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+  with OutputFolder(tmp_path / "out").writing():
+    result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
   assert result.code == 2 and "is in use by process" in result.error
 
 
@@ -202,14 +225,12 @@ def test_two_at_once_are_refused(stored, tmp_path):
 @pytest.mark.parametrize("number", range(3))
 def test_a_killed_decompression_is_resumed_or_complete(stored, tmp_path, number):
   child = programs.start("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  journal = tmp_path / "out.partial" / "journal"
-  programs.wait_for(
-    lambda: child.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 2 * number)
-  )
+  partial = tmp_path / "out.partial"
+  programs.wait_for(lambda: child.poll() is not None or (partial.exists() and len(written(partial)) > 10 * number))
   child.send_signal(signal.SIGKILL)
   child.communicate()
   if not (tmp_path / "out").exists():
-    result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+    result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
     assert result.code == 0, result
   assert content_of(tmp_path / "out") == content_of(stored / "right")
 
@@ -264,17 +285,22 @@ def test_control_characters_of_names_do_not_reach_the_terminal(capsys):
 
 def test_a_name_that_becomes_too_long_by_png_is_cut(tmp_path):
   name = "é" * 126 + "ab"  # 254 bytes
-  with OutputFolder(tmp_path / "out", "").writing() as output:
+  with OutputFolder(tmp_path / "out").writing() as output:
     paths = [output.write(pictures.ImageFile(name, np.zeros((2, 2, 1), np.uint8))) for _ in range(2)]
   assert paths == ["é" * 125 + ".png", "é" * 124 + ".1.png"] and max(len(os.fsencode(path)) for path in paths) <= 255
   assert set(content_of(tmp_path / "out")) == set(paths)
 
 
-def test_equal_names_are_numbered_in_linear_time(tmp_path, monkeypatch):
-  looks, exists = [], os.path.lexists
-  monkeypatch.setattr(output_folder.os.path, "lexists", lambda path: looks.append(1) or exists(path))
-  with OutputFolder(tmp_path / "out", "").writing() as output:
-    looks.clear()
+def test_equal_names_are_numbered_in_linear_time(tmp_path):
+  looks = []
+
+  class Paths(set):
+    def __contains__(self, path):
+      looks.append(1)
+      return super().__contains__(path)
+
+  with OutputFolder(tmp_path / "out").writing() as output:
+    output._paths = Paths()
     for _ in range(300):
       output.write(kept("a.bin"))
     assert len(looks) < 1000
@@ -283,7 +309,7 @@ def test_equal_names_are_numbered_in_linear_time(tmp_path, monkeypatch):
 
 def test_the_current_folder_is_no_output(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(fpp.InputError, match="is the current folder"), OutputFolder(".", "").writing():
+  with pytest.raises(fpp.InputError, match="is the current folder"), OutputFolder(".").writing():
     pass
 
 

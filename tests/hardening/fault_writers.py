@@ -384,11 +384,11 @@ def _compress(folder):
 
 def _decompress(folder):
   shutil.rmtree(folder / "out", ignore_errors=True)  # the program does not add to a folder
-  program("decompress", "a.fpp", "--model=model.npz", "--output=out", "--resume", folder=folder)
+  program("decompress", "a.fpp", "--model=model.npz", "--output=out", folder=folder)
 
 
 def _look_at_folder(folder):
-  """Without out.partial, which is not the output and is resumed."""
+  """Without out.partial, which is not the output and is completed."""
   return {name: content for name, content in visible(folder).items() if not name.startswith("out.partial")}
 
 

@@ -48,7 +48,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "programs.decompress": ("open", "writes"),
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
   "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
-  "compression.files.output_folder": ("open", "writes"),
+  "compression.files.folder": ("open", "writes"),
   "compression.files.entries": (
     "json.loads",
     "of a part of an archive that the gate has opened, whose size is claimed",

@@ -1,0 +1,198 @@
+"""The folder that an archive's files are written to: NAME.partial until it is complete, then NAME.
+
+A file has its name in NAME.partial when all of its bytes are there. A killed process leaves NAME.partial; a second call
+decodes the archive again, and writes what is missing. A file that exists with other bytes is never overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import concurrent.futures
+import contextlib
+import errno
+import io
+import itertools
+import os
+import pathlib
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from flowpp_tf.compression.archive import ArchiveError
+from flowpp_tf.compression.files.metadata import with_metadata
+from flowpp_tf.compression.files.pictures import ImageFile
+from flowpp_tf.compression.files.verbatim import LONGEST_NAME
+from flowpp_tf.core.environment import import_extra
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import sync
+from flowpp_tf.io.lock import sole_owner
+from flowpp_tf.types import Path
+
+# The errors of a disk, which occur with other files too.
+FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
+_LONGEST_PATH = 4000  # bytes
+_DEEPEST = 255  # folders in each other: Python walks through them by recursion
+_SYNCS = 16  # files at a time
+_LOCK, _UNFINISHED = ".flowpp_tf.lock", ".flowpp_tf.unfinished"  # in NAME.partial
+
+
+class DifferentFileError(InputError):
+  """Raised for files of NAME.partial that are not those of the archive."""
+
+
+class OutputFolder:
+  """Writes files to a folder.
+
+  Args:
+    folder: new, or empty.
+
+  Attributes:
+    problems: lines on what could not be decoded or written; to be appended to.
+  """
+
+  def __init__(self, folder: Path) -> None:
+    self._target = pathlib.Path(os.path.realpath(folder))
+    self._partial = self._target.with_name(f"{self._target.name}.partial")
+    self.problems = list[str]()
+    self._paths = set[str]()  # of the files that are written
+    self._folders, self._numbers = set[str](), dict[str, int]()
+
+  @contextlib.contextmanager
+  def writing(self) -> Iterator[OutputFolder]:
+    """Hold the folder's lock within the context; at its end the folder gets its name, unless an exception ends it.
+
+    Raises:
+      InputError (a ValueError): if the folder exists and is not empty, or another process writes it.
+      DifferentFileError (an InputError): if NAME.partial has files that are not of the archive.
+      OSError: if it cannot be written.
+    """
+    _check_new(self._target)
+    self._partial.mkdir(parents=True, exist_ok=True)
+    with sole_owner(self._partial / _LOCK, "output", "wait until it has ended, or give another --output"):
+      yield self
+      self._finish()
+
+  @property
+  def count(self) -> int:
+    """How many files are written."""
+    return len(self._paths)
+
+  def write(self, file: ImageFile) -> str:
+    """Write a file unless it exists with these bytes; return its path below the folder, whose last part may be another.
+
+    Raises:
+      ArchiveError (a ValueError): if its name leads out of the folder.
+      DifferentFileError (an InputError): if it exists with other bytes.
+      OSError, UnicodeError: if it cannot be written.
+    """
+    content = _content(file)
+    path = self._new_path(file.name, file.pixels is not None)
+    whole, unfinished = self._partial / path, self._partial / _UNFINISHED
+    if not os.path.isfile(whole):
+      unfinished.write_bytes(content)
+      os.replace(unfinished, whole)
+    elif os.path.getsize(whole) != len(content) or gate.read_bytes(whole, len(content)) != content:
+      raise DifferentFileError(f"{str(whole)!r} exists with other bytes than in the archive; remove it")
+    self._paths.add(path)
+    return path
+
+  def _finish(self):
+    """Give the folder its name when all files are on the disk; without files remove it."""
+    with contextlib.suppress(FileNotFoundError):
+      (self._partial / _UNFINISHED).unlink()
+    found = {
+      os.path.relpath(os.path.join(root, name), self._partial)
+      for root, _, names in os.walk(self._partial)
+      for name in names
+    }
+    if others := sorted(found - self._paths - {_LOCK}):
+      names = ", ".join(map(repr, others[:3]))
+      raise DifferentFileError(f"{str(self._partial)!r} has files that are not of this archive: {names}; remove them")
+    if not self._paths:
+      shutil.rmtree(self._partial)
+      return
+    with concurrent.futures.ThreadPoolExecutor(_SYNCS) as pool:  # file systems write what several wait for at once
+      list(pool.map(lambda path: sync(self._partial / path), self._paths))
+    for root, _, _ in os.walk(self._partial):
+      sync(root)
+    (self._partial / _LOCK).unlink(missing_ok=True)
+    os.replace(self._partial, self._target)  # also over an empty folder
+    sync(self._target.parent)
+
+  def _new_path(self, name, pixels):
+    """Return a path below the folder that is not taken, whose folder exists; its name is that of a PNG for pixels."""
+    path = relative_path(name, pixels)
+    whole = self._partial / path
+    if len(os.fsencode(whole)) > _LONGEST_PATH or max(len(os.fsencode(part)) for part in path.parts) > LONGEST_NAME:
+      raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if len(path.parts) > _DEEPEST:
+      raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
+    self._make_folder(path.parent)
+    for number in itertools.count(self._numbers.get(str(path), 0)):
+      numbered = path if not number else path.with_name(_fitting(path.stem, f".{number}{path.suffix}"))
+      if str(numbered) not in self._paths:
+        self._numbers[str(path)] = number + 1
+        return str(numbered)
+    raise AssertionError("not reached")
+
+  def _make_folder(self, folder):
+    if str(folder) in self._folders:
+      return
+    inside = self._partial
+    for part in folder.parts:  # one after the other: `mkdir` with parents calls itself for each
+      inside = inside / part
+      with contextlib.suppress(FileExistsError):
+        os.mkdir(inside)
+    self._folders.add(str(folder))
+
+
+def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
+  """Return the path of a file below its folder.
+
+  Args:
+    name: of the file, as in the archive.
+    pixels: whether it is written as PNG: then `.png` is appended to other names, which are cut where they become too
+      long.
+
+  Raises:
+    ArchiveError (a ValueError): if the name leads out of the folder.
+  """
+  path = pathlib.PurePosixPath(name)
+  on_windows = os.name == "nt" and any(character in name for character in "\\:")
+  if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or on_windows:
+    raise ArchiveError("its name leads out of the folder")
+  if path.parts[0] in (_LOCK, _UNFINISHED):
+    raise ArchiveError("its name is one that NAME.partial needs")
+  if pixels and path.suffix.lower() != ".png":
+    path = path.with_name(_fitting(path.name, ".png"))
+  return path
+
+
+def _fitting(stem, suffix):
+  """Return a name of at most 255 bytes; one that is longer without the suffix stays too long."""
+  most = LONGEST_NAME - len(os.fsencode(suffix))
+  if most < len(os.fsencode(stem)) <= LONGEST_NAME:
+    while len(os.fsencode(stem)) > most:
+      stem = stem[:-1]
+  return stem + suffix
+
+
+def _check_new(target):
+  if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+    raise InputError(f"--output {str(target)!r} exists and is not empty; give a new folder")
+  if os.path.lexists(target) and target.samefile("."):
+    raise InputError(f"--output {str(target)!r} is the current folder; give a new one")
+
+
+def _content(file):
+  if file.pixels is None:
+    return file.data
+  pixels, content = file.pixels[..., 0] if file.pixels.shape[-1] == 1 else file.pixels, io.BytesIO()
+  if pixels.dtype == np.uint16 and pixels.ndim == 3:  # which Pillow does not write
+    content.write(import_extra("imagecodecs", "codecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
+  else:
+    Image.fromarray(pixels).save(content, format="PNG")
+  png = content.getvalue()
+  return with_metadata(png, file.metadata) if file.metadata else png
