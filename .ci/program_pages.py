@@ -1,16 +1,21 @@
 """A page for each program, from its docstring and its flags: names, defaults and help texts stand only in the code."""
 
-import importlib
+import importlib.util
 import re
 
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.help import describe
+from flowpp_tf.programs.options import Flag
 from flowpp_tf.programs.run import flags_of
 
 
 def pages():
   """The text of each page, by its file name in the folder of the reference."""
-  about = lambda command: importlib.import_module(f"flowpp_tf.programs.{command}_flags").__doc__
+
+  def about(command):
+    name = f"flowpp_tf.programs.{command}_flags"
+    return importlib.import_module(name if importlib.util.find_spec(name) else name.removesuffix("_flags")).__doc__
+
   texts = {f"programs/{command}.md": page(command, about(command), flags_of(command)) for command in COMMANDS}
   return {"programs/index.md": _index(), **texts}
 
@@ -33,6 +38,9 @@ def page(command, about, groups):
 
 
 def _row(flag):
+  if isinstance(flag, Flag):
+    text, _, default = flag.describe().partition(" (default: ")
+    return f"| `{flag.title}` | {f'`{default[:-1]}`' if default else ''} | {text.replace('|', chr(92) + '|')} |"
   text, _, default = describe(flag).partition(" (default: ")
   names = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
   default = f"`{default[:-1]}`" if default else f"`{str(flag.default).lower()}`" if flag.default is False else ""

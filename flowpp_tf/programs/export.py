@@ -1,59 +1,135 @@
-"""Write a trained model as a SavedModel, for other runtimes or as a preset. The flags are in export_flags.py."""
+"""Write a trained model as a SavedModel, as ONNX, for LiteRT or OpenVINO, or as a preset.
 
+bin/export --workdir=runs/digits
+bin/export --preset=digits --format=onnx --output=digits_onnx
+"""
+
+import dataclasses
 import math
+import pathlib
+from typing import TYPE_CHECKING, Any
 
-from absl import flags
 import numpy as np
 
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import conformal_threshold
-from flowpp_tf.evaluation.record import read_record
-from flowpp_tf.evaluation.typicality import typical_indices
-from flowpp_tf.exporting import export_litert, export_onnx, export_openvino, export_saved_model
-from flowpp_tf.io.files import writing
-from flowpp_tf.models import FlowPlusPlus, save_preset
-from flowpp_tf.programs import data_flags, model_flags, process
-from flowpp_tf.programs.export_flags import output_from_flags
-from flowpp_tf.training import Workdir
+from flowpp_tf.core.registry import WEIGHT_DTYPES
+from flowpp_tf.core.settings import at_least, one_of, setting
+from flowpp_tf.programs import data_options, process
+from flowpp_tf.programs.model_options import PrecisionOptions
 
-FLAGS = flags.FLAGS
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
+  from flowpp_tf.training import Workdir
+
+# What each format is called, and where below the run's directory it is written.
+_FORMATS = {
+  "saved_model": ("a SavedModel", ("saved_model", "1")),
+  "onnx": ("ONNX", ("onnx",)),
+  "litert": ("LiteRT", ("litert",)),
+  "openvino": ("OpenVINO", ("openvino",)),
+  "preset": ("a preset, for a hub of models", ("preset",)),
+}
 _FALSE_ALARMS = (0.1, 0.05, 0.01, 0.001)
 _MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
 
 
-def export_from_flags() -> None:
-  """Write the files of a run, in the format of the flags."""
-  workdir = model_flags.workdir_from_flags()
-  model, settings = model_flags.load_from_flags(workdir)
-  output = output_from_flags()
+@dataclasses.dataclass(frozen=True)
+class ExportOptions(PrecisionOptions):
+  """Options of bin/export."""
+
+  COMMON = ("preset", "workdir", "format", "output", "max_batch", "calibrate", "overwrite")
+
+  format: str = setting("saved_model", "What to write.", one_of(*_FORMATS))
+  output: str | None = setting(
+    None,
+    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1 if not given, or "
+    "WORKDIR/onnx and so on.",
+  )
+  max_batch: int | None = setting(
+    None,
+    "Maximum batch size of a call of a SavedModel; an image counts once for each sample of its bound. (default: 256)",
+    at_least(1, 1 << 20),
+  )
+  license: str | None = setting(
+    None, "Licence of the model, in the card of --format=preset, such as apache-2.0 or cc-by-4.0. (default: unknown)"
+  )
+  calibrate: bool = setting(
+    False,
+    "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like those of training exceed, from up to "
+    "1,000 images of the run's validation split.",
+  )
+  weight_dtype: str = setting(
+    "float32",
+    "How --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim (docs/serving.md).",
+    one_of(*WEIGHT_DTYPES),
+  )
+  overwrite: bool = setting(False, "Replace an existing export of the same format.")
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    other = f"not for --format={self.format}"
+    if self.max_batch is not None and self.format != "saved_model":
+      raise InputError(f"--max_batch is for --format=saved_model; --format={self.format} takes batches of any size")
+    if self.weight_dtype != "float32" and self.format not in ("onnx", "openvino"):
+      raise InputError(f"--weight_dtype is for --format=onnx and openvino, {other}")
+    if self.license is not None and self.format != "preset":
+      raise InputError(f"--license is for --format=preset, whose card names it, {other}")
+    if self.calibrate and self.format == "preset":
+      raise InputError("--calibrate is for exported functions, which --format=preset does not have")
+
+
+def run(options: ExportOptions) -> None:
+  """Write the files of a run."""
+  if options.format in ("onnx", "openvino"):
+    check_extra("onnx", "onnx", f"--format={options.format}")
+    check_extra(options.format, options.format, f"--format={options.format}")
+  name, folder = options.find_model()
+  options.check_output(options.output, folder)
+  what, place = _FORMATS[options.format]
+  output = pathlib.Path(options.output or folder.joinpath(*place))
+  if folder.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
+    raise InputError(f"--output={output} holds the model itself, {folder}; give another directory")
+  process.phase(f"exporting {name} as {what} to {output}")
+  process.import_tensorflow()
+  from flowpp_tf import exporting
+  from flowpp_tf.io.files import writing
+  from flowpp_tf.models import save_preset
+
+  workdir = options.find_workdir()
+  model, settings = workdir.load(options.precision)
   metadata = metadata_of_run(workdir, settings)
-  if FLAGS.format == "preset":
+  if options.format == "preset":
     description = f"Flow++, trained on {settings['dataset']}" if settings.get("dataset") else "Flow++"
     with writing(repr(str(output))):
-      if output.exists() and not FLAGS.overwrite:
+      if output.exists() and not options.overwrite:
         raise InputError(f"{str(output)!r} exists already; `overwrite` replaces it")
-      save_preset(model, output, description, settings, "safetensors", FLAGS.license, metadata["evaluation"])
+      card_license = options.license or "unknown"
+      save_preset(model, output, description, settings, "safetensors", card_license, metadata["evaluation"])
     print(f"wrote {output}")
     return
-  if FLAGS.calibrate:
+  if options.calibrate:
     process.phase("measuring the validation split of the run, for the thresholds")
     metadata["calibration"] = calibration_of_run(model, settings)
   process.phase("tracing the model's functions, and writing them")
-  if FLAGS.format == "saved_model":
-    export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
-  elif FLAGS.format in ("onnx", "openvino"):
-    export = {"onnx": export_onnx, "openvino": export_openvino}[FLAGS.format]
-    export(model, output, metadata, FLAGS.overwrite, FLAGS.weight_dtype)
+  if options.format == "saved_model":
+    exporting.export_saved_model(model, output, metadata, options.max_batch or 256, options.overwrite)
+  elif options.format == "onnx":
+    exporting.export_onnx(model, output, metadata, options.overwrite, options.weight_dtype)
+  elif options.format == "openvino":
+    exporting.export_openvino(model, output, metadata, options.overwrite, options.weight_dtype)
   else:
-    export_litert(model, output, metadata, FLAGS.overwrite)
+    exporting.export_litert(model, output, metadata, options.overwrite)
   print(f"wrote {output}")
 
 
-def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
+def metadata_of_run(workdir: "Workdir", settings: dict[str, Any]) -> dict[str, Any]:
   """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights.
 
   These are figures of float32 weights, and say so: an export may store them as int8, which is another model.
   """
+  from flowpp_tf.evaluation import read_record
+
   checkpoint = workdir.weights_info()
   evaluation = {
     split: entry | {"weight_dtype": "float32"}
@@ -63,20 +139,24 @@ def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
   return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 
-def calibration_of_run(model: FlowPlusPlus, settings: dict) -> dict:
+def calibration_of_run(model: "FlowPlusPlus", settings: dict[str, Any]) -> dict[str, Any]:
   """Return thresholds of the single-sample bound, bits/dim, by the share of images like those of training above them.
 
   Each image has noise of its own, as in calls of an exported model. Shares that the split is too small for are left
   out.
   """
-  dataset = data_flags.load_data_of_run(settings, model.config, {})[0]
+  from flowpp_tf.evaluation import conformal_threshold
+  from flowpp_tf.evaluation.typicality import typical_indices
+
+  dataset = data_options.load_data_of_run(settings, model.config, {})[0]
   chosen = typical_indices(len(dataset.validation), _MOST_CALIBRATION_IMAGES)
   images = dataset.validation[chosen]
-  given = {name: values[chosen] for name, values in data_flags.given_of(dataset, "validation", model.config).items()}
+  conditioning = data_options.conditioning_of(dataset, "validation", model.config)
+  conditioning = {name: values[chosen] for name, values in conditioning.items()}
   batches = []
   for start in range(0, len(images), _BATCH):
     part = slice(start, start + _BATCH)
-    batch = {name: values[part] for name, values in given.items()}
+    batch = {name: values[part] for name, values in conditioning.items()}
     batches.append(model.bits_per_dim(images[part], seed=start, **batch).numpy())
   bits = np.concatenate(batches)
   thresholds = {str(share): conformal_threshold(bits, share) for share in _FALSE_ALARMS}

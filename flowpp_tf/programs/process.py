@@ -13,6 +13,7 @@ This module imports nothing that takes time, so that a program answers signals f
 import atexit
 from collections.abc import Callable, Iterator
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -61,6 +62,17 @@ def say(kind: str, text: object, *more: str) -> None:
     _print(f"  {line}")
 
 
+def warn(text: str) -> None:
+  """Print a warning on stderr."""
+  say("warning", text)
+
+
+def fail(error: str | Exception, code: int = BAD_INPUT) -> NoReturn:
+  """End the process with one line on stderr, and the further ones of an `InputError`, and an exit code."""
+  say("error", *getattr(error, "lines", (error,)))
+  sys.exit(code)
+
+
 def phase(line: str) -> None:
   """Print a line on stderr that says what the program does from here on."""
   _print(line)
@@ -88,6 +100,13 @@ def without_noise() -> Iterator[None]:
       sys.stderr.flush()
       os.dup2(stderr, 2)
       os.close(stderr)
+
+
+def import_tensorflow() -> None:
+  """Say that TensorFlow is imported, and do so; before that a command has refused what it can refuse."""
+  phase("importing TensorFlow")
+  with without_noise():
+    importlib.import_module("flowpp_tf.models")
 
 
 def _print(line):
@@ -157,7 +176,7 @@ def _report(error: BaseException) -> int:
   if isinstance(error, BrokenPipeError):  # as with `| head`: nobody reads on
     _discard_output()
     return _SIGNALLED + signal.SIGPIPE
-  if _debugged():
+  if debugged():
     raise error
   say("error", _last_line(error))
   return FAILED
@@ -184,7 +203,8 @@ def _code_of(end: SystemExit) -> int:
   return FAILED
 
 
-def _debugged() -> bool:
+def debugged() -> bool:
+  """Return whether --debug asks for tracebacks."""
   return any(argument.lstrip("-") in ("debug", "debug=true", "debug=1") for argument in sys.argv[1:])
 
 

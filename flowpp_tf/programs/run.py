@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 import functools
 import importlib
+import importlib.util
 import inspect
 import logging as std_logging
 import os
@@ -19,6 +20,7 @@ from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.files import owner_of, replace_file
+from flowpp_tf.programs import command as command_module
 from flowpp_tf.programs import process
 from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups, given_from_flags
 from flowpp_tf.programs.help import FULL, asked_for, help_text
@@ -39,6 +41,8 @@ def run_command(command: str) -> None:
   The flags, and all that can be refused without TensorFlow, are in the module `train_flags`; what `train` does is in
   the module `train`, which imports TensorFlow.
   """
+  if importlib.util.find_spec(f"{__package__}.{command}_flags") is None:
+    return command_module.run_command(command)
   definitions = importlib.import_module(f"{__package__}.{command}_flags")
   definitions.define_flags()
 
@@ -54,8 +58,10 @@ def run_command(command: str) -> None:
   run_program(work, arguments, functools.partial(help_text, definitions))
 
 
-def flags_of(command: str) -> dict[str, list[flags.Flag]]:
+def flags_of(command: str) -> dict:
   """Return the flags of a command by the title of their group; they are defined only while they are read."""
+  if importlib.util.find_spec(f"{__package__}.{command}_flags") is None:
+    return command_module.flags_of(command_module.options_of(command))
   before = {*flags.FLAGS}
   importlib.import_module(f"{__package__}.{command}_flags").define_flags()
   define_common_flags()

@@ -1,6 +1,7 @@
 """Programs as processes: exit codes, one line for the last error, signals, flags that no program can take."""
 
 import contextlib
+import dataclasses
 import importlib
 import math
 import os
@@ -14,11 +15,15 @@ import textwrap
 from absl import flags
 import pytest
 
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import value_type
 from flowpp_tf.programs import process
+from flowpp_tf.programs.command import options_of
 from flowpp_tf.programs.commands import COMMANDS
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 
 HUGE = 10**20
+_CONVERTED = ("export",)
 
 
 def script(body, *arguments, **options):
@@ -257,7 +262,7 @@ def test_flag_files_that_are_none_are_refused_at_once(tmp_path):
     assert result.code == 2 and "flagfile" in result.error
 
 
-@pytest.mark.parametrize("program", COMMANDS)
+@pytest.mark.parametrize("program", sorted({*COMMANDS} - {*_CONVERTED}))
 def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
   """The fields of configs have theirs in `Settings`; each is tried here with numbers that are none or too large."""
   from flowpp_tf.models import FlowPlusPlusConfig
@@ -279,6 +284,22 @@ def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
   assert numbers or program in ("export", "decompress")
   for name, flag in numbers.items():
     assert None not in (flag.parser.lower_bound, flag.parser.upper_bound), f"--{name} of {program}"
+
+
+def _numbers():
+  for command in _CONVERTED:
+    for field in dataclasses.fields(options_of(command)):
+      if value_type(field) in (int, float):
+        yield options_of(command), field
+
+
+@pytest.mark.parametrize(
+  "options, field", list(_numbers()), ids=lambda value: getattr(value, "name", "") or value.__name__
+)
+def test_every_number_of_a_command_is_bounded(options, field):
+  for value in (HUGE, -HUGE, math.nan, math.inf):
+    with pytest.raises(InputError, match=f"`{field.name}` must be"):
+      options(**{field.name: value})
 
 
 def _settings():

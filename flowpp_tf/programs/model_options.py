@@ -1,0 +1,141 @@
+"""Options of what computes: a trained model, the precision of its networks, devices."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from flowpp_tf.config import PRECISIONS
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import JIT, STRATEGIES
+from flowpp_tf.core.settings import at_least, one_of, setting
+from flowpp_tf.io.model_folders import check_holds_run, name_of_preset, presets
+from flowpp_tf.programs import process
+from flowpp_tf.programs.options import Options, names_among
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+  from flowpp_tf.training import Workdir
+
+UNCHECKED = "Use weights that have lost the checksum that they were written with."
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(Options):
+  """Options that name a trained model."""
+
+  GROUP = "The trained model"
+
+  workdir: str | None = setting(None, "Directory of the run.")
+  preset: str | None = setting(
+    None,
+    "Trained model instead of a run, the folder of a preset, or hf://USER/MODEL. It is copied to presets/NAME, which "
+    "is then the directory of the run.",
+    names_among(presets()),
+  )
+  accept_unchecked: bool = setting(False, UNCHECKED)
+
+  def find_model(self) -> tuple[str, pathlib.Path]:
+    """Return the model in words, and the directory of its run.
+
+    Raises:
+      InputError (a ValueError): unless one of the options is given, and names a run or a preset.
+    """
+    if self.preset is None and self.workdir is not None:
+      check_holds_run(self.workdir)
+      return f"the run in {self.workdir}", pathlib.Path(self.workdir)
+    if self.preset is None or self.workdir is not None:
+      raise InputError("give the model as --workdir or as --preset, one of them")
+    return f"preset {self.preset}", pathlib.Path(_copy_of(self.preset))
+
+  def find_workdir(self) -> "Workdir":
+    """Return the directory of the run; errors as of `find_model`."""
+    from flowpp_tf.training import Workdir
+
+    process.phase(f"loading {self.find_model()[0]}")
+    if self.workdir is not None:
+      return Workdir(self.workdir, self.accept_unchecked)
+    return workdir_of_preset(self.preset or "", self.accept_unchecked)
+
+  @staticmethod
+  def check_output(output: str | None, folder: pathlib.Path) -> None:
+    """Raise an `InputError` if no output is given, and no file can be written in the model's folder instead."""
+    if output is None and folder.exists() and not os.access(folder, os.W_OK):
+      raise InputError(f"no file can be written in {str(folder)!r}; --output names another place for the result")
+
+
+def workdir_of_preset(preset: str, unchecked: bool = False) -> "Workdir":
+  """Copy a preset to presets/NAME, and return that as the directory of a run."""
+  from flowpp_tf.models import copy_preset
+  from flowpp_tf.training import Workdir
+
+  folder = _copy_of(preset)
+  copy_preset(preset, folder, unchecked)
+  return Workdir(folder, unchecked)
+
+
+def _copy_of(preset):
+  return f"presets/{name_of_preset(preset)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionOptions(ModelOptions):
+  """Options that name a trained model and the precision of its networks."""
+
+  GROUP = ModelOptions.GROUP
+
+  precision: str | None = setting(
+    None,
+    "Of the networks. By default float32, whatever training took: rounded to less, decode(encode(image)) is not the "
+    "image.",
+    one_of(*PRECISIONS),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(Options):
+  """Options of devices: strategy, lanes of a CPU, what XLA compiles."""
+
+  GROUP = "Devices"
+
+  strategy: str = setting("auto", "Devices; see flowpp_tf/devices/strategy.py.", one_of(*STRATEGIES))
+  tpu: str | None = setting(None, "Name or address of the TPU, for --strategy=tpu.")
+  num_virtual_cpus: int = setting(0, "Split the CPU into so many devices, to try mirrored.", at_least(0, 256))
+  cpu_splits: int = setting(
+    0,
+    "Equal parts of a batch that the cores of a CPU work on side by side; 1 for none, 0 for one per core, up to 8, "
+    "where there is no GPU or TPU; a training batch has as many as divide it.",
+    at_least(0, 256),
+  )
+  jit: str = setting(
+    "auto",
+    "What XLA compiles: nothing (off), or the blocks of the networks (blocks). auto is blocks on GPUs and TPUs, off on "
+    "CPUs.",
+    one_of("auto", *JIT),
+  )
+
+  def set_up_devices(self, deterministic: bool = False, batch_size: int | None = None) -> "tf.distribute.Strategy":
+    """Set up lanes and XLA and return the strategy; call it before anything else uses a device.
+
+    Args:
+      deterministic: whether to enable determinism. Batches are then not split unless `cpu_splits` asks for it; the
+        parts come one after the other.
+      batch_size: of a device, if it is known; see `use_cpu_lanes`.
+    """
+    from flowpp_tf.core.environment import has_accelerator
+    from flowpp_tf.core.lanes import use_cpu_lanes
+    from flowpp_tf.core.tracing import set_jit
+    from flowpp_tf.devices import Workers, enable_determinism, get_strategy
+
+    accelerated = has_accelerator() or self.strategy == "tpu"
+    whole = deterministic or self.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
+    use_cpu_lanes(self.cpu_splits or (1 if whole else 0), batch_size)
+    set_jit(("blocks" if accelerated else "off") if self.jit == "auto" else self.jit)
+    if deterministic:
+      enable_determinism()
+    strategy = get_strategy(self.strategy, self.num_virtual_cpus, self.tpu, functools.partial(process.say, ""))
+    if Workers(strategy).count > 1:
+      process.keep_teardown()
+    return strategy

@@ -1,0 +1,194 @@
+"""Options of a command as a dataclass, from which flags, bounds, lists, messages, --help and the reference page come.
+
+    @dataclasses.dataclass(frozen=True)
+    class ScoreOptions(ModelOptions):
+      images: str | None = setting(None, "Folder of images.")
+      num_samples: int = setting(16, "Samples of the bound.", at_least(1, 1 << 20))
+
+`score.run(ScoreOptions(preset="digits", images="my_images"))` does what `bin/score --preset=digits --images=my_images`
+does. A flag that is not given is a field with its default; where it matters whether a flag was given, that is None.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import re
+import shutil
+import sys
+import textwrap
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
+
+from absl import flags
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import Range, Settings, value_type
+
+_DEFINE = {
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  bool: flags.DEFINE_bool,
+  str: flags.DEFINE_string,
+  tuple: flags.DEFINE_list,
+  list: flags.DEFINE_multi_string,
+}
+_WIDTHS = (40, 120)  # narrower or wider text is hard to read
+
+
+class Flag(NamedTuple):
+  """A flag of the command line.
+
+  Attributes:
+    name: its name.
+    kind: type of its value; tuple for several values in one flag, list for several flags.
+    help: what it does, and at the end its default, as "(default: 16)".
+    names: the names that it takes, or some of them; empty for any value.
+  """
+
+  name: str
+  kind: type
+  help: str
+  names: tuple[str, ...] = ()
+
+  @property
+  def title(self) -> str:
+    """How the help names the flag."""
+    return f"--[no]{self.name}" if self.kind is bool else f"--{self.name}"
+
+  def define(self) -> None:
+    """Define the flag; its value is None unless it is given."""
+    _DEFINE[self.kind](self.name, None, self.help)
+
+  def describe(self, brief: bool = False) -> str:
+    """Return what the flag does, or only the first sentence of that, with the names that it takes and its default."""
+    text, _, default = " ".join(self.help.split()).partition(" (default: ")
+    if brief:
+      text = f"{text.partition('. ')[0].removesuffix('.')}."
+    if any(not re.search(rf"\b{re.escape(name)}\b", text) for name in self.names):
+      text = f"{text.removesuffix('.')}: {', '.join(self.names)}."
+    text = text.removesuffix(".") if brief else text
+    return f"{text} (default: {default}" if default else text
+
+
+class Options(Settings):
+  """Base class of the options of a command, a frozen dataclass whose fields are made by `setting`.
+
+  Attributes:
+    GROUP: title above the flags of the fields that a class adds; classes below it do not inherit it.
+    COMMON: names of the flags that --help lists; --helpfull lists all.
+    ARGUMENTS: names of fields that have no flag, in the order of the arguments that stand without one.
+    SETTINGS: classes of settings whose fields are flags too, by the title above them, and what the help says is the
+      default of all; the field `settings` has the values that are given.
+  """
+
+  GROUP: ClassVar[str] = "This command"
+  COMMON: ClassVar[tuple[str, ...]] = ()
+  ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+  SETTINGS: ClassVar[Mapping[str, tuple[type, str | None]]] = {}
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      value = getattr(self, field.name)
+      if value in ("", ()) and field.default is None:
+        raise InputError(f"`{field.name}` is empty; leave it out, or give a value")
+      if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, tuple) else [value])):
+        raise InputError(f"`{field.name}` has a NUL character: {value!r}")
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def names_among(names: Iterable[str]) -> Range:
+  """Return the range of names that the help lists, and of other values such as paths."""
+  return Range(lambda value: True, "a name or a path", names=tuple(names))
+
+
+def flags_in_groups(options_class: type[Options]) -> dict[str, list[Flag]]:
+  """Return the flags of a command by the title above them."""
+  groups: dict[str, list[Flag]] = {Options.GROUP: []}
+  for field in _fields(options_class):
+    if field.name not in (*options_class.ARGUMENTS, "settings"):
+      adds = [cls for cls in options_class.__mro__ if field.name in getattr(cls, "__dataclass_fields__", ())]
+      groups.setdefault(vars(adds[-1]).get("GROUP", Options.GROUP), []).append(_flag(field, None))
+  for title, (settings_class, default) in options_class.SETTINGS.items():
+    groups[title] = [_flag(field, default) for field in _fields(settings_class)]
+  return {title: sorted(found, key=lambda flag: flag.name) for title, found in groups.items() if found}
+
+
+def options_from_flags(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
+  """Return the options of a command from the flags and arguments that were given.
+
+  Raises:
+    InputError (a ValueError): if one has a value that it cannot have, or they do not go together.
+  """
+  given = given_flags()
+  values = {field.name: _value(field, given[field.name]) for field in _fields(options_class) if field.name in given}
+  settings = {
+    field.name: _value(field, given[field.name])
+    for settings_class, _ in options_class.SETTINGS.values()
+    for field in _fields(settings_class)
+    if field.name in given
+  }
+  if settings:
+    values["settings"] = settings
+  return options_class(**values, **dict(zip(options_class.ARGUMENTS, arguments)))
+
+
+def given_flags() -> dict[str, Any]:
+  """Return the values of the flags that were given, by name."""
+  return {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
+
+
+def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]], full: bool) -> str:
+  """Return the text of --help or --helpfull: the docstring of the command's module, and its flags."""
+  width = min(max(shutil.get_terminal_size((100, 0)).columns, _WIDTHS[0]), _WIDTHS[1])
+  about = (sys.modules[options_class.__module__].__doc__ or "").strip().split("\n\n")
+  lines = "\n\n".join(_filled(paragraph, width) for paragraph in (about if full else about[:2])).splitlines() + [""]
+  if full:
+    for title, found in groups.items():
+      lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]
+    lines.append("--flagfile=FILE reads flags from a file, one in a line. Of a flag given twice the later one counts.")
+    return "\n".join(lines)
+  known = {flag.name: flag for found in groups.values() for flag in found}
+  shown = [known[name] for name in options_class.COMMON]
+  column = max(len(flag.title) for flag in shown) + 4
+  for flag in shown:
+    text = textwrap.wrap(flag.describe(brief=True), width - column) or [""]
+    lines += [f"  {flag.title:{column - 2}}{text[0]}", *(" " * column + line for line in text[1:])]
+  return "\n".join([*lines, "", f"--helpfull explains all {len(known)} flags."])
+
+
+def _fields(settings_class: type) -> tuple[dataclasses.Field, ...]:
+  return dataclasses.fields(settings_class)
+
+
+def _flag(field, default):
+  """Return the flag of a field; `default`: what the help says instead of the field's own default."""
+  kind, value, allowed = value_type(field), field.default, field.metadata["range"]
+  shown = default or (",".join(map(str, value)) if isinstance(value, tuple) else value)
+  text = field.metadata["help"]
+  if shown is not False and shown not in (None, "", dataclasses.MISSING):
+    text += f" (default: {shown})"
+  return Flag(field.name, get_origin(kind) or kind, text, allowed.names if allowed else ())
+
+
+def _value(field, value):
+  """Return the value of a flag as the field's type: absl's lists are lists of texts."""
+  if not isinstance(value, list):
+    return value
+  item_type, *_ = get_args(value_type(field))
+  try:
+    return tuple(map(item_type, value))
+  except ValueError:
+    expected = field.metadata["range"].expected
+    raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None
+
+
+def _entry(flag, width):
+  indent = " " * 6
+  return [f"  {flag.title}", *textwrap.wrap(flag.describe(), width, initial_indent=indent, subsequent_indent=indent)]
+
+
+def _filled(paragraph, width):
+  """A paragraph in the terminal's width; commands and tables keep their lines."""
+  is_verbatim = re.search(r"(?m)^(bin/|  )", paragraph)
+  return paragraph if is_verbatim else textwrap.fill(paragraph, width)
