@@ -18,7 +18,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-from processes import busy_seconds, limit_cores, usage
+from processes import busy_seconds, limit_cores
 from tables import print_table, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -81,9 +81,9 @@ def arrivals(command, parts):
       _, process.returncode, of = os.wait4(process.pid, 0)
   if len(found) < len(parts):
     raise RuntimeError(f"{' '.join(command)} ended before its first step:\n{''.join(printed)[-3000:]}")
-  taken = usage(of)
-  others = max(0.0, busy - taken["cpu_s"]) / seconds
-  return found, dict(seconds=seconds, **taken, peak_bytes=1024 * of.ru_maxrss, others=others)
+  cpu = of.ru_utime + of.ru_stime
+  others = max(0.0, busy - cpu) / seconds
+  return found, dict(seconds=seconds, cpu_s=cpu, peak_bytes=1024 * of.ru_maxrss, others=others)
 
 
 def measure(config, batch_size, init_batch_size, threads):

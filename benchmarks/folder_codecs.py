@@ -1,7 +1,8 @@
-"""Bits per pixel of codecs on the pictures of a folder, 8 or 16 bits, grey or RGB, a file for each.
+"""Bits per pixel of codecs on the pictures of a folder or of a data set, 8 or 16 bits, grey or RGB, a file for each.
 
 python benchmarks/folder_codecs.py held_out
 python benchmarks/folder_codecs.py ct --splits_file=ct/splits.txt
+python benchmarks/folder_codecs.py --dataset=elpv
 
 All are lossless, with strong settings; the names say the efforts of JPEG XL.
 """
@@ -15,6 +16,7 @@ from absl import app, flags
 import numpy as np
 
 from flowpp_tf.core.environment import import_extra
+from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import parallel_map
 from tables import print_table, write_json
 
@@ -22,7 +24,7 @@ FLAGS = flags.FLAGS
 
 
 def codecs():
-  """Encoders of pictures `[H, W]` or `[H, W, 3]` by name."""
+  """Return encoders of pictures `[H, W]` or `[H, W, 3]` by name."""
   imagecodecs = import_extra("imagecodecs", "codecs", "the size of a picture in other codecs")
   rgb = lambda picture: picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=-1)
   return {
@@ -36,7 +38,7 @@ def codecs():
 
 
 def pictures_of(folder, splits_file, split):
-  """The pictures of a folder, or of a split of it."""
+  """Return the pictures of a folder, or of a split of it."""
   imagecodecs = import_extra("imagecodecs", "codecs", "the size of a picture in other codecs")
   names = sorted(path.name for path in pathlib.Path(folder).iterdir() if path.suffix == ".png")
   if splits_file:
@@ -46,7 +48,7 @@ def pictures_of(folder, splits_file, split):
 
 
 def rows(pictures):
-  """A row for each codec that takes the pictures, as dicts; a size of their values is in bits."""
+  """Yield a row for each codec that takes the pictures, as dicts; a size of their values is in bits."""
   deep = pictures[0].dtype.itemsize > 1
   for name, encode in codecs().items():
     if deep and name == "WebP":
@@ -63,14 +65,18 @@ def rows(pictures):
 
 
 def main(argv):
-  found = list(rows(pictures_of(argv[1], FLAGS.splits_file, FLAGS.split)))
+  if FLAGS.dataset:
+    pictures = [np.squeeze(image) for image in load_dataset(FLAGS.dataset).split(FLAGS.split)]
+  else:
+    pictures = pictures_of(argv[1], FLAGS.splits_file, FLAGS.split)
+  found = list(rows(pictures))
   print_table(found)
-  if FLAGS.output:
-    write_json(FLAGS.output, found)
+  write_json(FLAGS.output, found)
 
 
 if __name__ == "__main__":
+  flags.DEFINE_string("dataset", None, "Data set of whole pictures, in place of a folder.")
   flags.DEFINE_string("splits_file", None, "File of lines `split name`; all pictures if not given.")
-  flags.DEFINE_string("split", "test", "Split of that file.")
+  flags.DEFINE_string("split", "test", "Split of that file, or of the data set.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
   app.run(main)

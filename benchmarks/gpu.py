@@ -1,16 +1,15 @@
-"""What a GPU takes, measured in about ten minutes, beside what docs/scaling.md expects on paper.
+"""Time and memory of cifar10 on a GPU, in about ten minutes.
 
 python benchmarks/gpu.py --output=gpu.json      on a machine with a GPU; the first of several is used
-python benchmarks/gpu.py --quick                a tiny model, for a look at whether it runs; so also without a GPU
+python benchmarks/gpu.py --quick                a tiny model, to see that it runs; so also without a GPU
 
-Training steps of cifar10 with `--jit=blocks` and without, in float32 (as TF32) and in bfloat16; batch sizes up to what
-the memory holds; evaluation, sampling, and the seconds of `bin/train` to its first step. Each row is a process of its
-own: the median of the timed rounds and their spread; the kernels of a step by TensorFlow's profiler, beside their
-number as counted, and the time in which one runs; the peak of the device's memory; seconds from nothing imported until
-it was done once. The most important rows come first; those for which no time is left are named and left out.
+Training steps with `--jit=blocks` and without, in float32 (as TF32) and in bfloat16; batch sizes up to what the memory
+holds; evaluation, sampling, and the seconds of `bin/train` to its first step. Each row is a process of its own: the
+median of the timed rounds and their spread; of a training step the FLOP/s of its products, as counted for the page of
+costs; the peak of the device's memory; seconds from nothing imported until it was done once. The most important rows
+come first; those for which no time is left are named and left out.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -22,11 +21,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from absl import app, flags
 
 import first_step
-from kernels import gpu_kernels, profile_of
 from model import Case, build, seconds_of, start_tensorflow
 from processes import in_new_process, peak_bytes
-import scaling
-from tables import markdown, write_json
+from tables import markdown, results, stored_results, write_json
 
 FLAGS = flags.FLAGS
 NO_GPU = "No GPU: these are figures of a CPU and a tiny model. They mean nothing; they show that this script runs."
@@ -37,7 +34,7 @@ TINY = (
 
 def cases(quick, threads):
   """Return what is measured, the most important first."""
-  config, batch, words = ("digits", 2, TINY) if quick else (scaling.COMPILED, 64, "")
+  config, batch, words = ("digits", 2, TINY) if quick else ("cifar10", 64, "")
 
   def case(what, batch, jit, precision):
     return Case(config, what, batch, threads, precision, f"{words} cpu_splits=1 jit={jit}".strip())
@@ -52,7 +49,7 @@ def cases(quick, threads):
 
 
 def device():
-  """The name of the first GPU, or None; in a process of its own, since this takes the GPU."""
+  """Return the name of the first GPU, or None; in a process of its own, since this takes the GPU."""
   import tensorflow as tf
 
   found = tf.config.list_physical_devices("GPU")
@@ -60,7 +57,7 @@ def device():
 
 
 def measure(case, rounds):
-  """The row of a case, as a dict; in a process that has not used TensorFlow."""
+  """Return the row of a case, as a dict; in a process that has not used TensorFlow."""
   start = time.perf_counter()
   start_tensorflow(case.threads, **case.process)
   import tensorflow as tf
@@ -79,53 +76,25 @@ def measure(case, rounds):
     return row | dict(out_of_memory=True)
   # Of a CPU, TensorFlow counts tensors only where oneDNN allocates them, which depends on the processor.
   peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_bytes()
-  kernels, busy = gpu_kernels(profile_of(lambda: seconds_of(run))[0])
   median = statistics.median(seconds)
   return row | dict(
     out_of_memory=False,
     ms=1e3 * median,
     spread_percent=100 * (max(seconds) - min(seconds)) / median,
     images_s=case.batch / median,
-    kernels=kernels,
-    busy_percent=100 * busy / median,
     peak_gib=peak / 2**30,
     first_s=first,
   )
 
 
-def counts_of(row, stored):
-  """Return the counts of scaling.py for a row of `measure`; None for what was not counted.
+def table(rows, costs):
+  """Yield the rows of the table, as texts.
 
   Args:
-    row: as of `measure`.
-    stored: what scaling.py stores.
+    rows: as of `measure`.
+    costs: counts of a training step, a dict for each recipe.
   """
-  if (row["config"], row["what"]) != (scaling.COMPILED, "train"):
-    return None
-  if row["precision"] == "float32":
-    return scaling.step_counts(stored, row["jit"] == "blocks")
-  return stored["counted"][scaling.COMPILED]["mixed_bfloat16"] if row["jit"] == "off" else None
-
-
-def expected_ms(row, name, stored):
-  """Return the milliseconds of a step on paper, at the least; None for what was not counted, or another GPU.
-
-  Args:
-    row: as of `measure`.
-    name: of the GPU, by its driver.
-    stored: what scaling.py stores.
-  """
-  counts = counts_of(row, stored)
-  for gpu in scaling.GPUS:
-    if counts and name and gpu.name.split()[0] in name:
-      for _, policy, peak in gpu.peaks:
-        if row["precision"] in policy:
-          return 1e3 * scaling.total_seconds(scaling.step_seconds(counts, gpu, peak, row["batch"], 1))
-  return None
-
-
-def table(rows, name, stored):
-  """Yield the rows of the table, as texts; arguments as of `expected_ms`."""
+  flops = {cost["config"]: cost["training_flops_image"] for cost in costs}
   yield (
     "model",
     "",
@@ -134,29 +103,23 @@ def table(rows, name, stored):
     "jit",
     "ms",
     "spread",
-    "on paper, ms",
     "images/s",
-    "kernels",
-    "counted",
-    "a kernel runs",
+    "TFLOP/s",
     "peak GiB",
     "s to the first",
   )
   for r in rows:
-    expected, counts = expected_ms(r, name, stored), counts_of(r, stored)
     case = (r["config"], r["what"], str(r["batch"]), r["precision"], r["jit"])
     if r["out_of_memory"]:
-      yield *case, "out of memory", *[""] * 8
+      yield *case, "out of memory", *[""] * 5
     else:
+      is_counted = r["what"] == "train" and r["config"] in flops
       yield (
         *case,
         f"{r['ms']:.1f}",
         f"{r['spread_percent']:.0f} %",
-        f"{expected:.1f}" if expected else "",
         f"{r['images_s']:,.1f}",
-        f"{r['kernels']:,}" if r["kernels"] else "not seen",
-        f"{counts['kernels_pass'] + counts['kernels_update']:,}" if counts else "",
-        f"{r['busy_percent']:.0f} %" if r["kernels"] else "",
+        f"{1e-12 * r['images_s'] * flops[r['config']]:.2f}" if is_counted else "",
         f"{r['peak_gib']:.2f}",
         f"{r['first_s']:.0f}",
       )
@@ -187,12 +150,12 @@ def main(argv):
   print(name or NO_GPU, flush=True)
   rounds = 2 if quick else FLAGS.rounds
   tasks = {str(case): (lambda case=case: in_new_process(measure, case, rounds)) for case in cases(quick, threads)}
-  started = ("digits", 4, 8, threads) if quick else (scaling.COMPILED, 64, 128, threads)
+  started = ("digits", 4, 8, threads) if quick else ("cifar10", 64, 128, threads)
   tasks = {"start of bin/train": lambda: in_new_process(first_step.measure, *started)} | tasks
   start, *rows = within(FLAGS.minutes, tasks)
   write_json(FLAGS.output, dict(device=name, quick=quick, first_step=start, rows=rows))
   print(f"bin/train to its first step, batch size {start['batch']}: {start['total_s']:.1f} s")
-  print(markdown(list(table(rows, name, json.loads(scaling.COUNTS.read_text())))))
+  print(markdown(list(table(rows, results(stored_results(), "costs")[0]["steps"]))))
   print(name or NO_GPU)
 
 

@@ -4,19 +4,16 @@ python benchmarks/model.py --configs=cifar10 --batches=4,8 --threads=1,2 --outpu
 python benchmarks/model.py --configs=cifar10 --variant=plain --variant=baseline --precision=float32,bfloat16
 
 A row for each, in a process of its own:
-- milliseconds an image, the median of the timed rounds, and their spread: slowest less fastest, of it;
-- the share of the FLOP/s that this machine's own float32 matrix product of 2048x2048 reaches on the same
-  threads at best, tried before each round. FLOPs are counted from the model's graph (model_counts.py); a
-  training step has three times those of an evaluation, the baseline those of the model that it is;
-- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator, which
-  does not count those of less than 256 KiB on a CPU;
+- milliseconds per image, the median of the timed rounds, and their spread: the slowest minus the fastest, relative to
+  the median;
+- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator, which does not count
+  those of less than 256 KiB on a CPU;
 - seconds from nothing imported until it was done for the first time.
 Linux only.
 """
 
 import ast
 import dataclasses
-import functools
 import itertools
 import math
 import os
@@ -134,7 +131,7 @@ def build(case):
 
 
 def measure(case):
-  """The row of a case but for its FLOPs, as a dict; in a process that has not used TensorFlow."""
+  """Return the row of a case, as a dict; in a process that has not used TensorFlow."""
   start = time.perf_counter()
   start_tensorflow(case.threads, batch_size=case.batch, **case.process)
   run = build(case)
@@ -143,10 +140,7 @@ def measure(case):
   start = time.perf_counter()
   peak, tensors = memory_of(run)
   calls = max(1, math.ceil(_SHORTEST_ROUND / (time.perf_counter() - start)))
-  matmul = matmul_of_squares()
-  seconds_of(matmul)
-  # In turn, so that both see the same machine, be it busy at times or slowed down.
-  products, runs = zip(*((seconds_of(matmul), seconds_of(run, calls)) for _ in range(case.repeats)))
+  runs = [seconds_of(run, calls) for _ in range(case.repeats)]
   seconds = statistics.median(runs)
   return dict(
     config=case.config,
@@ -157,7 +151,6 @@ def measure(case):
     variant=case.variant,
     ms_image=1e3 * seconds / case.batch,
     spread_percent=100 * (max(runs) - min(runs)) / seconds,
-    matmul_gflops=matmul.flops / min(products) / 1e9,
     peak_gib=peak / 2**30,
     tensors_gib=tensors / 2**30,
     first_s=first,
@@ -178,16 +171,6 @@ def memory_of(run):
   return peak_bytes(), tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
 
 
-def matmul_of_squares(size=2048):
-  """A function that multiplies two square float32 matrices; it has its `flops`."""
-  import tensorflow as tf
-
-  a = tf.random.stateless_normal([size, size], [0, 1])
-  multiply = lambda: tf.linalg.matmul(a, a)
-  multiply.flops = 2 * size**3
-  return multiply
-
-
 def seconds_of(run, calls=1):
   """Seconds of a call, the mean of so many."""
   import tensorflow as tf
@@ -198,35 +181,9 @@ def seconds_of(run, calls=1):
   return (time.perf_counter() - start) / calls
 
 
-@functools.cache
-def flops_image(config, changes, what):
-  """FLOPs that an image takes, `changes` the pairs of field and value; counted in a new process."""
-  return in_new_process(_count_flops, config, changes, what) * (3 if what == "train" else 1)
-
-
-def _count_flops(config, changes, what):
-  import tensorflow as tf
-
-  import flowpp_tf as fpp
-  import model_counts
-
-  model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(changes)))
-  shape = [1, *model.config.image_shape]
-  if what == "sample":  # the inverse has the networks of the density
-    function, arguments = model.flow.log_prob, [tf.TensorSpec(shape)]
-  else:
-    function = lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0)
-    arguments = [tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape)]
-  graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
-  return model_counts.count_flops(model_counts.live_operations(graph))
-
-
 def row(case):
-  """The row of a case, as a dict."""
+  """Return the row of a case, as a dict."""
   result = in_new_process(measure, case)
-  flops = flops_image(case.config, tuple(case.changes.items()), case.what)
-  rate = flops / (1e-3 * result["ms_image"])
-  result |= dict(gflop_image=flops / 1e9, share_of_matmul=rate / (1e9 * result["matmul_gflops"]))
   print(result, file=sys.stderr, flush=True)
   return result
 

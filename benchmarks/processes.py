@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pathlib
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,18 +13,18 @@ import time
 
 
 def in_new_process(function, *arguments):
-  """What a function of a module gives in a new process."""
+  """Return what a function of a module returns in a new process."""
   with multiprocessing.get_context("spawn").Pool(1) as pool:
     return pool.apply(function, arguments)
 
 
 def forget_peak():
-  """The peak of this process's resident memory starts anew."""
+  """Start the peak of this process's resident memory again."""
   pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_bytes():
-  """Peak resident memory of this process since it was started or `forget_peak` called."""
+  """Return the peak resident memory of this process since it was started or `forget_peak` called."""
   status = pathlib.Path("/proc/self/status").read_text()
   return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
@@ -35,32 +34,10 @@ def limit_cores(count):
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
-def usage(of=None):
-  """CPU seconds and context switches, as a dict.
-
-  Args:
-    of: of a process that ended, as `os.wait4` returns it; otherwise of all threads of this process until now.
-  """
-  of = of or resource.getrusage(resource.RUSAGE_SELF)
-  return dict(cpu_s=of.ru_utime + of.ru_stime, voluntary=of.ru_nvcsw, involuntary=of.ru_nivcsw)
-
-
 def busy_seconds():
-  """CPU seconds that all processes of this machine have taken since it started."""
+  """Return the CPU seconds that all processes of this machine have taken since it started."""
   user, nice, system, _, _, irq, softirq = map(int, pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:8])
   return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-@contextlib.contextmanager
-def busy_processes(count):
-  """So many processes that always compute, until the end of the block, which is given them."""
-  processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-  try:
-    yield processes
-  finally:
-    for process in processes:
-      process.kill()
-      process.wait()
 
 
 class Turns:
@@ -82,13 +59,12 @@ class Turns:
     """Wait for the turn; end the process when there is none."""
     if not sys.stdin.readline():
       os._exit(0)
-    self._usage, self._start = usage(), time.perf_counter()
+    self._cpu, self._start = time.process_time(), time.perf_counter()
 
   def end(self):
-    """Say what the turn took: seconds, CPU seconds, context switches, and the peak memory of all turns until now."""
+    """Say what the turn took: seconds, CPU seconds, and the peak memory of all turns until now."""
     seconds = time.perf_counter() - self._start
-    taken = {name: value - self._usage[name] for name, value in usage().items()}
-    self._say(dict(seconds=seconds, **taken, peak_bytes=peak_bytes()))
+    self._say(dict(seconds=seconds, cpu_s=time.process_time() - self._cpu, peak_bytes=peak_bytes()))
 
   def _say(self, content):
     print(json.dumps(content), file=self._out, flush=True)

@@ -1,20 +1,21 @@
-"""All benchmarks, and the tables and figures of the pages.
+"""All benchmarks, and the tables and figures of README and the pages.
 
-python benchmarks/run_all.py                       measures all, more than an hour
-python benchmarks/run_all.py --only=model,growth   these parts again
-python benchmarks/run_all.py --only=race --release=/tmp/release   beside the authors' release, see race.py
+python benchmarks/run_all.py                       measures what needs no flag below, more than an hour
+python benchmarks/run_all.py --only=model,race --release=/tmp/release   these parts again, see race.py
 python benchmarks/run_all.py --only=ablations_digits --runs=/tmp/runs   fifteen runs, kept and resumed in that folder
-python benchmarks/run_all.py --write               measures nothing: tables of what is stored
+python benchmarks/run_all.py --write               measures nothing: tables and figures of what is stored
 
-The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
-A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of a page, a figure in a sentence between
-`<!-- figure NAME -->` and `<!-- end -->`. Then `python docs/pictures` draws the pictures that show it.
+The results are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine; and what
+was measured once, with a word on how. A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of
+a page, a figure in a sentence between `<!-- figure NAME -->` and `<!-- end -->`: a sentence that has its figures from
+here cannot contradict the table of another page. Then `python docs/pictures` draws the pictures that show them.
 """
 
 import functools
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -26,35 +27,23 @@ import tempfile
 from absl import app, flags
 
 import ablations
-import counts
-import figures
-import growth
+from flowpp_tf.config import Recipe
 import race
-import scaling
-from tables import markdown, with_figures, with_tables
+import sample_quality
+from tables import RESULTS, filled, markdown, results, stored_results
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results.json"
-PAGES = tuple(
-  path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path not in scaling.PAGES
-)
+PRESETS = ROOT / "flowpp_tf" / "pretrained"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 # Scripts and flags of each part. What is compared is measured by one command, in turn.
 PARTS = {
   "model": (
-    "model.py --configs={config} --batches=4,8 --threads=1,2",
     "model.py --configs={config} --batches=4 --threads=2 --what=train,sample --variant=plain --variant=baseline",
     "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain --variant=remat=blocks",
     "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate --precision=float32,bfloat16",
   ),
-  "race": ("race.py --release={release}",),
-  "race_without_onednn": ("race.py --release={release} --noonednn",),  # TensorFlow's default without AVX-512
-  "turns": ("race.py --other={other}",),
-  "turns_without_amx": ("race.py --other={other}",),  # the same on a processor without matrix units
-  "first_step": ("first_step.py --config={config}",),
-  "kernels": ("kernels.py --config={config}",),
-  "growth": ("growth.py",),
   "large_batches": (
     "model.py --configs=photos --batches=4,32,128 --what=train --threads=2 --repeats=3",
     "model.py --configs={config} --batches=4,32 --what=train --threads=2 --repeats=3",
@@ -62,25 +51,32 @@ PARTS = {
     "model.py --configs={config} --batches=128 --what=train --threads=2 --repeats=2 --variant=remat=blocks",
     "model.py --configs=celeba128_5bit --batches=1,4 --what=train --threads=2 --repeats=3 --variant=remat=blocks",
   ),
-  "inverse": ("inverse.py",),
-  "input_pipeline": ("input_pipeline.py --config={config}",),
+  "race": ("race.py --release={release}",),
+  "first_step": ("first_step.py --config={config}",),
   "vector_flows": ("vector_flows.py",),
   "codec_speed": ("codec_speed.py",),
+  "sample_quality": ("sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0",),
+  "field_calibration": ("../examples/field_calibration.py",),
   "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),
   "ablations_fashion_mnist": (
     "ablations.py --data=fashion_mnist --steps=2000 --validate_every=250 --runs={runs}/ablations_fashion_mnist",
   ),
 }
-NEEDS = {  # flags without a default
-  "race": "release",
-  "race_without_onednn": "release",
-  "ablations_digits": "runs",
-  "ablations_fashion_mnist": "runs",
-}
+NEEDS = {"race": "release", "ablations_digits": "runs", "ablations_fashion_mnist": "runs"}  # flags without a default
+ONCE = ("archives", "peers", "costs")  # parts that no command writes
+
+# Test split after `bin/train --flagfile=configs/digits.flags`, one run: single-sample bound, importance-weighted of 64.
+DIGITS_RUN = {"single": 1.8293, "weighted": 1.7686}
+GLOW_FASHION_MNIST = "2.958"  # Nalisnick et al. 2019, arXiv:1810.09136
+# By preset: what its row says behind the name.
+NOTES = {"digits": "", "digits_by_class": ", given the label", "fashion_mnist": "", "photos": ""}
+H100_TF32 = 494.5e12  # FLOP/s of matrix products, without sparsity, by the data sheet
+SHARE = 0.05  # of that peak, assumed
+STEPS = 100_000  # of the hours in the table of costs
 
 
 def run(command):
-  """What a command of PARTS writes as its `--output`."""
+  """Run a command of PARTS and return what it writes as its `--output`."""
   print(f"+ {command}", file=sys.stderr, flush=True)
   script, *arguments = command.split()
   with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +90,7 @@ def run(command):
 
 
 def machine():
-  """Processor, cores, memory and versions, as a dict."""
+  """Return processor, cores, memory and versions, as a dict."""
   processor = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
   versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability")}
   return dict(
@@ -106,27 +102,57 @@ def machine():
   )
 
 
-def measured(parts, **places):
-  """The results of parts, as they are stored; `places` are what their commands have in braces."""
-  return {
-    part: dict(
-      machine=machine(),
-      runs=[dict(command=command, result=run(command)) for command in (text.format(**places) for text in PARTS[part])],
-    )
-    for part in parts
-  }
+def measured(part, **places):
+  """Return the results of a part, as they are stored; `places` are what its commands have in braces."""
+  commands = [text.format(**places) for text in PARTS[part]]
+  return dict(machine=machine(), runs=[dict(command=command, result=run(command)) for command in commands])
 
 
-def results(stored, part):
-  """What the commands of a part wrote, in order; none if it is not stored."""
-  return [entry["result"] for entry in stored.get(part, {"runs": []})["runs"]]
+# --- The presets' own evaluations, and archives of their test splits ---
+
+
+def evaluation(preset):
+  """Return the stored evaluation of a preset on its test split."""
+  return json.loads((PRESETS / preset / "evaluation.json").read_text())["test"]
+
+
+def bound(preset, index=0):
+  """Return `(bits/dim, standard error, samples)`: 0 is the single-sample bound, 1 the importance-weighted one."""
+  values = evaluation(preset)["bounds"][index]
+  return values["bits_per_dim"], values["standard_error"], values["num_samples"]
+
+
+def codec(stored, preset, name):
+  """Return what a codec needs, bits/dim: one file each, and all images on one sheet."""
+  found = [c for c in evaluation(preset).get("codecs", ()) if c["codec"] == name]
+  each, sheet = (found[0]["each"], found[0]["sheet"]) if found else archives(stored)["codecs"][name][preset]
+  return f"{each:.3f}; {sheet:.3f}"
+
+
+def dimensions(preset):
+  """Return how many numbers an image has."""
+  return math.prod(evaluation(preset)["data"]["image_shape"])
+
+
+def archives(stored):
+  """Return the archives that were made once of each preset's data."""
+  return results(stored, "archives")[0]
+
+
+def archive_bits(preset, entry):
+  """Return bits/dim of an archive with all its headers."""
+  return 8 * entry["bytes"] / (entry["images"] * dimensions(preset))
+
+
+# --- Tables: rows of texts, the first the head ---
 
 
 def machine_table(stored):
   yield "measured", "processor", "cores", "memory", "versions"
   parts = {}
-  for part, content in stored.items():
-    parts.setdefault(json.dumps(content["machine"]), []).append(part)
+  for part in PARTS:
+    if machine := stored[part].get("machine"):
+      parts.setdefault(json.dumps(machine), []).append(part)
   for text, names in parts.items():
     m = json.loads(text)
     yield (
@@ -138,37 +164,10 @@ def machine_table(stored):
     )
 
 
-def performance_table(stored):
-  yield (
-    "model",
-    "",
-    "batch",
-    "cores",
-    "ms an image",
-    "spread",
-    "share of the matmul rate",
-    "peak GiB",
-    "s to the first",
-  )
-  for rows in results(stored, "model")[:1]:
-    for r in rows:
-      yield (
-        r["config"],
-        r["what"],
-        str(r["batch"]),
-        str(r["threads"]),
-        _digits(r["ms_image"]),
-        f"{r['spread_percent']:.0f} %",
-        f"{100 * r['share_of_matmul']:.0f} %",
-        f"{r['peak_gib']:.2f}",
-        f"{r['first_s']:.0f}",
-      )
-
-
 def ratios_table(stored):
   """Of each command that compares: the second of its variants or precisions beside the first."""
   yield ("", "beside", "", "batch", "ms an image", "beside it", "time, ratio", "peak GiB", "beside it", "memory, ratio")
-  for rows in results(stored, "model")[1:]:
+  for rows in results(stored, "model"):
     for first in rows:
       for other in rows:
         kinds = [r["variant"] if first["variant"] != other["variant"] else r["precision"] for r in (other, first)]
@@ -188,99 +187,72 @@ def ratios_table(stored):
           )
 
 
-def turns_table(stored):
-  """This version beside the one before lanes, and by way of it beside the release; see peers.json."""
-  yield (
-    "processor",
-    "model",
-    "",
-    "batch",
-    "cores",
-    "precision",
-    "ms an image",
-    "spread",
-    "beside e3bb91b in float32",
-    "beside the release",
-    "peak GiB",
-    "peak GiB of e3bb91b",
-  )
-  known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in figures.PEERS["rows"]}
-  for part in ("turns", "turns_without_amx"):
-    for r in itertools.chain(*results(stored, part)):
-      by_release = (part, r["config"]) == ("turns", "cifar10")  # it was measured on a processor with AMX
-      release = known.get((r["what"], r["batch"], r["threads"])) if by_release else None
-      yield (
-        stored[part]["machine"]["processor"],
-        r["config"],
-        r["what"],
-        str(r["batch"]),
-        str(r["threads"]),
-        r["precision"],
-        _digits(r["ms_image"]),
-        f"{r['spread_percent']:.0f} %",
-        f"{r['ratio']:.2f}",
-        f"{r['ratio'] * release:.2f}" if release else "",
-        f"{r['peak_gib']:.2f}",
-        f"{r['before_peak_gib']:.2f}",
-      )
+def large_batches_table(stored):
+  """Time and memory of an image in a training step, its time beside that in the first batch of its model."""
+  yield "model", "batch", "remat", "ms an image", "spread", "of the first batch", "MB of tensors an image", "peak GiB"
+  first = {}
+  for r in itertools.chain(*results(stored, "large_batches")):
+    kind = r["config"], r["variant"]
+    ms = first.setdefault(kind, r["ms_image"])
+    yield (
+      r["config"],
+      str(r["batch"]),
+      r["variant"].partition("remat=")[2],
+      _digits(r["ms_image"]),
+      f"{r['spread_percent']:.0f} %",
+      f"{r['ms_image'] / ms:.2f}",
+      _digits(r["tensors_gib"] * 2**30 / 1e6 / r["batch"]),
+      f"{r['peak_gib']:.2f}",
+    )
 
 
-def race_table(stored, part="race"):
-  """This version beside the authors' release; see race.py."""
-  head, *measured = race.table(itertools.chain(*results(stored, part)))
-  yield head
-  yield from measured or [("not measured yet", *[""] * (len(head) - 1))]
+def race_table(stored):
+  """This version compared with the authors' release; see race.py."""
+  yield from race.table(itertools.chain(*results(stored, "race")))
 
 
 def peers_table(stored):
-  del stored  # constant
-  yield "", "batch", "cores", "version 1638286", "beside the release", "beside PyTorch"
-  for r in figures.PEERS["rows"]:
-    yield (
-      r["what"],
-      str(r["batch"]),
-      str(r["threads"]),
-      f"{r['ours_ms_image']} ms an image",
-      f"{r['to_release']:.2f}",
-      f"{r['to_pytorch']:.2f}",
-    )
-  for r in figures.PEERS["memory"]:
-    yield (
-      "peak memory, training",
-      str(r["batch"]),
-      "2",
-      f"{r['ours_gib']:.2f} GiB",
-      f"{r['to_release']:.2f}",
-      f"{r['to_pytorch']:.2f}",
-    )
-  first = figures.PEERS["first_step"]
-  yield (
-    f"start to first step, {first['init_batch']} images initialise",
-    "4",
-    str(first["threads"]),
-    f"{first['ours_s']} s",
-    f"{first['to_release']:.2f}",
-    "",
-  )
+  """An earlier version compared with an implementation in PyTorch."""
+  yield "", "batch", "cores", "version 1638286", "relative to PyTorch"
+  (found,) = results(stored, "peers")
+  for r in found["rows"]:
+    time = f"{r['ours_ms_image']} ms per image"
+    yield r["what"], str(r["batch"]), str(r["threads"]), time, f"{r['to_pytorch']:.2f}"
+  for r in found["memory"]:
+    yield "peak memory, training", str(r["batch"]), "2", f"{r['ours_gib']:.2f} GiB", f"{r['to_pytorch']:.2f}"
 
 
-def counts_table(stored):
-  del stored  # they are in a file of their own
+def costs_table(stored):
+  """Operations and memory of each recipe's training step, and hours of a GPU at an assumed share of its peak."""
   yield (
-    "model",
-    "operations of the graph",
-    "kernels of a pass",
-    "kernels with compiled blocks",
-    "MB an image kept for the gradient",
+    "recipe",
+    "parameters",
+    "batch",
+    "GFLOP per image",
+    "state, GB",
+    "MB per image",
+    "GB of a step",
+    f"hours of an H100, {STEPS:,} steps",
   )
-  for r in counts.stored().values():
+  for row in results(stored, "costs")[0]["steps"]:
+    batch = Recipe.load(row["config"]).settings["batch_size"]
+    state = 4 * (4 * row["parameters"] + row["gradients"])  # weights, Adam's moments, EMA weights, gradients
+    memory = state + row["saved_bytes_pass"] + batch * row["saved_bytes_image"]
     yield (
-      r["model"],
-      f"{r['operations']:,}",
-      f"{r['kernels']:,}",
-      f"{r['compiled_kernels']:,}" if r["compiled_kernels"] else "",
-      _digits(r["mb_image"]),
+      row["config"],
+      f"{row['parameters']:,}",
+      str(batch),
+      _digits(row["training_flops_image"] / 1e9),
+      f"{state / 1e9:.2f}",
+      _digits(row["saved_bytes_image"] / 1e6),
+      f"{memory / 1e9:.2f}",
+      f"{hours_of_gpu(row, batch, STEPS):.2g}",
     )
+
+
+def hours_of_gpu(row, batch, steps):
+  """Return the hours of steps of a recipe on an H100 that reaches `SHARE` of its peak."""
+  return steps * batch * row["training_flops_image"] / (SHARE * H100_TF32) / 3600
 
 
 def first_step_table(stored):
@@ -303,97 +275,6 @@ def first_step_table(stored):
         f"{r['init_batch']} images",
         str(r["threads"]),
         *(f"{r[f'{part}_s']:.1f}" for part in ("import", "build", "initialise", "first_step", "total")),
-      )
-
-
-def kernels_table(stored):
-  yield "", "what for", "share of the time", "ms an image", "kernels", "GFLOP/s", "share of the matmul rate"
-  for rows in results(stored, "kernels"):
-    for r in rows:
-      yield (
-        r["what"],
-        r["purpose"],
-        f"{r['percent']:.1f} %",
-        _digits(r["ms_image"]),
-        f"{r['kernels']:,}" if r["kernels"] else "",
-        *((f"{r['gflops']:.0f}", f"{100 * r['share_of_matmul']:.0f} %") if r["gflops"] else ("", "")),
-      )
-
-
-def growth_table(stored):
-  yield "quantity", "values", "ms a step", "exponent", "GiB of tensors", "exponent", "peak GiB"
-  for rows in results(stored, "growth"):
-    for name, group in growth.by_quantity(rows).items():
-      column = lambda key, text: ", ".join(text(r[key]) for r in group)
-      yield (
-        name,
-        column("value", str),
-        column("ms_step", _digits),
-        f"{growth.exponent(group, 'ms_step'):.2f}",
-        column("tensors_gib", "{:.2f}".format),
-        f"{growth.exponent(group, 'tensors_gib'):.2f}",
-        column("peak_gib", "{:.2f}".format),
-      )
-
-
-def large_batches_table(stored):
-  """Time and memory of an image in a training step, its time beside that in the first batch of its model."""
-  yield "model", "batch", "remat", "ms an image", "spread", "of the first batch", "MB of tensors an image", "peak GiB"
-  first = {}
-  for r in itertools.chain(*results(stored, "large_batches")):
-    kind = r["config"], r["variant"]
-    ms = first.setdefault(kind, r["ms_image"])
-    yield (
-      r["config"],
-      str(r["batch"]),
-      r["variant"].partition("remat=")[2],
-      _digits(r["ms_image"]),
-      f"{r['spread_percent']:.0f} %",
-      f"{r['ms_image'] / ms:.2f}",
-      _digits(r["tensors_gib"] * 2**30 / 1e6 / r["batch"]),
-      f"{r['peak_gib']:.2f}",
-    )
-
-
-def solvers_table(stored):
-  yield "couplings of", "solver", "evaluations, median", "most", "error", "eager ms", "graph ms", "XLA ms"
-  for result in results(stored, "inverse"):
-    for r in result["solvers"]:
-      yield (
-        r["mixtures"],
-        r["solver"],
-        f"{r['median']:.0f}",
-        str(r["max"]),
-        f"{r['error']:.1e}",
-        *(_digits(r[f"{way}_ms"]) for way in ("eager", "graph", "xla")),
-      )
-
-
-def sampling_table(stored):
-  yield "model", "images", "sampling, ms", "density, ms", "ratio"
-  for result in results(stored, "inverse"):
-    for r in result["sampling"]:
-      yield (r["model"], str(r["images"]), _digits(r["sample_ms"]), _digits(r["density_ms"]), f"{r['ratio']:.2f}")
-
-
-def pipelines_table(stored):
-  yield "images of 32x32", "mirrored", "images/s"
-  for result in results(stored, "input_pipeline"):
-    for r in result["pipelines"]:
-      yield r["source"], "half" if r["flip"] else "none", f"{r['images_per_second']:,}"
-
-
-def waiting_table(stored):
-  yield "model", "images", "batch", "s a step", "ms waiting", "share"
-  for result in results(stored, "input_pipeline"):
-    for r in result["waiting"]:
-      yield (
-        r["model"],
-        r["images"],
-        str(r["batch_size"]),
-        f"{r['step_s']:.2f}",
-        f"{r['wait_ms']:.2f}",
-        f"{r['waiting_percent']:.3f} %",
       )
 
 
@@ -425,42 +306,189 @@ def vector_flows_table(stored):
       )
 
 
+def readme_table(stored):
+  """The results of the README."""
+  codecs = ("JPEG XL", "PNG")
+  yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
+  for name in ("fashion_mnist", "photos", "digits"):
+    value, error, _ = bound(name)
+    entry = archives(stored)["presets"].get(name)
+    yield (
+      f"`{name}`{NOTES[name]}",
+      f"{evaluation(name)['images']:,}",
+      f"{value:.3f} +- {error:.3f}",
+      f"{archive_bits(name, entry):.3f}" if entry else "",
+      *(codec(stored, name, other) for other in codecs),
+    )
+
+
+def presets_table(stored):
+  """The measurements of docs/presets.md."""
+  codecs = ("JPEG XL", "WebP", "PNG")
+  yield (
+    "preset",
+    "test images",
+    "single-sample bound",
+    "importance-weighted, samples",
+    *(f"{name}, files; sheet" for name in codecs),
+    "weights",
+  )
+  for name in sorted(NOTES):
+    value, error, _ = bound(name)
+    weighted, _, samples = bound(name, 1)
+    size = (PRESETS / name / "best.weights.h5").stat().st_size
+    yield (
+      f"[{name}](../flowpp_tf/pretrained/{name}/card.md){NOTES[name]}",
+      f"{evaluation(name)['images']:,}",
+      f"{value:.3f} +- {error:.3f}",
+      f"{weighted:.3f}, {samples}",
+      *(codec(stored, name, other) for other in codecs),
+      f"{size / 1e6:.1f} MB",
+    )
+
+
+def archives_table(stored):
+  """The sizes of docs/compression.md."""
+  entries = archives(stored)["presets"]
+  yield "", *(f"{name}, {entry['images']:,}" for name, entry in entries.items())
+  yield "archive, bytes", *(f"{entry['bytes']:,}" for entry in entries.values())
+  yield "**archive**", *(f"**{archive_bits(name, entry):.3f}**" for name, entry in entries.items())
+  yield "single-sample bound, same draw", *(f"{entry['bound']:.3f}" for entry in entries.values())
+  for name in ("JPEG XL", "WebP", "PNG", *archives(stored)["codecs"]):
+    yield name + (", files; sheet" if name == "JPEG XL" else ""), *(codec(stored, preset, name) for preset in entries)
+
+
+def samples_table(stored):
+  """The figures of samples of docs/benchmarks/samples.md."""
+  return sample_quality.table(results(stored, "sample_quality")[0])
+
+
+def paper_table(stored):
+  """The ablations of the README: what each change adds to bits/dim, in the paper and here."""
+  digits, fashion = (results(stored, f"ablations_{data}")[0]["rows"] for data in ("digits", "fashion_mnist"))
+  yield (
+    "bits/dim more than Flow++ with",
+    "the paper: CIFAR-10, 31.4M parameters",
+    "here: digits 8x8, 1.0M",
+    "here: Fashion-MNIST, 0.9M",
+  )
+  for rows in zip(digits, fashion, strict=True):
+    first = rows[0]
+    if first["paper_less_full"]:
+      ours = (f"{row['test_less_full']['mean']:.3f} +- {row['test_less_full']['standard_error']:.3f}" for row in rows)
+      yield first["title"], f"{first['paper_less_full']:.3f}", *ours
+
+
 TABLES = dict(
   machine=machine_table,
   race=race_table,
-  race_without_onednn=functools.partial(race_table, part="race_without_onednn"),
-  turns=turns_table,
   peers=peers_table,
-  counts=counts_table,
-  performance=performance_table,
   ratios=ratios_table,
-  first_step=first_step_table,
-  kernels=kernels_table,
-  growth=growth_table,
   large_batches=large_batches_table,
-  solvers=solvers_table,
-  sampling=sampling_table,
-  pipelines=pipelines_table,
-  waiting=waiting_table,
+  first_step=first_step_table,
+  costs=costs_table,
   vector_flows=vector_flows_table,
   codec_speed=codec_speed_table,
-  **{part: functools.partial(ablations_table, part=part) for part in PARTS if part.startswith("ablations_")},
-  **figures.TABLES,
+  ablations_digits=functools.partial(ablations_table, part="ablations_digits"),
+  ablations_fashion_mnist=functools.partial(ablations_table, part="ablations_fashion_mnist"),
+  readme=readme_table,
+  paper=paper_table,
+  presets=presets_table,
+  archives=archives_table,
+  samples=samples_table,
 )
 
 
 def tables(stored):
-  """All tables as Markdown, by name."""
+  """Return all tables as Markdown, by name."""
   return {name: markdown(list(table(stored))) for name, table in TABLES.items()}
 
 
+# --- Figures in sentences ---
+
+
+def figures(stored):
+  """Return all figures as texts, by name."""
+  return {
+    **_preset_figures(stored),
+    **_archive_figures(stored),
+    **_race_figures(stored),
+    **_variant_figures(stored),
+    **_cost_figures(stored),
+  }
+
+
+def _preset_figures(stored):
+  found = {f"{name}_single": f"{bound(name)[0]:.3f}" for name in NOTES}
+  for name, result in results(stored, "sample_quality")[0].items():
+    best = sample_quality.best_temperature(result)
+    distance = lambda row: f"{row['test']['frechet_distance']:.1f}"
+    found |= {
+      f"{name}_best_temperature": best,
+      f"{name}_frechet_best": distance(result["temperatures"][best]),
+      f"{name}_frechet_1": distance(result["temperatures"]["1.0"]),
+      f"{name}_frechet_real": distance(result["real"]),
+    }
+  found |= {f"digits_run_{kind}_2": f"{value:.2f}" for kind, value in DIGITS_RUN.items()}
+  found["fashion_mnist_glow"] = GLOW_FASHION_MNIST
+  found["label_bits"] = f"{math.log2(10) / dimensions('digits_by_class'):.3f}"
+  return found
+
+
+def _archive_figures(stored):
+  presets, split, constant = (archives(stored)[key] for key in ("presets", "training_split", "constant_bytes"))
+  excess = {name: archive_bits(name, entry) / entry["bound"] - 1 for name, entry in presets.items()}
+  return {
+    **{f"{name}_above_bound": f"{100 * value:.1f} %" for name, value in excess.items()},
+    "archive_constant": str(constant),
+    "digits_constant_share": f"{100 * constant / presets['digits']['bytes']:.0f} %",
+    "digits_training_images": f"{split['images']:,}",
+    "digits_training_bytes": f"{split['bytes']:,}",
+    "digits_training_archive": f"{archive_bits(split['preset'], split):.3f}",
+    "digits_training_bound": f"{split['bound']:.3f}",
+    "digits_training_constant_share": f"{100 * constant / split['bytes']:.1f} %",
+  }
+
+
+def _race_figures(stored):
+  """This version relative to the authors' release, on two cores in float32."""
+  rows = itertools.chain(*results(stored, "race"))
+  by_case = {(r["what"], r["batch"]): r for r in rows if (r["precision"], r["threads"]) == ("float32", 2)}
+  train = by_case["train", 4]
+  return {
+    **{f"release_{what}": f"{by_case[what, 4]['ratio']:.2f}" for what in ("train", "evaluate", "sample")},
+    "release_memory": f"{train['peak_gib'] / train['before_peak_gib']:.2f}",
+    "release_first_step": f"{by_case['start', 4]['ratio']:.2f}",
+  }
+
+
+def _variant_figures(stored):
+  """Time and memory of variants of cifar10 relative to the plain model, each measured in turn with it."""
+  found = {}
+  for rows, name in zip(results(stored, "model"), ("baseline", "remat", "bfloat16"), strict=True):
+    for what in dict.fromkeys(r["what"] for r in rows):
+      plain, other = (r for r in rows if r["what"] == what)
+      for word, key in (("time", "ms_image"), ("memory", "peak_gib")):
+        found[f"{name}_{what}_{word}"] = f"{other[key] / plain[key]:.2f}"
+  return found
+
+
+def _cost_figures(stored):
+  (found,) = results(stored, "costs")
+  (cifar10,) = (row for row in found["steps"] if row["config"] == "cifar10")
+  settings = Recipe.load("cifar10").settings
+  days = hours_of_gpu(cifar10, settings["batch_size"], settings["steps"]) / 24
+  kept = {f"kept_cifar10_{remat}": _digits(mb) for remat, mb in found["cifar10_mb_per_image"].items()}
+  return {"cifar10_days_h100": f"{days:.0f}", **kept}
+
+
 def written(pages, stored):
-  """The pages, a `dict` of texts by their path, with the tables and figures of stored results."""
-  return with_figures(with_tables(pages, tables(stored)), figures.figures(stored))
+  """Return the pages, a `dict` of texts by their path, with the tables and figures of stored results."""
+  return filled(pages, tables(stored), figures(stored))
 
 
 def _digits(value):
-  """Three of them, without an exponent."""
+  """Return a text with three digits of a number, without an exponent."""
   return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -470,7 +498,6 @@ def define_flags():
     "only", [part for part in PARTS if part not in NEEDS], f"Parts to measure, any of {', '.join(PARTS)}."
   )
   flags.DEFINE_string("config", "cifar10", "Model of the parts that are of one.")
-  flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
   flags.DEFINE_string("release", None, "Checkout of the authors' release, for the race with it.")
   flags.DEFINE_string("runs", None, "Folder of the ablations' runs.")
   flags.DEFINE_bool("write", False, "Measure nothing; write tables of what is stored.")
@@ -484,10 +511,10 @@ def main(argv):
   for part in FLAGS.only:
     if part in NEEDS and not FLAGS[NEEDS[part]].value:
       raise app.UsageError(f"--only={part} takes --{NEEDS[part]}, see benchmarks/{PARTS[part][0].split()[0]}")
-  stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  stored = stored_results()
   if not FLAGS.write:
     for part in FLAGS.only:  # each is kept, should the next one fail
-      stored |= measured([part], **{name: FLAGS[name].value for name in ("config", "other", "release", "runs")})
+      stored[part] = measured(part, **{name: FLAGS[name].value for name in ("config", "release", "runs")})
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)

@@ -1,14 +1,11 @@
 """Figures of the presets' samples by temperature: Fréchet distance of features, nearest training images, classes.
 
-python benchmarks/sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0
+python benchmarks/sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0 --output=sample_quality.json
 
-measures each preset whose data are on this machine, and keeps the figures in sample_quality.json, those of other
-presets as they are. The temperature is chosen on validation images; the figures of test images are for the same
-samples. `python benchmarks/run_all.py --write` writes the table.
+The temperature is chosen on validation images; the figures of test images are for the same samples.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -19,20 +16,14 @@ sys.path.insert(0, str(ROOT))
 
 from absl import app, flags
 
-from flowpp_tf.io.model_folders import presets
+from tables import write_json
 
 FLAGS = flags.FLAGS
-RESULTS = ROOT / "benchmarks" / "sample_quality.json"
 SPLITS = ("validation", "test")
 
 
-def stored():
-  """The figures by preset."""
-  return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
 def measure(name, count, temperatures, seed):
-  """Figures of samples of a preset, and of training images, against both splits that it was not trained on."""
+  """Return figures of samples of a preset, and of training images, against both splits that it was not trained on."""
   import numpy as np
 
   from flowpp_tf.core.errors import InputError
@@ -88,12 +79,12 @@ def measure(name, count, temperatures, seed):
 
 
 def best_temperature(result):
-  """The temperature with the smallest Fréchet distance to validation images."""
+  """Return the temperature with the smallest Fréchet distance to validation images."""
   return min(result["temperatures"], key=lambda t: result["temperatures"][t]["validation"]["frechet_distance"])
 
 
 def table(results):
-  """The rows of the table: real images, each temperature, and noise."""
+  """Yield the rows of the table: real images, each temperature, and noise."""
   yield (
     "preset, samples",
     "images",
@@ -126,14 +117,16 @@ def main(argv):
   from flowpp_tf.core.lanes import use_cpu_lanes
 
   use_cpu_lanes()
+  found = {}
   for name in FLAGS.presets:
-    result = measure(name, FLAGS.samples, [float(t) for t in FLAGS.temperature], FLAGS.seed)
-    RESULTS.write_text(json.dumps(stored() | {name: result}, indent=1) + "\n")
+    found[name] = measure(name, FLAGS.samples, [float(t) for t in FLAGS.temperature], FLAGS.seed)
+    write_json(FLAGS.output, found)  # each is kept, should the next one fail
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list("presets", sorted(presets()), "Names of presets.")
+  flags.DEFINE_list("presets", ["digits", "digits_by_class", "fashion_mnist"], "Presets whose data are here.")
   flags.DEFINE_integer("samples", 2000, "Samples at each temperature.")
   flags.DEFINE_list("temperature", ["0.7", "0.8", "0.9", "1.0"], "Temperatures.")
   flags.DEFINE_integer("seed", 0, "Seed of the samples.")
+  flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
   app.run(main)

@@ -5,7 +5,7 @@ python benchmarks/vector_flows.py --output=vector_flows.json
 `fpp.fit` trains every flow on the same batches, for at most the same number of steps, and stops early by a part of the
 training rows. The figures are mean log densities of held-out rows, which nothing was chosen on. All columns have mean 0
 and variance 1 over the training rows. TFP's flows have six layers with ActNorm and a linear map before each, and
-networks of the width of `fpp.vector_flow`. zuko and normflows are measured too where PyTorch is installed.
+networks of the width of `fpp.vector_flow`.
 """
 
 import itertools
@@ -139,72 +139,6 @@ FLOWS = {
 }
 
 
-# --- Flows of PyTorch: not measured on the machine of the published table, which has no PyTorch ---
-
-
-def torch_flows():
-  """Return functions of the number of columns that make flows of zuko and normflows, by name; none without PyTorch."""
-  found = {}
-  try:
-    import zuko
-
-    found["zuko NSF"] = lambda size: zuko.flows.NSF(size, transforms=LAYERS, hidden_features=[HIDDEN] * 2)
-    found["zuko MAF"] = lambda size: zuko.flows.MAF(size, transforms=LAYERS, hidden_features=[HIDDEN] * 2)
-  except ImportError:
-    pass
-  try:
-    import normflows
-
-    def splines(size):
-      parts = []
-      for _ in range(LAYERS):
-        parts += [
-          normflows.flows.CoupledRationalQuadraticSpline(size, 2, HIDDEN),
-          normflows.flows.LULinearPermute(size),
-        ]
-      return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(size, trainable=False), parts)
-
-    found["normflows splines"] = splines
-  except ImportError:
-    pass
-  return found
-
-
-def fit_torch(make, train, test, seed):
-  """Train as `fpp.fit` does; return the log densities of the test rows."""
-  import torch
-
-  torch.manual_seed(seed)
-  flow, rng = make(train.shape[1]), np.random.RandomState(seed)
-  log_prob = lambda x: flow.log_prob(x) if hasattr(flow, "log_prob") else flow().log_prob(x)
-  count = min(max(len(train) // 10, min(len(train) // 4, 200)), 10_000)
-  order = torch.tensor(rng.permutation(len(train)))
-  train, test = torch.tensor(train), torch.tensor(test)
-  held_out, train = train[order[:count]], train[order[count:]]
-  optimizer = torch.optim.AdamW(flow.parameters(), lr=FLAGS.rate, weight_decay=min(10.0, 3000 / len(train)))
-  schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FLAGS.rate, total_steps=FLAGS.steps, pct_start=0.05)
-  best, weights, waited, every = -np.inf, None, 0, max(-(-len(train) // 256), -(-FLAGS.steps // 40))
-  for step in range(1, FLAGS.steps + 1):
-    loss = -log_prob(train[rng.randint(len(train), size=256)]).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
-    if step % every == 0 or step == FLAGS.steps:
-      with torch.no_grad():
-        value = float(log_prob(held_out).mean())
-      if value > best:
-        best, waited, weights = value, 0, {name: v.clone() for name, v in flow.state_dict().items()}
-      else:
-        waited += 1
-      if waited == 10:
-        break
-  flow.load_state_dict(weights)
-  with torch.no_grad():
-    return log_prob(test).numpy()
-
-
 # --- Measurement --------------------------------------------------------------------------------
 
 
@@ -212,9 +146,6 @@ def measure(name, flow, seed):
   """Return one cell: mean held-out nats, CPU seconds, and for the first seed the CPU milliseconds of a step."""
   begin = time.process_time()
   train, test = load(name, seed)
-  if flow not in FLOWS:
-    nats = float(fit_torch(torch_flows()[flow], train, test, seed).mean())
-    return dict(nats=nats, cpu_seconds=time.process_time() - begin)
   keras.utils.set_random_seed(seed)
   model = FLOWS[flow](train)
   result = fpp.fit(model, train, steps=FLAGS.steps, learning_rate=FLAGS.rate, seed=seed)
@@ -281,8 +212,7 @@ def main(argv):
   path = pathlib.Path(FLAGS.output) if FLAGS.output else None
   cells = json.loads(path.read_text())["cells"] if path and path.exists() else []
   done = {(c["data"], c["flow"], c["seed"]) for c in cells}
-  flows = FLAGS.flows or (*FLOWS, *torch_flows())
-  for seed, name, flow in itertools.product(range(FLAGS.seeds), FLAGS.data, flows):
+  for seed, name, flow in itertools.product(range(FLAGS.seeds), FLAGS.data, FLAGS.flows):
     if (name, flow, seed) in done:
       continue
     cell = dict(data=name, flow=flow, seed=seed, steps=FLAGS.steps, **measure(name, flow, seed))
@@ -294,7 +224,7 @@ def main(argv):
 
 if __name__ == "__main__":
   flags.DEFINE_multi_enum("data", list(DATA), list(DATA), "Data sets.")
-  flags.DEFINE_list("flows", [], "Flows, by their names in the table; all without it.")
+  flags.DEFINE_multi_enum("flows", list(FLOWS), list(FLOWS), "Flows.")
   flags.DEFINE_integer("steps", 800, "Training steps.", lower_bound=1)
   flags.DEFINE_float("rate", 4e-3, "Learning rate.")
   flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)

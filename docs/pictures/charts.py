@@ -8,19 +8,19 @@ import style
 
 sys.path.append(str(style.IMAGES.parents[1] / "benchmarks"))
 import ablations as ablations_benchmark  # noqa: E402
-import figures  # noqa: E402
+from run_all import NOTES, PRESETS  # noqa: E402
+from tables import results, stored_results  # noqa: E402
 
-BENCHMARKS = figures.ROOT / "benchmarks"
-RESULTS = json.loads((BENCHMARKS / "results.json").read_text())
+RESULTS = stored_results()
 
 
 def training_curves(theme):
   """Bits/dim of training and validation over the steps of each preset."""
-  height = math.ceil(len(figures.NOTES) / 2)
+  height = math.ceil(len(NOTES) / 2)
   fig, axes = style.figure(theme, 3.1 * height, height, 2)
-  for ax in axes.flat[len(figures.NOTES) :]:
+  for ax in axes.flat[len(NOTES) :]:
     ax.set_axis_off()
-  for ax, preset in zip(axes.flat, figures.NOTES):
+  for ax, preset in zip(axes.flat, NOTES):
     ax.grid(color=theme.faint, linewidth=0.8)
     rows = history(preset)
     steps, best = [row["step"] for row in rows], min(rows, key=lambda row: row["val_bits_per_dim"])
@@ -40,7 +40,7 @@ def training_curves(theme):
     ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
   for ax in axes[:, 0]:
     ax.set_ylabel("bits/dim", color=theme.text)
-  for ax in axes.flat[len(figures.NOTES) - 2 : len(figures.NOTES)]:
+  for ax in axes.flat[len(NOTES) - 2 : len(NOTES)]:
     ax.set_xlabel("training step", color=theme.text)
   for y, name, color in ((0.88, "validation, EMA weights", theme.ours), (0.76, "training", theme.training)):
     axes[0, 0].text(0.97, y, name, ha="right", color=color, transform=axes[0, 0].transAxes)
@@ -49,14 +49,14 @@ def training_curves(theme):
 
 def history(preset):
   """Rows of the metrics that ship with a preset."""
-  lines = (figures.PRESETS / preset / "metrics.jsonl").read_text().splitlines()
+  lines = (PRESETS / preset / "metrics.jsonl").read_text().splitlines()
   return [row for row in map(json.loads, lines) if "val_bits_per_dim" in row]
 
 
 def ablations(theme):
   """Validation dark and training light, a row for each data set, over steps and over CPU-seconds; means over seeds."""
   part = "ablations_"
-  tables = {name.removeprefix(part): stored["runs"][0]["result"] for name, stored in RESULTS.items() if part in name}
+  tables = {name.removeprefix(part): results(RESULTS, name)[0] for name in RESULTS if part in name}
   colors = (theme.text, theme.ours, theme.other, theme.training, theme.memory)
   fig, axes = style.figure(theme, 1 + 3.4 * len(tables), len(tables), 2, sharey="row")
   for row, (data, table) in zip(axes, tables.items()):
@@ -82,7 +82,7 @@ def ablations(theme):
 
 def field_ranks(theme):
   """Rank histograms of examples/field_calibration.py; the band is two standard errors of a bin around equal counts."""
-  found = json.loads((BENCHMARKS / "field_calibration.json").read_text())
+  (found,) = results(RESULTS, "field_calibration")
   fig, axes = style.figure(theme, 2.8, 1, len(found["histograms"]), sharey=True)
   for ax, (name, histogram) in zip(axes[0], found["histograms"].items()):
     counts = histogram["counts"]

@@ -1,48 +1,41 @@
-"""The benchmarks' arithmetic, and the pages against the figures that are stored."""
+"""The benchmarks' arithmetic, and the pages against the results that are stored."""
 
 import json
 import types
 
-from absl import app
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-import counts
-import elpv_codecs
 import elpv_defects
-import figures
-import growth
-import kernels
+import flowpp_tf as fpp
+from flowpp_tf.config.size import model_size
+from flowpp_tf.config.structure import parse_structure
+import folder_codecs
 import model
-import model_counts
 import run_all
-import seams
-from support.marks import exhaustive
-from tables import with_figures, with_tables
+from support.programs import ROOT
+from tables import filled, results, stored_results
 
 pytestmark = pytest.mark.docs
 
-STORED = json.loads(run_all.RESULTS.read_text())
+STORED = stored_results()
 
 
 def test_the_pages_hold_the_tables_and_figures_of_the_stored_results():
   pages = {path: path.read_text() for path in run_all.PAGES}
   assert run_all.written(pages, STORED) == pages
-  assert set(STORED) <= set(run_all.PARTS)
+  assert set(STORED) == {*run_all.PARTS, *run_all.ONCE}
 
 
 def test_figures_that_two_pages_name_are_written_not_typed():
-  """What once contradicted a table: the ratio of sampling, the constant part of an archive, ratios of the README."""
+  """What once contradicted a table: the constant part of an archive, ratios of the README."""
   places = {
-    "docs/numerics.md": ("sampling_cifar10", "sampling_small"),
-    "docs/performance.md": ("sampling_cifar10", "remat_train_time", "bfloat16_train_time"),
+    "docs/performance.md": ("remat_train_time", "bfloat16_train_time"),
     "docs/compression.md": ("digits_constant_share", "digits_training_constant_share"),
     "README.md": ("release_train", "release_sample", "release_memory", "baseline_train_time", "digits_run_single_2"),
   }
   for page, names in places.items():
-    text = (run_all.ROOT / page).read_text()
+    text = (ROOT / page).read_text()
     for name in names:
       assert f"<!-- figure {name} -->" in text, (page, name)
 
@@ -51,32 +44,37 @@ def test_a_figure_goes_between_its_marks_in_a_sentence_or_a_cell():
   place = "<!-- figure {} -->{{}}<!-- end -->"
   text = f"It takes {place} of {place}.\n| {place} |\n".format("a", "b", "a")
   page, expected = text.format("1", "", "9"), text.format("2", "3", "2")
-  assert with_figures({"page": page}, dict(a="2", b="3", c="")) == {"page": expected}
+  assert filled({"page": page}, {}, dict(a="2", b="3", c="")) == {"page": expected}
   with pytest.raises(ValueError, match="page has a place for a figure 'b', which is none of a"):
-    with_figures({"page": page}, dict(a="2"))
-  with pytest.raises(ValueError, match="page has a figure without '<!-- end -->' in its line"):
-    with_figures({"page": "<!-- figure a -->1\n<!-- end -->"}, dict(a="2"))
+    filled({"page": page}, {}, dict(a="2"))
+  with pytest.raises(ValueError, match="page has a figure 'a' without '<!-- end -->' in its line"):
+    filled({"page": "<!-- figure a -->1\n<!-- end -->"}, {}, dict(a="2"))
+  with pytest.raises(ValueError, match="page has a table or figure without '<!-- end -->'"):
+    filled({"page": "<!-- figure a -->1\n"}, {}, dict(a="2"))
 
 
 def test_figures_of_presets_and_archives_follow_from_what_is_stored():
-  found = figures.figures(STORED)
-  evaluated = json.loads((figures.PRESETS / "digits" / "evaluation.json").read_text())["test"]["bounds"]
+  found = run_all.figures(STORED)
+  evaluated = json.loads((run_all.PRESETS / "digits" / "evaluation.json").read_text())["test"]["bounds"]
   assert found["digits_single"] == f"{evaluated[0]['bits_per_dim']:.3f}"
-  assert found["digits_archive"] == f"{8 * 3120 / (180 * 64):.3f}"  # bytes of 180 images of 8x8
-  assert found["digits_training_constant_share"] == f"{100 * 600 / 21078:.1f} %"
+  archives = run_all.archives(STORED)
+  digits, split = archives["presets"]["digits"], archives["training_split"]
+  assert run_all.archive_bits("digits", digits) == 8 * digits["bytes"] / (digits["images"] * 64)  # of 8x8 values
+  assert found["digits_training_archive"] == f"{8 * split['bytes'] / (split['images'] * 64):.3f}"
+  assert found["digits_training_constant_share"] == f"{100 * archives['constant_bytes'] / split['bytes']:.1f} %"
   assert found["label_bits"] == "0.052"  # log2(10) bits on 64 pixels
 
 
 def test_a_table_goes_between_its_marks_and_the_rest_stays():
   page = "before\n<!-- table a -->\nold\n<!-- end -->\nafter\n<!-- table b -->\n<!-- end -->\n"
-  assert with_tables({"page": page, "other": "text"}, dict(a="| x |", b="| y |")) == {
+  assert filled({"page": page, "other": "text"}, dict(a="| x |", b="| y |"), {}) == {
     "page": page.replace("old", "| x |").replace("<!-- table b -->\n", "<!-- table b -->\n| y |\n"),
     "other": "text",
   }
-  with pytest.raises(ValueError, match="no place for a table marked '<!-- table c -->' .* in page or other"):
-    with_tables({"page": page, "other": "text"}, dict(a="", b="", c=""))
+  with pytest.raises(ValueError, match="no place for a table marked '<!-- table c -->' in page or other"):
+    filled({"page": page, "other": "text"}, dict(a="", b="", c=""), {})
   with pytest.raises(ValueError, match="page has a place for a table 'b', which is none of a"):
-    with_tables({"page": page}, dict(a=""))
+    filled({"page": page}, dict(a=""), {})
 
 
 def test_ratios_are_of_what_one_command_measured_side_by_side():
@@ -84,17 +82,15 @@ def test_ratios_are_of_what_one_command_measured_side_by_side():
     config="c", what="train", batch=4, threads=2, precision="float32", variant="plain", ms_image=10.0, peak_gib=2.0
   )
   rows = [row, {**row, "variant": "baseline", "ms_image": 25.0, "peak_gib": 3.0}, {**row, "what": "sample"}]
-  stored = dict(model=dict(runs=[dict(result=[]), dict(result=rows)]))
+  stored = dict(model=dict(runs=[dict(result=rows)]))
   _, *table = run_all.ratios_table(stored)
   assert table == [("baseline", "plain", "train", "4", "25", "10", "2.50", "3.00", "2.00", "1.50")]
 
 
 def test_bytes_of_codecs_are_those_of_their_files(monkeypatch):
-  pictures, labels = np.zeros([3, 7, 7, 1], np.uint8), np.array([0, 4, 4])
-  dataset = types.SimpleNamespace(test=pictures, labels_of=lambda split: labels)
-  monkeypatch.setattr(elpv_codecs, "load_dataset", lambda name, labels: dataset)
-  monkeypatch.setattr(elpv_codecs, "codecs", lambda: {"a": lambda picture: bytes(21)})
-  assert [row["bytes"] for row in elpv_codecs.rows()] == [63]  # 8 * 21 / 49 bits per pixel, times 3 * 49 / 8, is less
+  monkeypatch.setattr(folder_codecs, "codecs", lambda: {"a": lambda picture: bytes(21)})
+  (row,) = folder_codecs.rows([np.zeros([7, 7], np.uint8)] * 3)
+  assert (row["bytes"], row["bits/pixel"]) == (63, f"{8 * 21 / 49:.3f}")
 
 
 def test_maps_of_other_weights_are_not_taken_from_the_cache(monkeypatch, tmp_path):
@@ -106,17 +102,6 @@ def test_maps_of_other_weights_are_not_taken_from_the_cache(monkeypatch, tmp_pat
     maps = elpv_defects.maps_of_splits(pictures)
     assert {split: array.tolist() for split, array in maps.items()} == {"validation": [1, 1], "test": [1, 1, 1]}
   assert made == ["digits", "digits", "photos", "photos"]
-
-
-def test_seams_are_those_of_tiles_that_see_their_neighbours(monkeypatch):
-  monkeypatch.setattr(seams, "FLAGS", types.SimpleNamespace(workdir=figures.PRESETS / "digits", tiles=10))
-  with pytest.raises(app.UsageError, match="digits is a run of a model without tile_neighbours"):
-    seams.main([])
-
-
-def test_the_exponent_of_a_power_is_found():
-  rows = [dict(value=v, ms_step=3 * v**1.5) for v in (1, 2, 4, 8)]
-  assert growth.exponent(rows, "ms_step") == pytest.approx(1.5)
 
 
 def test_a_variant_changes_fields_of_any_kind():
@@ -151,47 +136,7 @@ def test_everything_that_is_measured_runs(what):
   assert model.seconds_of(model.build(case)) > 0
 
 
-def test_time_of_a_kernel_is_without_that_of_kernels_within():
-  spans = [
-    (0, 100, "call:PartitionedCall"),
-    (10, 40, "a:MatMul"),
-    (40, 90, "inner:PartitionedCall"),
-    (50, 70, "b:Mul"),
-    (100, 130, "c:Add"),
-  ]
-  times = {kernel.name: round(1e12 * kernel.seconds) for kernel in kernels._own_times(spans)}
-  assert times == {"call:PartitionedCall": 20, "a:MatMul": 30, "inner:PartitionedCall": 30, "b:Mul": 20, "c:Add": 30}
-
-
-def test_a_profile_has_the_kernels_of_called_functions_once():
-  multiply = tf.function(lambda x: tf.matmul(x, x), autograph=False, experimental_attributes={"_noinline": True})
-  noise = lambda: tf.raw_ops.RandomStandardNormal(shape=[300, 300], dtype=tf.float32)
-  run = tf.function(lambda: tf.sin(multiply(multiply(noise()))), autograph=False)
-  run()
-  found, seconds = kernels.profiled(lambda: run().numpy())
-  purposes = [kernels.purpose(kernel.name) for kernel in found]
-  assert purposes.count("1x1 layers") == 2 and purposes.count("elementwise") == 1
-  assert 0 < sum(kernel.seconds for kernel in found) <= seconds
-  products = model_counts.products(run.get_concrete_function().graph.get_operations())
-  assert [(op.type, flops) for op, flops in products] == 2 * [("MatMul", 2 * 300**3)]
-
-
-def test_kernels_of_a_gpu_are_those_of_its_streams():
-  space = xplane_pb2.XSpace()
-  for plane_name, line_name in (
-    ("/device:GPU:0", "Stream #7(Compute)"),
-    ("/device:GPU:0", "XLA Modules"),
-    ("/host:CPU", "Stream #7(Compute)"),
-  ):
-    plane = space.planes.add(name=plane_name)
-    line = plane.lines.add(name=line_name)
-    for i, name in enumerate(("gemm", "fusion_3", "MemcpyD2H", "gemm")):
-      plane.event_metadata[i].name = name
-      line.events.add(metadata_id=i, duration_ps=10 ** (9 + i))
-  assert kernels.gpu_kernels(space) == (3, pytest.approx(1e-3 + 1e-2 + 1))
-
-
-def test_figures_beside_the_release_are_those_of_the_race_once_there_is_one():
+def test_figures_relative_to_the_release_are_those_of_two_cores_in_float32():
   row = lambda what, batch, ratio, **changes: (
     dict(what=what, batch=batch, ratio=ratio, precision="float32", threads=2, peak_gib=3.0, before_peak_gib=8.0)
     | changes
@@ -202,39 +147,92 @@ def test_figures_beside_the_release_are_those_of_the_race_once_there_is_one():
       row("train", 4, 0.1, precision="bfloat16"),
       row("train", 4, 0.2, threads=1),
     ),
-    *(row("evaluate", 4, 0.7), row("evaluate_dynamic", 4, 0.8), row("sample", 4, 0.39)),
+    *(row("evaluate", 4, 0.7), row("sample", 4, 0.39)),
     *(row("train", 8, 0.5), row("start", 4, 0.34)),
   ]
-  found = figures.figures(STORED | dict(race=dict(runs=[dict(result=rows)])))
-  names = ("train", "evaluate", "sample", "memory", "memory_gib", "first_step")
-  assert [found[f"release_{name}"] for name in names] == ["0.57", "0.70", "0.39", "0.45", "3.56", "0.34"]
+  found = run_all.figures(STORED | dict(race=dict(runs=[dict(result=rows)])))
+  names = ("train", "evaluate", "sample", "memory", "first_step")
+  assert [found[f"release_{name}"] for name in names] == ["0.57", "0.70", "0.39", "0.45", "0.34"]
 
 
-@pytest.mark.parametrize(
-  "name, purpose",
-  [
-    ("cond/then/_0/cond/adam/Sub_763:Sub", "update of the weights"),
-    (
-      "flow_step_2_coupling/inverse/logit_mixture_logistic_cdf/inverse/while/cond/_4/Less:Less",
-      "inverse of the mixtures",
-    ),
-    ("flow_step_2_invertible_conv/forward/einsum/Einsum:_MklEinsum", "invertible 1x1 convolutions"),
-    ("gradient_tape/block_0_1/conv_1/Conv2DBackpropFilter:_MklNativeConv2DBackpropFilter", "3x3 convolutions"),
-    ("block_0_1/mixer_1/einsum/Einsum:_MklEinsum", "attention products"),
-    ("block_0_1/mixer_1/Tensordot/MatMul:_MklMatMul", "1x1 layers"),
-    ("block_0_1/conv_1/output_projection_1/pointwise/BiasAdd:_MklNativeConv2DWithBias", "1x1 layers"),
-    ("AddV2_7:AddV2", "elementwise"),
-  ],
-)
-def test_kernels_are_known_by_name_and_type(name, purpose):
-  assert kernels.purpose(name) == purpose
+def forward_flops(config):
+  """An image's, layer by layer from the paper's description, without a graph."""
 
+  def mixer(pixels, filters, attention):  # in, out; of attention the scores and their use
+    return filters * 3 * filters + filters * 2 * filters + attention * 2 * pixels * filters
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [exhaustive(name) if name == "cifar10" else name for name in counts.QUICK])
-def test_a_step_has_no_more_operations_kernels_or_kept_tensors_than_is_written_down(name):
-  stored, found = counts.stored()[name], counts.count(name)
-  for key in ("operations", "kernels", "mb_image"):
-    assert 0.95 * stored[key] <= found[key] <= 1.05 * stored[key], (
-      f"{key} of {name}: {found[key]}, {stored[key]} before; if that is meant, python benchmarks/counts.py --write"
+  def conditioner(stage, filters, blocks, mixing, context):
+    height, width, channels = stage.split_shape
+    half, pixels = channels // 2, height * width
+    outputs = half * (2 + 3 * config.components)
+    block = 9 * 2 * filters * filters + 2 * filters * 2 * filters + 2 * context * filters
+    if mixing:
+      block += mixer(pixels, filters, config.attention)
+    mixing_1x1 = channels * channels if config.invertible_conv == "dense" else 0
+    return pixels * (
+      mixing_1x1 + 9 * half * filters + blocks * block + 9 * filters * (2 if config.output_concat_elu else 1) * outputs
     )
+
+  def flow(structure, *arguments):
+    return sum(
+      stage.couplings * conditioner(stage, *arguments)
+      for stage in parse_structure(structure, config.image_shape)
+      if stage.kind != "squeeze"
+    )
+
+  height, width, channels = config.image_shape
+  pixels, context = height * width // 2, config.context_channels
+  block = 9 * 2 * context * context + 9 * 2 * context * 2 * context
+  if config.context_attention:
+    block += mixer(pixels, context, True)
+  density = flow(config.structure, config.filters, config.blocks, True, 0)
+  if config.dequantization == "uniform":
+    return 2 * density
+  return 2 * (
+    density
+    + flow(config.dequant_structure, config.dequant_filters, config.dequant_blocks, config.dequant_mixing, context)
+    + pixels * (9 * 2 * channels * context + config.context_blocks * block)
+  )
+
+
+def attention_again_flops(config):
+  """What attention's gradients take beside two products for each: queries times keys once more, and a
+  column of sums beside each head's gradient. Of all layers, an image's."""
+
+  def scores(structure, filters, blocks):
+    pixels = [
+      (stage.couplings, stage.split_shape[0] * stage.split_shape[1])
+      for stage in parse_structure(structure, config.image_shape)
+      if stage.kind != "squeeze"
+    ]
+    return sum(couplings * blocks * p * p * (filters + config.heads) for couplings, p in pixels)
+
+  height, width, _ = config.image_shape
+  context = config.context_channels + config.heads
+  found = config.attention * scores(config.structure, config.filters, config.blocks)
+  if config.dequantization == "variational":
+    of_dequantizer = scores(config.dequant_structure, config.dequant_filters, config.dequant_blocks)
+    found += config.attention * config.dequant_mixing * of_dequantizer
+    found += config.context_attention * config.context_blocks * (height * width // 2) ** 2 * context
+  return 2 * found
+
+
+COSTS = {row["config"]: row for row in results(STORED, "costs")[0]["steps"]}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_stored_costs_are_of_the_present_configs(name):
+  costs, config = COSTS[name], fpp.get_config(name)
+  assert costs["forward_flops_image"] == forward_flops(config)
+  assert costs["parameters"] == model_size(config).parameters
+  # The gradients by input and by kernel are a product of the forward one's size each, but none is
+  # taken by the image that the context net reads.
+  height, width, channels = config.image_shape
+  input_conv = 2 * height * (width // 2) * 9 * 2 * channels * config.context_channels
+  expected = 3 * costs["forward_flops_image"] + attention_again_flops(config)
+  assert 0 <= expected - costs["training_flops_image"] <= input_conv
+
+
+def test_hours_follow_from_operations_and_the_share_of_the_peak():
+  row = dict(training_flops_image=1e9)
+  assert run_all.hours_of_gpu(row, batch=64, steps=1000) == pytest.approx(64e12 / (0.05 * 494.5e12) / 3600)

@@ -1,8 +1,6 @@
 """The race with the release: what is not timing."""
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 
@@ -101,20 +99,20 @@ def test_the_loop_of_a_release_runs_with_its_own_settings_and_our_batches(tmp_pa
 
 
 def turn(seconds, **changes):
-  return dict(seconds=seconds, cpu_s=2 * seconds, voluntary=10, involuntary=3, others=0.5, peak_bytes=2**30) | changes
+  return dict(seconds=seconds, cpu_s=2 * seconds, others=0.5, peak_bytes=2**30) | changes
 
 
-def test_rows_of_a_race_are_medians_beside_the_rival_of_the_same_kind():
+def test_rows_of_a_race_are_medians_relative_to_those_of_the_rival():
   turns = {
-    ("", "evaluate"): [turn(2.0), turn(4.0), turn(3.0, peak_bytes=2**31)],
-    ("float32", "evaluate"): [turn(1.0), turn(1.5), turn(9.0)],
-    ("float32", "evaluate_dynamic"): [turn(6.0, voluntary=30)] * 3,
+    "": [turn(2.0), turn(4.0), turn(3.0, peak_bytes=2**31)],
+    "float32": [turn(1.0), turn(1.5), turn(9.0)],
+    "bfloat16": [turn(6.0)] * 3,
   }
-  static, dynamic = race.rows("cifar10 evaluate 4 2", turns, [0.1, 2.04])
-  assert (static["ratio"], static["ms_image"], static["spread_percent"]) == (0.5, 375.0, pytest.approx(100 * 8 / 1.5))
-  assert (static["cpu_ratio"], static["before_peak_gib"], static["turns"]) == (0.5, 2.0, 3)
-  assert (dynamic["what"], dynamic["ratio"], dynamic["switches_voluntary"]) == ("evaluate_dynamic", 2.0, 30)
-  head, first, second = race.table([static, dynamic])
+  ours, low = race.rows("cifar10 evaluate 4 2", turns)
+  assert (ours["ratio"], ours["ms_image"], ours["spread_percent"]) == (0.5, 375.0, pytest.approx(100 * 8 / 1.5))
+  assert (ours["cpu_ratio"], ours["before_peak_gib"], ours["turns"]) == (0.5, 2.0, 3)
+  assert (low["precision"], low["ratio"]) == ("bfloat16", 2.0)
+  head, first, second = race.table([ours, low])
   assert dict(zip(head, first)) == {
     "model": "cifar10",
     "": "evaluate",
@@ -122,31 +120,24 @@ def test_rows_of_a_race_are_medians_beside_the_rival_of_the_same_kind():
     "cores": "2",
     "precision": "float32",
     "time, ratio": "0.50",
-    "s a turn": "1.5; 3",
+    "seconds": "1.5; 3",
     "spread": "533 %; 67 %",
     "CPU time, ratio": "0.50",
-    "CPU s": "3; 6",
-    "switches, voluntary": "10; 10",
-    "involuntary": "3; 3",
     "peak GiB": "1.00; 2.00",
     "memory, ratio": "0.50",
     "turns": "3",
-    "load; other processes' cores": "0.1 to 2.04; 0.5",
+    "other processes' cores": "0.5",
   }
-  assert second[1] == "evaluate, dynamic"
+  assert second[4] == "bfloat16"
 
 
-def test_the_release_has_one_evaluation_and_another_version_two(tmp_path):
-  roles = lambda case: list(race.contestants(case, str(tmp_path), ["float32", "bfloat16"], 32))
-  train = [("", "train"), ("float32", "train"), ("bfloat16", "train")]
-  both = [(precision, what) for what in ("evaluate", "evaluate_dynamic") for precision in ("float32", "bfloat16")]
-  assert roles("cifar10 train 4 2") == train
-  assert roles("cifar10 start 4 2") == [("", "start"), ("float32", "start")]
-  assert roles("cifar10 busy 4 2") == [("", "busy"), ("float32", "busy"), (race.WITHOUT_LANES, "busy")]
-  assert roles("cifar10 evaluate 4 2") == [("", "evaluate"), ("", "evaluate_dynamic"), *both]
-  (tmp_path / "flows").mkdir()
-  (tmp_path / "flows" / "run_cifar.py").touch()
-  assert roles("cifar10 evaluate 4 2") == [("", "evaluate"), *both]
+def test_ours_is_raced_in_each_precision_and_a_start_in_one():
+  names = lambda case: list(race.contestants(case, "rival", ["float32", "bfloat16"], 32))
+  assert names("cifar10 evaluate 4 2") == ["", "float32", "bfloat16"]
+  assert names("cifar10 start 4 2") == ["", "float32"]
+  rival, ours = race.contestants("digits train 64 2", "rival", ["bfloat16"], 32).values()
+  assert (rival.folder, rival.precision, rival.init_batch) == ("rival", "float32", 64)
+  assert (ours.folder, ours.precision, ours.batch) == (race.ROOT, "bfloat16", 64)
 
 
 TURNS = """
@@ -162,46 +153,11 @@ raise ValueError("the third turn")
 """
 
 
-def test_steps_beside_busy_processes_are_named_by_their_number(monkeypatch, tmp_path):
-  beside = []
-
-  class Process:
-    content = dict(parameters=7)
-
-    def __init__(self, command):
-      self.lanes = command[-1]
-
-    def turn(self):
-      return self.lanes, beside[-1]
-
-    def end(self):
-      pass
-
-  @contextlib.contextmanager
-  def busy_processes(count):
-    beside.append(count)
-    yield
-
-  monkeypatch.setattr(race, "TakesTurns", Process)
-  monkeypatch.setattr(race, "busy_processes", busy_processes)
-  by_role = race.contestants("cifar10 busy 4 2", str(tmp_path), ["bfloat16"], 32)
-  assert {contestant.what for contestant in by_role.values()} == {"train"}
-  turns = race._in_turns(by_role, 3, race.BUSY)
-  assert turns["float32", "busy_0"] == [("2", 0)] * 3 and turns[race.WITHOUT_LANES, "busy_2"] == [("1", 2)] * 3
-  assert len(turns) == 9 and race._in_turns(by_role, 1, (0,))["", "busy"] == [("2", 0)]
-
-
-def test_busy_processes_run_until_the_end_of_their_block():
-  with processes.busy_processes(2) as started:
-    assert [process.poll() for process in started] == [None, None]
-  assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
-
-
 def test_a_process_takes_turns_and_says_why_it_ended(monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"))
   process = processes.TakesTurns([sys.executable, "-c", TURNS])
   assert process.content == dict(parameters=7)
-  names = {"seconds", "cpu_s", "voluntary", "involuntary", "peak_bytes", "others"}
+  names = {"seconds", "cpu_s", "peak_bytes", "others"}
   assert [set(process.turn()) for _ in range(2)] == [names] * 2
   with pytest.raises(RuntimeError, match="the third turn"):
     process.turn()
@@ -212,7 +168,7 @@ def test_a_command_runs_until_its_line_is_there():
   program = "import signal; print('step 0: 8.3', flush=True); print('done', flush=True); signal.pause()"
   found, taken = first_step.arrivals([sys.executable, "-c", program], {"first": "step 0", "last": "done"})
   assert 0 < found["first"] <= found["last"] <= taken["seconds"]
-  assert set(taken) == {"seconds", "cpu_s", "voluntary", "involuntary", "peak_bytes", "others"}
+  assert set(taken) == {"seconds", "cpu_s", "peak_bytes", "others"}
   assert taken["peak_bytes"] > 2**20 and taken["cpu_s"] > 0
   with pytest.raises(RuntimeError, match="ended before its first step:\nwhy"):
     first_step.arrivals([sys.executable, "-c", "print('why')"], {"first": "step 0"})
