@@ -12,7 +12,7 @@ BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["install", "choose", "faq"])
+@pytest.mark.parametrize("name", ["install", "presets", "faq"])
 def test_the_blocks_print_what_the_page_says(name, capsys):
   text = (ROOT / "docs" / f"{name}.md").read_text()
   blocks = BLOCK.findall(text)
