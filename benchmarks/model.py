@@ -46,7 +46,7 @@ class Case:
   batch: int
   threads: int
   precision: str = "float32"  # of PRECISIONS
-  variant: str = "plain"  # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE, cpu_splits=, jit=
+  variant: str = "plain"  # words: plain, baseline (see baseline.py), FIELD=VALUE, cpu_splits=, jit=
   repeats: int = 5
 
   @property
@@ -100,9 +100,9 @@ def build(case):
   from flowpp_tf.core.lanes import concat_shards
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
-  unknown = set(case.words) - {"plain", "baseline", "jit"}
+  unknown = set(case.words) - {"plain", "baseline"}
   if unknown:
-    raise ValueError(f"a variant has words plain, baseline, jit and FIELD=VALUE, got {case.variant!r}")
+    raise ValueError(f"a variant has words plain, baseline and FIELD=VALUE, got {case.variant!r}")
   config = dataclasses.replace(fpp.get_config(case.config), dtype=PRECISIONS[case.precision], **case.changes)
   images = tf.cast(
     tf.random.stateless_uniform([case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32), tf.uint8
@@ -127,7 +127,7 @@ def build(case):
   else:
     noise = model.sample_noise([case.batch], tf.constant([0, 1]))
     call = lambda: concat_shards(lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0), images, noise)
-  return tf.function(call, autograph=False, jit_compile="jit" in case.words)
+  return tf.function(call, autograph=False)
 
 
 def measure(case):
@@ -198,9 +198,8 @@ def define_flags():
   flags.DEFINE_multi_string(
     "variant",
     ["plain"],
-    "Words: plain; baseline, the straightforward implementation; jit, compiled by "
-    "XLA; FIELD=VALUE, of the config, such as remat=blocks; cpu_splits=N and jit=WHAT, as of the programs. May be "
-    "given several times.",
+    "Words: plain; baseline, the straightforward implementation; FIELD=VALUE, of the config, such as remat=blocks; "
+    "cpu_splits=N and jit=WHAT, as of the programs. May be given several times.",
   )
   flags.DEFINE_integer("repeats", 5, "Timed rounds of each; the median counts.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")

@@ -1,6 +1,6 @@
 """All benchmarks, and the tables and figures of README and the pages.
 
-python benchmarks/run_all.py                       measures what needs no flag below, more than an hour
+python benchmarks/run_all.py                       measures what needs no flag below, some hours
 python benchmarks/run_all.py --only=model,race --release=/tmp/release   these parts again, see race.py
 python benchmarks/run_all.py --only=ablations_digits --runs=/tmp/runs   fifteen runs, kept and resumed in that folder
 python benchmarks/run_all.py --write               measures nothing: tables and figures of what is stored
@@ -52,7 +52,12 @@ PARTS = {
     "model.py --configs=celeba128_5bit --batches=1,4 --what=train --threads=2 --repeats=3 --variant=remat=blocks",
   ),
   "race": ("race.py --release={release}",),
-  "first_step": ("first_step.py --config={config}",),
+  "archives": (
+    "compression.py --preset=digits --codecs",
+    "compression.py --preset=fashion_mnist --codecs --draws=1",
+    "compression.py --preset=photos --codecs",
+    "compression.py --preset=digits --split=train",
+  ),
   "vector_flows": ("vector_flows.py",),
   "codec_speed": ("codec_speed.py",),
   "sample_quality": ("sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0",),
@@ -63,10 +68,11 @@ PARTS = {
   ),
 }
 NEEDS = {"race": "release", "ablations_digits": "runs", "ablations_fashion_mnist": "runs"}  # flags without a default
-ONCE = ("archives", "peers", "costs")  # parts that no command writes
+ONCE = ("peers", "costs")  # parts that no command writes
 
 # Test split after `bin/train --flagfile=configs/digits.flags`, one run: single-sample bound, importance-weighted of 64.
 DIGITS_RUN = {"single": 1.8293, "weighted": 1.7686}
+ARCHIVE_CONSTANT = 600  # bytes of an archive of digits beyond 1.005 of its bound
 GLOW_FASHION_MNIST = "2.958"  # Nalisnick et al. 2019, arXiv:1810.09136
 # By preset: what its row says behind the name.
 NOTES = {"digits": "", "digits_by_class": ", given the label", "fashion_mnist": "", "photos": ""}
@@ -125,7 +131,7 @@ def bound(preset, index=0):
 def codec(stored, preset, name):
   """Return what a codec needs, bits/dim: one file each, and all images on one sheet."""
   found = [c for c in evaluation(preset).get("codecs", ()) if c["codec"] == name]
-  each, sheet = (found[0]["each"], found[0]["sheet"]) if found else archives(stored)["codecs"][name][preset]
+  each, sheet = (found[0]["each"], found[0]["sheet"]) if found else archives(stored)[preset]["codecs"][name]
   return f"{each:.3f}; {sheet:.3f}"
 
 
@@ -134,14 +140,14 @@ def dimensions(preset):
   return math.prod(evaluation(preset)["data"]["image_shape"])
 
 
-def archives(stored):
-  """Return the archives that were made once of each preset's data."""
-  return results(stored, "archives")[0]
+def archives(stored, split="test"):
+  """Return the archives of a split of presets' data, by preset."""
+  return {entry["preset"]: entry for entry in results(stored, "archives") if entry["split"] == split}
 
 
-def archive_bits(preset, entry):
+def archive_bits(entry):
   """Return bits/dim of an archive with all its headers."""
-  return 8 * entry["bytes"] / (entry["images"] * dimensions(preset))
+  return 8 * entry["bytes"] / (entry["images"] * dimensions(entry["preset"]))
 
 
 # --- Tables: rows of texts, the first the head ---
@@ -165,8 +171,8 @@ def machine_table(stored):
 
 
 def ratios_table(stored):
-  """Of each command that compares: the second of its variants or precisions beside the first."""
-  yield ("", "beside", "", "batch", "ms an image", "beside it", "time, ratio", "peak GiB", "beside it", "memory, ratio")
+  """Of each command that compares: the second of its variants or precisions relative to the first."""
+  yield ("", "compared with", "", "batch", "ms per image", "the other", "time", "peak GiB", "the other", "memory")
   for rows in results(stored, "model"):
     for first in rows:
       for other in rows:
@@ -188,8 +194,8 @@ def ratios_table(stored):
 
 
 def large_batches_table(stored):
-  """Time and memory of an image in a training step, its time beside that in the first batch of its model."""
-  yield "model", "batch", "remat", "ms an image", "spread", "of the first batch", "MB of tensors an image", "peak GiB"
+  """Time and memory per image of a training step, its time relative to that of the first batch of its model."""
+  yield "model", "batch", "remat", "ms per image", "spread", "of the first batch", "MB of tensors per image", "peak GiB"
   first = {}
   for r in itertools.chain(*results(stored, "large_batches")):
     kind = r["config"], r["variant"]
@@ -255,29 +261,6 @@ def hours_of_gpu(row, batch, steps):
   return steps * batch * row["training_flops_image"] / (SHARE * H100_TF32) / 3600
 
 
-def first_step_table(stored):
-  yield (
-    "config",
-    "batch",
-    "initialised on",
-    "cores",
-    "imports, s",
-    "model and data",
-    "initialisation",
-    "tracing and first step",
-    "all, s",
-  )
-  for rows in results(stored, "first_step"):
-    for r in rows:
-      yield (
-        r["config"],
-        str(r["batch"]),
-        f"{r['init_batch']} images",
-        str(r["threads"]),
-        *(f"{r[f'{part}_s']:.1f}" for part in ("import", "build", "initialise", "first_step", "total")),
-      )
-
-
 def codec_speed_table(stored):
   yield "", "bits per pixel", "encoding, megapixels/s", "decoding, megapixels/s", "spread of encoding"
   for result in results(stored, "codec_speed"):
@@ -312,12 +295,12 @@ def readme_table(stored):
   yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
   for name in ("fashion_mnist", "photos", "digits"):
     value, error, _ = bound(name)
-    entry = archives(stored)["presets"].get(name)
+    entry = archives(stored)[name]
     yield (
       f"`{name}`{NOTES[name]}",
       f"{evaluation(name)['images']:,}",
       f"{value:.3f} +- {error:.3f}",
-      f"{archive_bits(name, entry):.3f}" if entry else "",
+      f"{archive_bits(entry):.3f}",
       *(codec(stored, name, other) for other in codecs),
     )
 
@@ -349,12 +332,12 @@ def presets_table(stored):
 
 def archives_table(stored):
   """The sizes of docs/compression.md."""
-  entries = archives(stored)["presets"]
+  entries = archives(stored)
   yield "", *(f"{name}, {entry['images']:,}" for name, entry in entries.items())
   yield "archive, bytes", *(f"{entry['bytes']:,}" for entry in entries.values())
-  yield "**archive**", *(f"**{archive_bits(name, entry):.3f}**" for name, entry in entries.items())
+  yield "**archive**", *(f"**{archive_bits(entry):.3f}**" for entry in entries.values())
   yield "single-sample bound, same draw", *(f"{entry['bound']:.3f}" for entry in entries.values())
-  for name in ("JPEG XL", "WebP", "PNG", *archives(stored)["codecs"]):
+  for name in ("JPEG XL", "WebP", "PNG", *entries["digits"]["codecs"]):
     yield name + (", files; sheet" if name == "JPEG XL" else ""), *(codec(stored, preset, name) for preset in entries)
 
 
@@ -385,7 +368,6 @@ TABLES = dict(
   peers=peers_table,
   ratios=ratios_table,
   large_batches=large_batches_table,
-  first_step=first_step_table,
   costs=costs_table,
   vector_flows=vector_flows_table,
   codec_speed=codec_speed_table,
@@ -436,17 +418,17 @@ def _preset_figures(stored):
 
 
 def _archive_figures(stored):
-  presets, split, constant = (archives(stored)[key] for key in ("presets", "training_split", "constant_bytes"))
-  excess = {name: archive_bits(name, entry) / entry["bound"] - 1 for name, entry in presets.items()}
+  test, split = archives(stored), archives(stored, "train")["digits"]
+  excess = {name: archive_bits(entry) / entry["bound"] - 1 for name, entry in test.items()}
   return {
     **{f"{name}_above_bound": f"{100 * value:.1f} %" for name, value in excess.items()},
-    "archive_constant": str(constant),
-    "digits_constant_share": f"{100 * constant / presets['digits']['bytes']:.0f} %",
+    "archive_constant": str(ARCHIVE_CONSTANT),
+    "digits_constant_share": f"{100 * ARCHIVE_CONSTANT / test['digits']['bytes']:.0f} %",
     "digits_training_images": f"{split['images']:,}",
     "digits_training_bytes": f"{split['bytes']:,}",
-    "digits_training_archive": f"{archive_bits(split['preset'], split):.3f}",
+    "digits_training_archive": f"{archive_bits(split):.3f}",
     "digits_training_bound": f"{split['bound']:.3f}",
-    "digits_training_constant_share": f"{100 * constant / split['bytes']:.1f} %",
+    "digits_training_constant_share": f"{100 * ARCHIVE_CONSTANT / split['bytes']:.1f} %",
   }
 
 

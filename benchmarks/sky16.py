@@ -1,13 +1,12 @@
-"""Archives of the data set sky16 beside its entropy, JPEG XL, PNG and FITS' Rice.
+"""Compare archives of the data set sky16 with its entropy, JPEG XL, PNG and FITS' Rice.
 
 bin/train --flagfile=configs/sky16.flags --workdir=runs/sky16
 python benchmarks/sky16.py --workdir=runs/sky16 --output=sky16.json
 
 All figures are bits per pixel of the test frames, 256x256 pixels of 16 bits each. The entropy is that of the Poisson
-and read noise given each scene, summed over pixels; the surprise is -log2 of the probability of these very frames given
-their scenes. Nobody who does not know the scenes can need less on average. The archive holds the frames as files, cut
-into tiles of the model's size; the model itself is not in it. Rice is `CompImageHDU` of astropy, of which the
-compressed data count and the headers do not.
+and read noise given each scene: nobody who does not know the scenes can need less on average. The archive holds the
+frames as files, cut into tiles of the model's size; the model itself is not in it. Rice is `CompImageHDU` of astropy:
+its compressed data count, the headers do not.
 """
 
 import functools
@@ -66,21 +65,6 @@ def _entropies():
   return np.log(means), np.array(entropies)
 
 
-def surprise(frame_: np.ndarray, scene_: np.ndarray) -> np.ndarray:
-  """Return -log2 of the probability of each pixel of a frame given its mean number of electrons.
-
-  Means are rounded to one of 20,000, a factor of 1.00055 from each other.
-  """
-  grid = np.geomspace(1.0, 1.01 * sky.MOST_ELECTRONS, 20_000)
-  nearest = np.rint(np.interp(np.log(scene_), np.log(grid), np.arange(len(grid)))).astype(int)
-  bits = np.empty(scene_.shape)
-  for index in np.unique(nearest):
-    first, p = probabilities(float(grid[index]))
-    chosen = nearest == index
-    bits[chosen] = -np.log2(p[np.clip(frame_[chosen].astype(int) - first, 0, len(p) - 1)])
-  return bits
-
-
 def noise_entropy(scene_: np.ndarray) -> np.ndarray:
   """Return the entropy of each pixel given its mean number of electrons, in bits."""
   return np.interp(np.log(scene_), *_entropies())
@@ -131,12 +115,10 @@ def main(_):
   frames = sky.frames()["test"][..., 0]
   scenes = [sky.scene("test", i) for i in range(len(frames))]
   entropy = float(np.mean([noise_entropy(scene) for scene in scenes]))
-  surprise_of_frames = float(np.mean([surprise(frame, scene) for frame, scene in zip(frames, scenes)]))
   bound = evaluate_bits_per_dim(model, tiles, FLAGS.num_samples).bounds[-1]
   size, seconds, back = archive(model, frames, FLAGS.tier)
   results = {
     "entropy of the noise given the scene": entropy,
-    "surprise of these frames given the scene": surprise_of_frames,
     "bound of the model": bound.bits_per_dim,
     f"archive, {FLAGS.tier}": 8 * size / frames.size,
     **{name: 8 * total / frames.size for name, total in codecs(frames)},

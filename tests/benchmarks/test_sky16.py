@@ -43,10 +43,3 @@ def test_the_surprise_of_drawn_noise_is_the_entropy():
   first, p = sky16.probabilities(mean)
   bits = -np.log2(p[draws - first])
   assert abs(bits.mean() - sky16.noise_entropy(np.array(mean))) < 5 * bits.std() / np.sqrt(count)
-
-
-def test_the_surprise_of_a_frame_is_that_of_its_pixels():
-  scene = np.array([[20.0, 700.0], [20.0, 31_000.0]])
-  frame = np.array([[1015, 1702], [1031, 32_100]])
-  expected = [-np.log2(p[x - first]) for x, (first, p) in zip(frame.ravel(), map(sky16.probabilities, scene.ravel()))]
-  np.testing.assert_allclose(sky16.surprise(frame, scene).ravel(), expected, atol=0.1)
