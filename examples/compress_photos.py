@@ -19,7 +19,8 @@ from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
-from flowpp_tf.compression.files.pictures import read_picture, read_pictures, write_pictures
+from flowpp_tf.compression.files.pictures import read_pictures, write_pictures
+from flowpp_tf.compression.files.reading import read_picture
 from flowpp_tf.data.images import flat_image, upright
 
 FLAGS = flags.FLAGS

@@ -14,18 +14,9 @@ import numpy as np
 import tqdm
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
-from flowpp_tf.compression.archive import VERSION, VERSION_OF_ENTRIES
-from flowpp_tf.compression.files.picture_bits import PictureBits
-from flowpp_tf.compression.files.pictures import (
-  MAX_KEPT_FILE,
-  SMALLER,
-  ImageFile,
-  check_channels,
-  needs_entries,
-  read_picture,
-  read_pictures,
-  write_pictures,
-)
+from flowpp_tf.compression.files.entries import ImageFile
+from flowpp_tf.compression.files.pictures import check_channels, read_pictures, write_pictures
+from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
@@ -87,7 +78,7 @@ def _compress_images(model, workdir, images, options):
 
 
 def _compress_files(model, workdir, folder, names, options):
-  shape, kept = model.config.image_shape, {}  # of the files that are kept: names, and why
+  shape, verbatim = model.config.image_shape, {}  # why files are stored verbatim, by name
   sizes = {name: _size_of(folder / name) for name in names}
   common = dict(channels=shape[2], lossy_pixels=options.lossy_pixels, levels=model.config.levels)
   plainly = functools.partial(read_picture, folder, **common, keep_bytes=options.keep_bytes)
@@ -96,26 +87,25 @@ def _compress_files(model, workdir, folder, names, options):
     for name in names:
       with _readable(folder / name):
         picture = read(name)
-      if not picture.has_tiles:
-        kept[name] = picture.reason
+      if picture.pixels is None:
+        verbatim[name] = picture.reason
       yield picture
 
-  _check_kept(folder, plainly, (name for name, size in sizes.items() if size > MAX_KEPT_FILE))
+  _check_large(folder, plainly, (name for name, size in sizes.items() if size > MAX_VERBATIM_FILE))
   if options.output is None:
     _estimate_files(model, pictures(plainly), len(names))
     return
   coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
-  read = functools.partial(plainly, bits=PictureBits(coder, _bound_of(model)))
+  read = functools.partial(plainly, bits=_bits_of(model))
 
   def write(file):
-    version = _version(folder, names, common, options)
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
       progress = FileProgress(bar, sizes, shape)
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded, version)
-      fallen = write_pictures(writer, map(progress.read, pictures(read)), shape, options.segment_images)
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded)
+      fallen_back = write_pictures(writer, map(progress.read, pictures(read)), shape, options.segment_images)
       bar.update(total - bar.n)  # tiles that are stored as they are
-    kept.update({name: SMALLER for name in fallen})
+    verbatim.update({name: SMALLER for name in fallen_back})
 
   def compare(reader):
     for name, decoded in zip(names, read_pictures(reader, coder), strict=True):
@@ -125,24 +115,13 @@ def _compress_files(model, workdir, folder, names, options):
       if decoded.name != name or decoded.content != expected:
         raise RuntimeError(f"the archive does not decode to {name!r}")
 
-  _warn_about_files(kept, names, model.config, _write(options, write, compare, len(names), total) >= total)
-
-
-def _version(folder, names, common, options):
-  """Return the version of an archive: the later one only if one of the files needs it."""
-  if options.keep_bytes:
-    return VERSION_OF_ENTRIES
-  for name in names:
-    with _readable(folder / name):
-      if needs_entries(folder, name, **common):
-        return VERSION_OF_ENTRIES
-  return VERSION
+  _warn_about_files(verbatim, names, model.config, _write(options, write, compare, len(names), total) >= total)
 
 
 def _expected(folder, name, decoded, lossy_pixels, levels):
   """Return what a file of an archive must be: the bytes of the file, or its pixels and metadata."""
   if decoded.data is not None:
-    return gate.read_bytes(folder / name, max(MAX_KEPT_FILE, _size_of(folder / name)))
+    return gate.read_bytes(folder / name, max(MAX_VERBATIM_FILE, _size_of(folder / name)))
   return read_picture(folder, name, decoded.pixels.shape[2], lossy_pixels, levels=levels).content
 
 
@@ -154,30 +133,35 @@ def _readable(path):
     raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
 
 
-def _bound_of(model):
-  """Return a function that gives the bits of a picture in the model's bound, of one sample, see `PictureBits`."""
+def _bits_of(model):
+  """Return a function of pixels `[H, W, C]`: their bits in the model's bound, of one sample.
+
+  For pictures they differ from those in an archive by less than 1 %. Values that the model does not have count as its
+  largest one.
+  """
+  largest, shape = model.config.levels - 1, model.config.image_shape
   if model.config.tile_neighbours:
     maps = BitMaps(model)
-    return lambda pixels: float(next(maps([pixels])).sum())
-  scorer, shape = Scorer(model, num_samples=1), model.config.image_shape
-  return lambda pixels: float(scorer.bits_per_dim(to_tiles(pixels, shape)).sum() * math.prod(shape))
+    return lambda pixels: float(next(maps([np.minimum(pixels, largest)])).sum())
+  scorer, dims = Scorer(model, num_samples=1), math.prod(shape)
+  return lambda pixels: float(scorer.bits_per_dim(to_tiles(np.minimum(pixels, largest), shape)).sum() * dims)
 
 
-def _check_kept(folder, read, names):
-  """Raise an `InputError` if one of the files would be kept as it is; they are too large for that."""
+def _check_large(folder, read, names):
+  """Raise an `InputError` if one of the files would be stored verbatim; they are too large for that."""
   for name in names:
     if reason := read(name).reason:
       raise InputError(
-        f"{str(folder / name)!r} would be kept as it is ({reason}), and is larger than {MAX_KEPT_FILE >> 20} MiB"
+        f"{str(folder / name)!r} would be stored verbatim ({reason}), and is larger than {MAX_VERBATIM_FILE >> 20} MiB"
       )
 
 
-def _warn_about_files(kept, names, config, larger):
-  if kept:
+def _warn_about_files(verbatim, names, config, larger):
+  if verbatim:
     kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
-    reasons = ", ".join(sorted(set(kept.values())))
+    reasons = ", ".join(sorted(set(verbatim.values())))
     run.warn(
-      f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
+      f"{len(verbatim)} of {len(names)} files are stored verbatim ({reasons}): the model "
       f"codes the pixels of lossless {kind} files"
     )
   if larger:
@@ -189,13 +173,13 @@ def _warn_about_files(kept, names, config, larger):
 def _estimate_files(model, pictures, files):
   """Print how large the archive of so many files would be, from some tiles of each."""
   config, shape = model.config, model.config.image_shape
-  kept = kept_bytes = 0
+  verbatim = stored_bytes = 0
   parts = []
   count = pixel_bytes = 0
   for picture in pictures:
-    kept_bytes += picture.size
-    if not picture.has_tiles:
-      kept += 1
+    stored_bytes += picture.size
+    if picture.pixels is None:
+      verbatim += 1
       continue
     own = to_tiles(picture.pixels, shape)
     count += len(own)
@@ -209,9 +193,9 @@ def _estimate_files(model, pictures, files):
     parts.append(part)
   if parts:
     tiles, *seen = map(np.concatenate, zip(*parts, strict=True))
-    _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, *seen)
+    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, *seen)
   else:
-    print(f"no file has pixels to code; all {kept} would be kept as they are, {size_text(kept_bytes)}")
+    print(f"no file has pixels to code; all {verbatim} would be stored verbatim, {size_text(stored_bytes)}")
 
 
 def _size_of(path):
@@ -231,7 +215,7 @@ def _spread(indices, most):
   return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).astype(int)]
 
 
-def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, contexts=None, inside=None):
+def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts=None, inside=None):
   chosen = _spread(np.arange(len(tiles)), _ESTIMATED_TILES)
   tiles, given = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
   dims = count * tiles[0].size
@@ -244,10 +228,10 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, contexts=None,
     )
   process.phase(f"measuring {len(tiles):,} images or tiles")
   bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=given, inside=inside).bounds[0]
-  size = int(bound.bits_per_dim * dims / 8) + kept_bytes
+  size = int(bound.bits_per_dim * dims / 8) + stored_bytes
   print(
     f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
-    + (f" and {size_text(kept_bytes)} of whole files, frames and metadata that are kept" if kept_bytes else "")
+    + (f" and {size_text(stored_bytes)} of verbatim files, wrappers and metadata" if stored_bytes else "")
     + f"\n  {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim, measured on {len(tiles)} of {count} "
     "images or tiles"
   )

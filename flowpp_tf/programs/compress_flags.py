@@ -51,13 +51,13 @@ def define_flags() -> None:
     "lossy_pixels",
     False,
     "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
-    "than the files; else these files are kept as they are.",
+    "than the files; else these files are stored verbatim.",
   )
   flags.DEFINE_bool(
     "keep_bytes",
     False,
     "Give the files back byte for byte: those whose pixels lie in them without compression (PPM, BMP, TIFF) are coded, "
-    "all others are kept as they are. Else the pixels and metadata come back, as PNG.",
+    "all others are stored verbatim. Else the pixels and metadata come back, as PNG.",
   )
   flags.DEFINE_integer(
     "segment_images",

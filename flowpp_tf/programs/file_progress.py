@@ -6,7 +6,7 @@ import threading
 
 import tqdm
 
-from flowpp_tf.compression.files.pictures import ImageFile
+from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.tiles.cutting import count_tiles
 
 
@@ -27,7 +27,7 @@ class FileProgress:
   def read(self, picture: ImageFile) -> ImageFile:
     """Take a file that has been read, and return it."""
     size = self._sizes[picture.name]
-    if not picture.has_tiles or picture.pixels is None:  # stored as it is
+    if picture.pixels is None:  # stored verbatim
       self._move(size)
     else:
       height, width, _ = picture.pixels.shape

@@ -16,7 +16,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
-from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, unpack
 from flowpp_tf.data import load_dataset
@@ -484,7 +484,7 @@ NAMES = ["a.png", "a.webp", "below/large.png", "broken.png", "colour.png", "pale
 def archive_of(folder, names=NAMES, segment_images=16):
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder(), "files")
-  pictures.write_pictures(writer, (pictures.read_picture(folder, name, 1) for name in names), (4, 4, 1), segment_images)
+  pictures.write_pictures(writer, (reading.read_picture(folder, name, 1) for name in names), (4, 4, 1), segment_images)
   return file.getvalue()
 
 
@@ -503,7 +503,7 @@ def test_files_come_back_in_their_order(folder):
 @pytest.mark.parametrize("names", [["photo.jpg", "broken.png"], ["a.png"], []])
 def test_a_few_files_or_none_with_pixels_come_back(folder, names):
   back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder, names))), coder()))
-  assert [item.content for item in back] == [pictures.read_picture(folder, name, 1).content for name in names]
+  assert [item.content for item in back] == [reading.read_picture(folder, name, 1).content for name in names]
 
 
 def test_files_of_a_damaged_segment_are_named(folder):
@@ -632,7 +632,7 @@ def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
   Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.bmp")
   names = all_files(tmp_path)
   assert names == ["eight.bmp", "eight.ppm", "eight.tiff", "wide.png", "wide.ppm"]
-  reasons = [pictures.read_picture(tmp_path, name, 3).reason for name in names]
+  reasons = [reading.read_picture(tmp_path, name, 3).reason for name in names]
   assert reasons == ["", "", "", "another depth or format", "another depth or format"]
 
 
@@ -684,7 +684,7 @@ def test_files_by_the_programs(run, folder, sheet):
   preset = "--preset=digits"
   text = elsewhere(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test")
   assert "wrote files.fpp: 8 files" in text and "decoded and compared" in text
-  assert "of 8 files are kept as they are (another mode, lossy, no image" in text
+  assert "of 8 files are stored verbatim (another mode, lossy, no image" in text
   assert "tiles of 8x8x1, 17 levels" in call(run, "decompress", "files.fpp", "--list")
   elsewhere(run, "decompress", "files.fpp", preset, "--output=back")
   names = sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file())
@@ -777,5 +777,5 @@ def test_an_estimate_is_close(run):
   Image.fromarray(images(1)[0, ..., 0]).save(folder / "a.png", pnginfo=text)
   (folder / "b.txt").write_bytes(bytes(range(200)))
   text = program_calls.call("compress", "--preset=tiny", f"--images={folder}", "--estimate", cwd=run).out
-  (kept,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) kB of whole files, frames and metadata", text)
-  assert 3.2 < float(kept) < 3.8 and "nan" not in text
+  (stored,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) kB of verbatim files, wrappers and metadata", text)
+  assert 3.2 < float(stored) < 3.8 and "nan" not in text

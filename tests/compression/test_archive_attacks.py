@@ -83,7 +83,7 @@ def test_segments_of_files_that_are_not_in_their_places_are_found(kept):
   assert [images for images, _ in segments] == 4 * [0]
   data = put_together(beginning, [segments[i] for i in kept])
   found = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()))
-  assert any(isinstance(item, entries.Lost) for item in found)
+  assert any(isinstance(item, pictures.Lost) for item in found)
 
 
 @pytest.mark.parametrize("change", INDICES)
@@ -212,7 +212,7 @@ def test_json_of_an_archive_claims_what_it_can_take():
   file = io.BytesIO()
   np.savez(file, description=np.frombuffer(text.encode(), np.uint8))
   extra = struct.pack("<I", len(text)) + text.encode()
-  readers = lambda: compression.CodecModel.from_bytes(file.getvalue()), lambda: entries.parse_list(extra, (4, 4, 1), 3)
+  readers = lambda: compression.CodecModel.from_bytes(file.getvalue()), lambda: entries.parse_list(extra, (4, 4, 1))
   with use(Budget(memory=1 << 20)):
     for read in readers:
       with pytest.raises(BudgetError, match="JSON of 146 KiB would take 3.43 MiB of memory"):

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, maps
+from flowpp_tf.compression import maps
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
-from flowpp_tf.compression.files import folder, pictures, wrapper
+from flowpp_tf.compression.files import folder, pictures, reading, wrapper
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
@@ -198,11 +198,11 @@ def test_files_of_16_bits_are_coded_and_others_kept(tmp_path):
   tifffile.imwrite(tmp_path / "b.tif", deep["b.tif"][..., 0], metadata=None)
   write(tmp_path / "c.png", np.zeros([4, 4, 1], np.uint8))
   np.save(tmp_path / "d.npy", frames(1)[0].astype(np.float32))
-  read = lambda name: pictures.read_picture(tmp_path, name, channels=1, levels=LEVELS)
+  read = lambda name: reading.read_picture(tmp_path, name, channels=1, levels=LEVELS)
   files = [read(name) for name in ("a.png", "b.tif", "c.png", "d.npy")]
   assert [file.reason for file in files] == ["", "", "another mode", "another depth or format"]
   file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, coder(), "files", version=archive.VERSION_OF_ENTRIES)  # TIFF has metadata
+  writer = compression.ArchiveWriter(file, coder(), "files")
   pictures.write_pictures(writer, files, (4, 4, 1))
   decoded = list(pictures.read_pictures(compression.ArchiveReader(file), coder()))
   assert [item.name for item in decoded] == ["a.png", "b.tif", "c.png", "d.npy"]
@@ -242,23 +242,22 @@ def test_array_files_of_16_bits_come_back_byte_for_byte_from_their_pixels(tmp_pa
   pixels = frames(1, seed=8)[0].repeat(2, axis=1) // 2  # signed numbers of 16 bits end at 32,767
   data = array_file(kind, pixels)
   (tmp_path / "a").write_bytes(data)
-  read = pictures.read_picture(tmp_path, "a", channels=1, levels=LEVELS, keep_bytes="tiff" in kind)
-  assert read.reason == "" and read.has_tiles and len(read.frame[0]) == len(data) - pixels.nbytes
-  assert "tiff" in kind or pictures.needs_entries(tmp_path, "a", channels=1, levels=LEVELS)
+  read = reading.read_picture(tmp_path, "a", channels=1, levels=LEVELS, keep_bytes="tiff" in kind)
+  assert read.reason == "" and read.pixels is not None and len(read.wrapper[0]) == len(data) - pixels.nbytes
   file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, coder(), "files", version=archive.VERSION_OF_ENTRIES)
+  writer = compression.ArchiveWriter(file, coder(), "files")
   pictures.write_pictures(writer, [read], (4, 4, 1))
   (back,) = pictures.read_pictures(compression.ArchiveReader(file), coder())
   assert back.data == data
-  assert not pictures.read_picture(tmp_path, "a", channels=1).has_tiles  # of a model of 8 bits
+  assert reading.read_picture(tmp_path, "a", channels=1).pixels is None  # of a model of 8 bits
 
 
 @pytest.mark.parametrize("kind", ["npy", "fits", "tiff"])
 def test_colour_of_16_bits_has_a_frame_in_planes_too(kind):
   pixels = np.random.default_rng(0).integers(0, 1 << 16, (5, 6, 3)).astype(np.uint16)
   data = array_file(kind, pixels)
-  rest, place, layout = wrapper.split_frame(data, pixels)
-  assert wrapper.join_frame(rest, place, layout, pixels) == data and bool(layout & wrapper.PLANES) == (kind == "fits")
+  rest, place, layout = wrapper.split_wrapper(data, pixels)
+  assert wrapper.join_wrapper(rest, place, layout, pixels) == data and bool(layout & wrapper.PLANES) == (kind == "fits")
 
 
 def test_arrays_that_are_not_in_one_piece_or_too_deep_are_kept(tmp_path):
@@ -266,10 +265,10 @@ def test_arrays_that_are_not_in_one_piece_or_too_deep_are_kept(tmp_path):
   for name, kind, more in (("a", "npy, 32 bits", b""), ("b", "npy", b"behind"), ("c", "npy", b"")):
     (tmp_path / name).write_bytes(array_file(kind, pixels) + more)
   np.save(tmp_path / "d.npy", np.asfortranarray(pixels[..., 0]))
-  read = lambda name: pictures.read_picture(tmp_path, name, channels=1, levels=LEVELS)
-  assert [read(name).has_tiles for name in ("a", "b", "c", "d.npy")] == [False, True, True, False]
-  assert read("b").frame[0].endswith(b"behind")  # which a frame holds too
-  assert pictures.read_picture(tmp_path, "c", channels=3, levels=LEVELS).reason == "another depth or format"
+  read = lambda name: reading.read_picture(tmp_path, name, channels=1, levels=LEVELS)
+  assert [read(name).pixels is not None for name in ("a", "b", "c", "d.npy")] == [False, True, True, False]
+  assert read("b").wrapper[0].endswith(b"behind")  # which a frame holds too
+  assert reading.read_picture(tmp_path, "c", channels=3, levels=LEVELS).reason == "another depth or format"
 
 
 def test_without_astropy_fits_files_are_kept(tmp_path, monkeypatch):
@@ -279,7 +278,7 @@ def test_without_astropy_fits_files_are_kept(tmp_path, monkeypatch):
     raise fpp.InputError("pip install 'flowpp_tf[science]'")
 
   monkeypatch.setattr(deep_image, "import_extra", missing)
-  read = pictures.read_picture(tmp_path, "a.fits", channels=1, levels=LEVELS)
+  read = reading.read_picture(tmp_path, "a.fits", channels=1, levels=LEVELS)
   assert read.data is not None and read.reason == "a package that reads it is not installed"
 
 
@@ -287,9 +286,9 @@ def test_images_larger_than_half_of_the_budget_are_read(tmp_path):
   """Two readers that each waited for the pixels of the other would never end."""
   write(tmp_path / "a.png", np.zeros([600, 600, 1], np.uint16))
   with use(Budget(pixels=500_000)):
-    assert pictures.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).pixels.shape == (600, 600, 1)
+    assert reading.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).pixels.shape == (600, 600, 1)
   with use(Budget(pixels=300_000)):  # the limit is that of pictures of 8 bits
-    assert pictures.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).has_tiles
+    assert reading.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).pixels is not None
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ def test_files_of_16_bits_whose_reader_does_not_take_them_have_the_right_reason(
   tifffile, channels = pytest.importorskip("tifffile"), 1 if pixels.ndim == 2 else 3
   photometric = "miniswhite" if channels == 1 else "rgb"
   tifffile.imwrite(tmp_path / "a", pixels, photometric=photometric, metadata=None)
-  read = lambda: pictures.read_picture(tmp_path, "a", channels=channels, levels=LEVELS)
+  read = lambda: reading.read_picture(tmp_path, "a", channels=channels, levels=LEVELS)
   assert read().reason == ("another depth or format" if channels == 1 else "")
 
   def missing(*names):
@@ -312,8 +311,8 @@ def test_files_of_16_bits_whose_reader_does_not_take_them_have_the_right_reason(
 def test_a_frame_that_is_larger_than_a_kept_file_is_none(tmp_path, monkeypatch):
   """A segment could not hold it: a FITS file whose first image is a small one."""
   (tmp_path / "a").write_bytes(array_file("npy", frames(1)[0]) + bytes(1000))
-  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1000)
-  assert not pictures.read_picture(tmp_path, "a", channels=1, levels=LEVELS).has_tiles
+  monkeypatch.setattr(reading, "MAX_VERBATIM_FILE", 1000)
+  assert reading.read_picture(tmp_path, "a", channels=1, levels=LEVELS).pixels is None
 
 
 @pytest.mark.parametrize("made", [coder, archives.coder], ids=["16 bits", "8 bits"])
@@ -332,7 +331,7 @@ def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
   png, text = imagecodecs.png_encode(pixels), b"tEXtTitle\0a night"
   chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
   (tmp_path / "a.png").write_bytes(png[:33] + chunk + png[33:])
-  read = pictures.read_picture(tmp_path, "a.png", channels=3, levels=LEVELS)
+  read = reading.read_picture(tmp_path, "a.png", channels=3, levels=LEVELS)
   restored = bytes(folder._content(read))
   assert chunk in restored
   np.testing.assert_array_equal(imagecodecs.png_decode(restored), pixels)
@@ -340,7 +339,7 @@ def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
 
 def test_an_8_bit_model_keeps_files_of_16_bits_as_they_are(tmp_path):
   write(tmp_path / "a.png", frames(1)[0])
-  assert pictures.read_picture(tmp_path, "a.png", channels=1).reason in ("another mode", "another depth or format")
+  assert reading.read_picture(tmp_path, "a.png", channels=1).reason in ("another mode", "another depth or format")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What an archive stores of a file besides tiles: metadata, frames, or the file if that is smaller."""
+"""What an archive stores of a file besides tiles: metadata, wrappers, or the file if that is smaller."""
 
 import io
 import json
@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 import pytest
 
-import flowpp_tf as fpp
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import folder as output_folder
-from flowpp_tf.compression.files import metadata, picture_bits, pictures, wrapper
+from flowpp_tf.compression.files import metadata, pictures, reading, wrapper
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import coder
@@ -37,14 +36,14 @@ def exif(**tags):
   return result
 
 
-def stored(folder, names, version=3, **options):
+def stored(folder, names, **options):
   """The archive of files, with one segment."""
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files", version=version)
-  fallen = pictures.write_pictures(
-    writer, (pictures.read_picture(folder, name, 1, **options) for name in names), (4, 4, 1)
+  writer = archive.ArchiveWriter(file, coder(), "files")
+  fallen_back = pictures.write_pictures(
+    writer, (reading.read_picture(folder, name, 1, **options) for name in names), (4, 4, 1)
   )
-  return file.getvalue(), fallen
+  return file.getvalue(), fallen_back
 
 
 def read(data):
@@ -99,7 +98,7 @@ def test_metadata_of_other_formats_come_back_as_chunks(tmp_path, kind, options):
   if kind == "PPM":
     data = data.replace(b"P5\n", b"P5\n# of a microscope\n")
   (tmp_path / "a").write_bytes(data)
-  picture = pictures.read_picture(tmp_path, "a", 1 if grey else 3)
+  picture = reading.read_picture(tmp_path, "a", 1 if grey else 3)
   back = Image.open(io.BytesIO(metadata.with_metadata(encoded("PNG", np.squeeze(picture.pixels)), picture.metadata)))
   back.load()
   assert back.info.get("icc_profile") == of.get("icc_profile")
@@ -156,7 +155,7 @@ PPM_HEADERS = {
 def test_comments_of_ppm_are_those_of_its_header(tmp_path, case, width):
   header, comments = PPM_HEADERS[case]
   (tmp_path / "a").write_bytes(header % (width, 5) + PIXELS_LIKE_A_COMMENT.ljust(5 * width, b"x"))
-  picture = pictures.read_picture(tmp_path, "a", 1)
+  picture = reading.read_picture(tmp_path, "a", 1)
   assert picture.reason == ""
   expected = [struct.pack(">I4s", 8 + len(text), b"tEXt") + b"Comment\0" + text for text in comments]
   assert picture.metadata == b"".join(expected)
@@ -167,27 +166,27 @@ def test_a_jpeg_file_gives_all_that_it_says_or_is_kept(tmp_path):
   jpeg = encoded("JPEG", RGB, icc_profile=PROFILE, exif=exif(maker="x"), dpi=(300, 200))
   comments = segment(b"\xfe", b"one") + segment(b"\xfe", b"two")
   (tmp_path / "a").write_bytes(jpeg[:2] + comments + jpeg[2:])
-  picture = pictures.read_picture(tmp_path, "a", 3, lossy_pixels=True)
+  picture = reading.read_picture(tmp_path, "a", 3, lossy_pixels=True)
   back = metadata.with_metadata(encoded("PNG", picture.pixels), picture.metadata)
   texts = [content for kind, content in chunks(back) if kind == b"tEXt"]
   assert texts == [b"Comment\0one", b"Comment\0two"] and {b"iCCP", b"eXIf", b"pHYs"} <= set(dict(chunks(back)))
   for kind, content in ((b"\xed", b"Photoshop 3.0\0of IPTC"), (b"\xe1", b"http://ns.adobe.com/xmp/extension/\0")):
     (tmp_path / "a").write_bytes(jpeg[:2] + segment(kind, content) + jpeg[2:])
-    assert pictures.read_picture(tmp_path, "a", 3, lossy_pixels=True).reason == "metadata"
+    assert reading.read_picture(tmp_path, "a", 3, lossy_pixels=True).reason == "metadata"
 
 
 def test_metadata_that_would_not_come_back_keep_the_file(tmp_path):
   (tmp_path / "a").write_bytes(encoded("TIFF", tiffinfo={34665: {36867: "2020:01:01 00:00:00"}}))
-  assert pictures.read_picture(tmp_path, "a", 1).reason == "EXIF"
+  assert reading.read_picture(tmp_path, "a", 1).reason == "EXIF"
   folder = TiffImagePlugin.ImageFileDirectory_v2()
   folder.tagtype[65000], folder[65000] = TiffTags.IFD, 8  # by its type
   for tags in (folder, {400: 8}):
     (tmp_path / "a").write_bytes(encoded("TIFF", tiffinfo=tags))
-    assert pictures.read_picture(tmp_path, "a", 1).reason == "EXIF"
+    assert reading.read_picture(tmp_path, "a", 1).reason == "EXIF"
   chunk = struct.pack(">I", 3) + b"PLTE" + bytes(3) + struct.pack(">I", zlib.crc32(b"PLTE" + bytes(3)))
   data = encoded("PNG", RGB)
   (tmp_path / "a").write_bytes(data[:33] + chunk + data[33:])
-  assert pictures.read_picture(tmp_path, "a", 3).reason == "metadata"
+  assert reading.read_picture(tmp_path, "a", 3).reason == "metadata"
 
 
 BAD_METADATA = {
@@ -220,11 +219,11 @@ def test_many_chunks_claim_their_number():
     metadata.check_metadata(many)
 
 
-def list_archive(entries, content=b"", tiles=None, version=3, begun=0):
+def list_archive(entries, content=b"", tiles=None, begun=0):
   """An archive of files with one segment, whose list of files is given."""
   text = json.dumps([begun, entries]).encode()
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files", version=version)
+  writer = archive.ArchiveWriter(file, coder(), "files")
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
   writer.write_segment(tiles, struct.pack("<I", len(text)) + text + content)
   writer.close()
@@ -236,10 +235,10 @@ BAD_ENTRIES = [
   ["a", "metadata", 4, 4, 0, 1, 0, 0],
   ["a", "metadata", 4, 4, 0, 2, 0],
   ["a", "metadata", 4, 4, 0, 1, 10**15],
-  ["a", "frame", 4, 4, 0, 1, 5, 0, 0],
+  ["a", "wrapper", 4, 4, 0, 1, 5, 0, 0],
   ["a", "zip", 4, 4],
   ["a", []],
-  ["a", "kept", "1", 1],
+  ["a", "verbatim", "1", 1],
   ["a", "metadata", -4, -4, 0, 1, 0],
 ]
 
@@ -257,19 +256,11 @@ def test_a_number_of_earlier_tiles_that_is_none_is_refused_in_one_line(begun, en
   assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason
 
 
-def test_a_frame_of_a_stranger_does_not_fit():
+def test_a_wrapper_of_a_stranger_does_not_fit():
   pixels = archives.example_images()[:1]
   for place, layout in ((9, 0), (0, 8), (10**9, 0)):
-    (lost,) = read(list_archive([["a", "frame", 4, 4, 0, 1, 5, place, layout]], b"hello", pixels))
-    assert isinstance(lost, pictures.Lost) and lost.reason == "its frame is invalid"
-
-
-def test_entries_of_version_3_are_refused_in_version_2(tmp_path):
-  (tmp_path / "a").write_bytes(encoded("PNG", dpi=(100, 100)))
-  with pytest.raises(fpp.InputError, match="'a' is stored as 'metadata', which needs an archive of version 3"):
-    stored(tmp_path, ["a"], version=2)
-  (lost,) = read(list_archive([["a", "metadata", 4, 4, 0, 1, 0]], version=2))
-  assert "list of files cannot be read" in lost.reason
+    (lost,) = read(list_archive([["a", "wrapper", 4, 4, 0, 1, 5, place, layout]], b"hello", pixels))
+    assert isinstance(lost, pictures.Lost) and lost.reason == "its wrapper is invalid"
 
 
 # --- Byte for byte ------------------------------------------------------------------------------
@@ -279,15 +270,15 @@ def test_entries_of_version_3_are_refused_in_version_2(tmp_path):
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_files_without_compression_come_back_byte_for_byte_from_their_pixels(kind, pixels):
   data, image = encoded(kind, pixels), pixels.reshape(9, 14, -1)
-  rest, place, layout = wrapper.split_frame(data, image)
-  assert len(rest) < len(data) - image.nbytes + 1 and wrapper.join_frame(rest, place, layout, image) == data
+  rest, place, layout = wrapper.split_wrapper(data, image)
+  assert len(rest) < len(data) - image.nbytes + 1 and wrapper.join_wrapper(rest, place, layout, image) == data
 
 
 def test_keep_bytes_gives_every_file_back(tmp_path):
   files = {"a.bmp": encoded("BMP", dpi=(70, 70)), "b.png": encoded("PNG"), "c.pgm": encoded("PPM"), "d.txt": b"hello"}
   for name, data in files.items():
     (tmp_path / name).write_bytes(data)
-  assert pictures.read_picture(tmp_path, "a.bmp", 1, keep_bytes=True).has_tiles
+  assert reading.read_picture(tmp_path, "a.bmp", 1, keep_bytes=True).pixels is not None
   back = read(stored(tmp_path, files, keep_bytes=True)[0])
   assert {item.name: item.data for item in back} == files
 
@@ -295,49 +286,28 @@ def test_keep_bytes_gives_every_file_back(tmp_path):
 # --- The smaller one ----------------------------------------------------------------------------
 
 
-def test_the_bits_of_a_picture_are_what_its_share_of_an_archive_takes(tmp_path):
-  """By two archives, one of which has the picture in addition: 1 % or 4 bytes."""
-  tile = archives.example_images()
-  large = np.tile(np.concatenate([np.concatenate(list(tile[i : i + 5, ..., 0]), 1) for i in range(0, 30, 5)]), (4, 4))
-  for name in ("a", "b"):
-    (tmp_path / name).write_bytes(encoded("PNG", large))
-  one, two = (len(stored(tmp_path, names)[0]) for names in (["a"], ["a", "b"]))
-  bits = picture_bits.PictureBits(coder())(large[..., None], 0)
-  assert abs(two - one - bits / 8) < max(0.02 * bits / 8, 40), (two - one, bits / 8)
-
-
-def test_the_bound_decides_unless_the_file_is_as_large():
-  asked = []
-  bits = picture_bits.PictureBits(coder(), lambda picture: asked.append(picture.shape) or 8000.0)
-  pixels = archives.example_images()[0]
-  assert bits(pixels, 900) == bits(pixels, 1100) == 8000.0
-  exact = bits.exact(pixels[None])
-  assert bits(pixels, 1000) == exact != 8000.0 and asked == 3 * [pixels.shape]
-  assert picture_bits.PictureBits(coder(), lambda picture: float("nan"))(pixels, 900) == exact
-
-
 def test_no_archive_is_larger_than_its_files_by_more_than_its_headers(tmp_path):
   """The tiny model has learned nothing of these; each file is stored as the smaller of two."""
   files = {"flat": np.full((64, 64), 7), "noise": RNG.integers(0, 256, (64, 64)), "tiny": GREY[:3, :3]}
-  bits = picture_bits.PictureBits(coder())
+  bits = lambda pixels: 9 * pixels.size  # of an untrained model
   empty = len(list_archive([]))
   for names in (["flat"], ["noise"], ["tiny"], ["tiny", "flat"], list(files)):
     for name in names:
       (tmp_path / name).write_bytes(encoded("PNG", files[name].astype(np.uint8)))
-    data, fallen = stored(tmp_path, names, bits=bits)
+    data, fallen_back = stored(tmp_path, names, bits=bits)
     total = sum((tmp_path / name).stat().st_size for name in names)
     assert len(data) <= total + empty + 80 * len(names), (names, len(data), total)
-    assert set(fallen) <= set(names)
+    assert set(fallen_back) <= set(names)
     for item in read(data):
-      expected = pictures.read_picture(tmp_path, item.name, 1)
+      expected = reading.read_picture(tmp_path, item.name, 1)
       assert item.content in (expected.content, (tmp_path / item.name).read_bytes())
 
 
-def test_only_files_whose_bytes_are_kept_are_said_to_be(tmp_path):
-  """Of two files that are smaller as bytes than by the model, the names come back."""
+def test_the_files_that_are_stored_as_their_fallbacks_are_named():
+  """They are smaller as bytes than by the model."""
   noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
-  files = [pictures.ImageFile(name, noise, instead=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
+  files = [pictures.ImageFile(name, noise, fallback=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files", version=3)
+  writer = archive.ArchiveWriter(file, coder(), "files")
   assert pictures.write_pictures(writer, files, (4, 4, 1)) == ["a", "b"]
   assert [item.content for item in read(file.getvalue())] == [b"hi", b"hi"]

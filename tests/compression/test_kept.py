@@ -9,9 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from flowpp_tf.compression import segment
-from flowpp_tf.compression.files import picture_bits, pictures
-from support import archives
+from flowpp_tf.compression.files import reading
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)
 
@@ -82,7 +80,7 @@ CASES = {
 def test_a_file_is_kept_with_a_reason_or_its_pixels_say_all(tmp_path, case):
   data, reason = CASES[case]
   (tmp_path / "a").write_bytes(data)
-  found = pictures.read_picture(tmp_path, "a", 3)
+  found = reading.read_picture(tmp_path, "a", 3)
   assert found.reason == reason
   if reason:
     assert found.data == data
@@ -95,7 +93,7 @@ def test_pixels_of_lossy_files_are_coded_only_if_they_say_all(tmp_path):
   (tmp_path / "turned.jpg").write_bytes(encoded("JPEG", exif=exif(orientation=6)))
   (tmp_path / "two.jpg").write_bytes(JPEG + b"hello")
   reasons = {
-    name: pictures.read_picture(tmp_path, name, 3, lossy_pixels=True).reason
+    name: reading.read_picture(tmp_path, name, 3, lossy_pixels=True).reason
     for name in ("a.jpg", "turned.jpg", "two.jpg")
   }
   assert reasons == {"a.jpg": "", "turned.jpg": "", "two.jpg": BEHIND}
@@ -104,13 +102,13 @@ def test_pixels_of_lossy_files_are_coded_only_if_they_say_all(tmp_path):
 @pytest.mark.parametrize("name, reason", [("n" * 251, ""), ("n" * 252, "long name"), ("n" * 251 + ".png", "")])
 def test_a_name_that_png_would_make_too_long_is_kept(tmp_path, name, reason):
   (tmp_path / name).write_bytes(PNG)
-  assert pictures.read_picture(tmp_path, name, 3).reason == reason
+  assert reading.read_picture(tmp_path, name, 3).reason == reason
 
 
 def test_grey_files_of_each_format_are_coded(tmp_path):
   for kind in ("PPM", "PNG", "BMP", "TIFF"):
     (tmp_path / "a").write_bytes(encoded(kind, PIXELS[..., 0]))
-    assert pictures.read_picture(tmp_path, "a", 1).reason == "", kind
+    assert reading.read_picture(tmp_path, "a", 1).reason == "", kind
 
 
 @pytest.mark.parametrize(
@@ -126,13 +124,12 @@ def test_grey_files_of_each_format_are_coded(tmp_path):
 def test_channels_and_signs_that_pillow_drops_keep_a_tiff_file(tmp_path, pixels, options):
   tifffile = pytest.importorskip("tifffile")
   tifffile.imwrite(tmp_path / "a", pixels, metadata=None, **options)
-  found = pictures.read_picture(tmp_path, "a", 3 if pixels.ndim == 3 else 1)
+  found = reading.read_picture(tmp_path, "a", 3 if pixels.ndim == 3 else 1)
   assert found.data == (tmp_path / "a").read_bytes() and found.reason in ("another mode", "another depth or format")
 
 
-@pytest.mark.needs("constriction")
 def test_a_file_that_its_pixels_coded_would_exceed_is_kept(tmp_path):
-  """The tiny model has learned nothing: it takes more than 8 bits per dimension of noise; few tiles are plain."""
+  """A model that has learned nothing takes more than 8 bits per dimension of noise."""
   noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
   for name, pixels in {
     "flat": np.full((64, 64), 7, np.uint8),
@@ -140,15 +137,7 @@ def test_a_file_that_its_pixels_coded_would_exceed_is_kept(tmp_path):
     "few": noise[:8, :8] // 128 * 255,
   }.items():
     (tmp_path / name).write_bytes(encoded("PNG", pixels))
-  read = functools.partial(pictures.read_picture, tmp_path, channels=1, bits=picture_bits.PictureBits(archives.coder()))
+  read = functools.partial(reading.read_picture, tmp_path, channels=1, bits=lambda pixels: 9 * pixels.size)
   reasons = {name: read(name).reason for name in ("flat", "noise", "few")}
-  assert reasons == {"flat": pictures.SMALLER, "noise": pictures.SMALLER, "few": ""}
-  assert pictures.read_picture(tmp_path, "flat", 1).reason == ""
-
-
-@pytest.mark.needs("constriction")
-def test_the_bits_of_tiles_are_those_that_a_long_segment_takes():
-  images = np.tile(archives.example_images(), (8, 1, 1, 1))
-  own = 8 * len(segment.encode_segment(archives.coder().codec, images)) / len(images)
-  found = picture_bits.PictureBits(archives.coder()).exact(images[:30]) / 30
-  assert abs(found - own) < 0.1 * own, (found, own)
+  assert reasons == {"flat": reading.SMALLER, "noise": reading.SMALLER, "few": ""}
+  assert reading.read_picture(tmp_path, "flat", 1).reason == ""

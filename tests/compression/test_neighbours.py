@@ -11,7 +11,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.compression import TieredCodec, archive, segment
-from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.stack import Stack, WindowError
 from flowpp_tf.data import ReducedBits
 from flowpp_tf.data.pipeline import _read_tiles, grid_tiles
@@ -177,7 +177,7 @@ def archive_of_files(folder, segment_images):
     Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder(), "files")
-  files = [pictures.read_picture(folder, f"{i}.png", 1) for i in range(len(SIZES))]
+  files = [reading.read_picture(folder, f"{i}.png", 1) for i in range(len(SIZES))]
   pictures.write_pictures(writer, files, SHAPE, segment_images)
   return file.getvalue()
 

@@ -16,7 +16,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive, threads
-from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.programs import process
@@ -26,7 +26,7 @@ from support.archives import coder, example, files_archive
 pytestmark = pytest.mark.needs("constriction")
 
 
-def kept(name, data=b"hello"):
+def verbatim(name, data=b"hello"):
   return pictures.ImageFile(name, data=data)
 
 
@@ -58,7 +58,7 @@ def stored(tmp_path_factory):
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder(), "files", embed_model=True)
   names = sorted(os.listdir(source))
-  pictures.write_pictures(writer, (pictures.read_picture(source, name, 1) for name in names), (4, 4, 1), 16)
+  pictures.write_pictures(writer, (reading.read_picture(source, name, 1) for name in names), (4, 4, 1), 16)
   (folder / "a.fpp").write_bytes(file.getvalue())
   assert len(archive.ArchiveReader(io.BytesIO(file.getvalue())).index()) > 4
   result = programs.call("decompress", "a.fpp", "--output=right", cwd=folder)
@@ -210,8 +210,8 @@ def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
   with OutputFolder(tmp_path / "out").writing() as output:
     for name in (".flowpp_tf.lock", "./.flowpp_tf.unfinished", ".flowpp_tf.lock/a"):
       with pytest.raises(archive.ArchiveError, match="is one that NAME.partial needs"):
-        output.write(kept(name))
-    output.write(kept("a/.flowpp_tf.lock"))
+        output.write(verbatim(name))
+    output.write(verbatim("a/.flowpp_tf.lock"))
   assert content_of(tmp_path / "out") == {"a/.flowpp_tf.lock": b"hello"}
 
 
@@ -302,7 +302,7 @@ def test_equal_names_are_numbered_in_linear_time(tmp_path):
   with OutputFolder(tmp_path / "out").writing() as output:
     output._paths = Paths()
     for _ in range(300):
-      output.write(kept("a.bin"))
+      output.write(verbatim("a.bin"))
     assert len(looks) < 1000
   assert len(content_of(tmp_path / "out")) == 300
 

@@ -112,7 +112,8 @@ class Archive(Target):
       raise Wrong(f"other pixels without a word: {images.shape}")
 
   def _check_files(self, reader):
-    from flowpp_tf.compression.files.pictures import Lost, read_pictures
+    from flowpp_tf.compression.files.entries import Lost
+    from flowpp_tf.compression.files.pictures import read_pictures
 
     truth, lost = {picture.name: picture.content for picture in archives.pictures()}, []
     for item in read_pictures(reader, archives.coder()):
@@ -273,7 +274,7 @@ class Images(Target):
     return sign_png(data) if data.startswith(b"\x89PNG") and rng.randrange(4) else data
 
   def run(self, data):
-    from flowpp_tf.compression.files.pictures import read_picture
+    from flowpp_tf.compression.files.reading import read_picture
     from flowpp_tf.data import images
     from flowpp_tf.io import image_file
 

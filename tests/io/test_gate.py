@@ -13,7 +13,7 @@ import pytest
 
 import convert_imagenet
 from flowpp_tf import data
-from flowpp_tf.compression.files.pictures import read_picture
+from flowpp_tf.compression.files.reading import read_picture
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from flowpp_tf.compression.files.pictures import ImageFile
+from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.figures import size_text, three_digits
 from flowpp_tf.programs.file_progress import FileProgress

@@ -1,17 +1,17 @@
 """The list of files in a segment, and what is stored of each.
 
-The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
-tiles at its beginning that belong to a file of an earlier segment, and an entry for each file, one of
+The extra bytes of a segment (segment.py) list in JSON the files that begin in it: `[tiles, entries]`, with the number
+of tiles at its beginning that belong to a file of an earlier segment, and an entry for each file, one of
 
     name                                                   of a file in the segments without images that follow
     name, size, CRC-32 of its bytes
     name, width, height, CRC-32 of its pixels, number of its tiles
     name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
-    name, "frame", width, height, CRC-32 of the file, tiles, size of the frame, place, layout       (wrapper.py)
+    name, "wrapper", width, height, CRC-32 of the file, tiles, size of the wrapper, place, layout   (wrapper.py)
 
-of which those with a word are in archives of version 3. The bytes of which the entries say sizes follow, in their
-order. The tiles of a file may go on in the following segments. Files without tiles lie in segments without images, so
-that damage to one of these loses few files; a segment with images has their names in its list, for their order.
+The bytes whose sizes the entries state follow, in their order. The tiles of a file may go on in the following segments.
+Files without tiles lie in segments without images, so that damage to one of these loses few files; a segment with
+images has their names in its list, for their order.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.archive import VERSION_OF_ENTRIES
 from flowpp_tf.compression.files.metadata import check_metadata
-from flowpp_tf.compression.files.wrapper import join_frame
+from flowpp_tf.compression.files.wrapper import join_wrapper
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles
@@ -37,9 +35,10 @@ _MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _LENGTH = struct.Struct("<I")
-_WITH_TILES = ("tiles", "metadata", "frame")
+_WITH_TILES = ("tiles", "metadata", "wrapper")
 # How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
-_NUMBERS = {"name": (0, []), "kept": (2, [0]), "tiles": (4, []), "metadata": (5, [4]), "frame": (7, [4])}
+_NUMBERS = {"name": (0, []), "verbatim": (2, [0]), "tiles": (4, []), "metadata": (5, [4]), "wrapper": (7, [4])}
+LONGEST_NAME = 255  # bytes of a part of a path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +49,10 @@ class ImageFile:
     name: path below its folder, with `/`.
     pixels: None for a file of which the archive gives the bytes back.
     data: bytes of the file, None if its pixels come back.
-    reason: why its bytes are kept.
+    reason: why it is stored verbatim.
     metadata: what comes back with the pixels, chunks of PNG (metadata.py).
-    frame: how its bytes are made of its pixels and of the rest, place and layout (wrapper.py).
-    instead: what is stored if its tiles take more bytes.
+    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes (wrapper.py).
+    fallback: what is stored if its tiles take more bytes.
   """
 
   name: str
@@ -61,8 +60,8 @@ class ImageFile:
   data: bytes | None = None
   reason: str = ""
   metadata: bytes = b""
-  frame: tuple[bytes, int, int] | None = None
-  instead: ImageFile | None = None
+  wrapper: tuple[bytes, int, int] | None = None
+  fallback: ImageFile | None = None
 
   @property
   def content(self) -> bytes:
@@ -73,15 +72,10 @@ class ImageFile:
     return bytes(pixel_bytes(self.pixels)) + self.metadata
 
   @property
-  def has_tiles(self) -> bool:
-    """Return whether its pixels are coded as tiles."""
-    return self.data is None or self.frame is not None
-
-  @property
   def size(self) -> int:
     """Return about how many bytes an archive stores of it besides its tiles."""
     packed = len(zlib.compress(self.metadata)) if self.metadata else 0
-    return packed + len(self.frame[0] if self.frame else self.data or b"")
+    return packed + len(self.wrapper[0] if self.wrapper else self.data or b"")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +86,10 @@ class Lost:
   reason: str
 
 
-def list_of_files(
-  version: int, tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile | str]
-) -> bytes:
+def list_of_files(tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile | str]) -> bytes:
   """Return the extra bytes of a segment in which `pictures` begin, behind `begun` tiles of an earlier file.
 
   A name stands for a file in the segments without images that follow.
-
-  Raises:
-    InputError (a ValueError): for files whose entries need a later version of the archive.
   """
   entries: list[list[object]] = []
   stored: list[bytes] = []
@@ -109,8 +98,6 @@ def list_of_files(
       entries.append([picture])
       continue
     entry, *parts = _entry(picture, tile_shape)
-    if version < VERSION_OF_ENTRIES and isinstance(entry[0], str):
-      raise InputError(f"{picture.name!r} is stored as {entry[0]!r}, which needs an archive of version 3")
     entries.append([picture.name, *entry])
     stored += parts
   text = json.dumps([begun, entries], separators=(",", ":")).encode()
@@ -120,13 +107,13 @@ def list_of_files(
 def _entry(picture, tile_shape):
   """Return the entry of a file, without its name, and the bytes of which it says the sizes."""
   crc = zlib.crc32(picture.content)
-  if not picture.has_tiles:
+  if picture.pixels is None:
     return [len(picture.data), crc], picture.data
   height, width, _ = picture.pixels.shape
   numbers = [width, height, crc, count_tiles(height, width, tile_shape)]
-  if picture.frame is not None:
-    frame, place, layout = picture.frame
-    return ["frame", *numbers, len(frame), place, layout], frame
+  if picture.wrapper is not None:
+    wrapper, place, layout = picture.wrapper
+    return ["wrapper", *numbers, len(wrapper), place, layout], wrapper
   if picture.metadata:
     return ["metadata", *numbers, len(picture.metadata)], picture.metadata
   return (numbers,)
@@ -146,52 +133,45 @@ class StoredFile:
     self.missing -= len(self._tiles[-1])
     return tiles[len(self._tiles[-1]) :]
 
-  def finished(self) -> ImageFile:
-    """Return the file; raise a `ValueError` if it is not what was stored."""
+  def finished(self) -> ImageFile | Lost:
+    """Return the file, whose tiles have all been read, or why it is not what was stored.
+
+    Raises:
+      BudgetError (a ValueError): if its metadata would take too much.
+    """
+    try:
+      file, crc, what = self._assembled()
+      if zlib.crc32(file.content) != crc:
+        raise ValueError(f"its {what} the wrong checksum")
+      check_metadata(file.metadata)
+      return file
+    except BudgetError:
+      raise
+    except ValueError as error:
+      return Lost(self.name, str(error))
+
+  def _assembled(self):
+    """Return the file, the checksum that it must have, and of what."""
     parts, numbers = self._parts, self._numbers
-    if self._word == "kept":
-      return self._checked(ImageFile(self.name, data=parts[0]), numbers[1], "bytes have")
+    if self._word == "verbatim":
+      return ImageFile(self.name, data=parts[0]), numbers[1], "bytes have"
     width, height, crc, _, *more = numbers
     pixels = from_tiles(np.concatenate(self._tiles), height, width)
-    if self._word == "frame":
-      return self._checked(ImageFile(self.name, data=join_frame(parts[0], more[1], more[2], pixels)), crc, "bytes have")
-    return self._with_metadata(pixels, parts[0] if parts else b"", crc)
-
-  def _with_metadata(self, pixels, metadata, crc):
-    picture = ImageFile(self.name, pixels, metadata=metadata)
-    self._checked(picture, crc, "pixels or metadata have" if metadata else "pixels have")
-    check_metadata(metadata)
-    return picture
-
-  def _checked(self, picture, crc, what):
-    if zlib.crc32(picture.content) != crc:
-      raise ValueError(f"its {what} the wrong checksum")
-    return picture
-
-
-def finished(item: StoredFile) -> ImageFile | Lost:
-  """Return a file whose tiles have all been read.
-
-  Raises:
-    BudgetError (a ValueError): if the archive would become too large.
-  """
-  try:
-    return item.finished()
-  except BudgetError:
-    raise
-  except ValueError as error:
-    return Lost(item.name, str(error))
+    if self._word == "wrapper":
+      return ImageFile(self.name, data=join_wrapper(parts[0], more[1], more[2], pixels)), crc, "bytes have"
+    if self._word == "metadata":
+      return ImageFile(self.name, pixels, metadata=parts[0]), crc, "pixels or metadata have"
+    return ImageFile(self.name, pixels), crc, "pixels have"
 
 
 def parse_list(
-  extra: bytes, tile_shape: tuple[int, int, int], version: int, itemsize: int = 1
+  extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1
 ) -> tuple[int, list[Lost | StoredFile | str]]:
   """Return the number of tiles of an earlier file, and the files that begin in a segment, or names as in its list.
 
   Args:
     extra: the extra bytes of the segment.
     tile_shape: of the model.
-    version: of the archive.
     itemsize: bytes of a pixel value of the model.
 
   Raises:
@@ -212,7 +192,7 @@ def parse_list(
     for name, *numbers in entries:
       if not isinstance(name, str):
         raise ValueError("an entry is invalid")
-      word, numbers = _word_and_numbers(numbers, version, tile_shape, itemsize, name)
+      word, numbers = _word_and_numbers(numbers, tile_shape, itemsize, name)
       sizes = [numbers[i] for i in _NUMBERS[word][1]]
       parts = [extra[position + sum(sizes[:i]) : position + sum(sizes[: i + 1])] for i in range(len(sizes))]
       position += sum(sizes)
@@ -229,14 +209,14 @@ def parse_list(
     raise SegmentError(f"its list of files cannot be read: {error}") from None
 
 
-def _word_and_numbers(fields, version, tile_shape, itemsize, name):
+def _word_and_numbers(fields, tile_shape, itemsize, name):
   """Return what kind of entry it is, and its numbers; raise a `ValueError` if it is none. Claim what it takes."""
-  word = {0: "name", 2: "kept"}.get(len(fields), "tiles")
-  if version >= VERSION_OF_ENTRIES and fields and isinstance(fields[0], str):
+  word = {0: "name", 2: "verbatim"}.get(len(fields), "tiles")
+  if fields and isinstance(fields[0], str):
     word, *fields = fields
   if not all(isinstance(n, int) and n >= 0 for n in fields) or len(fields) != _NUMBERS.get(word, (-1,))[0]:
     raise ValueError("an entry is invalid")
-  if word not in ("name", "kept"):
+  if word in _WITH_TILES:
     _check_pixels(name, fields, tile_shape, itemsize)
   return word, fields
 

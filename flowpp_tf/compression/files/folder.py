@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import ArchiveError
+from flowpp_tf.compression.files.entries import LONGEST_NAME, ImageFile
 from flowpp_tf.compression.files.metadata import with_metadata
-from flowpp_tf.compression.files.pictures import ImageFile
-from flowpp_tf.compression.files.verbatim import LONGEST_NAME
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate

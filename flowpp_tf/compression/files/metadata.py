@@ -1,4 +1,4 @@
-"""What an image file says besides its pixels, as chunks of PNG: what is coded as pixels comes back with it.
+"""What an image file holds besides its pixels, as chunks of PNG; a file of which something would be lost is verbatim.
 
     u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
 
@@ -9,7 +9,9 @@ An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its ow
     iTXt, tEXt  XMP; comments of PPM and JPEG
     pHYs        resolution of TIFF, BMP and JPEG, in whole pixels per metre
 
-A JPEG file that says something else, such as IPTC's, is kept.
+Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. Such a
+file is stored verbatim (another depth, further images, bytes behind the end), as is one that holds other metadata, such
+as IPTC's in a JPEG file.
 """
 
 from __future__ import annotations
@@ -23,22 +25,29 @@ import zlib
 
 from PIL import Image, TiffImagePlugin
 
-from flowpp_tf.compression.files.verbatim import PPM_OF_8_BITS
 from flowpp_tf.io.budget import claim
 from flowpp_tf.io.image_file import PNG, png_chunks
 
+MAX_CODED = 1 << 28  # pixel values of a file that is coded
 MAX_METADATA = 1 << 24  # bytes, of one file
+_MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
+_BEHIND = "bytes behind the image"
+_OTHER = "another depth or format"
 _HEAD = struct.Struct(">I4s")
 _HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
 _TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325,
                    338, 339}  # fmt: skip
-_TIFF_PROFILE, _TIFF_XMP = 34675, 700
+_TIFF_ORIENTATION, _TIFF_PROFILE, _TIFF_XMP = 274, 34675, 700
 _TIFF_HEAD = b"II*\0\x08\0\0\0"
 # Folders of tags, by number and by type: what lies in them has places in the file.
 _TIFF_FOLDERS, _TIFF_FOLDER_TYPES = {330, 400, 34665, 34853, 40965}, {13, 18}
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_PADDING = 16  # bytes for each part of the file
 _XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
+_PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
 _PPM_COMMENT = re.compile(rb"#([^\n]*)\n")
 # How those segments of a JPEG file begin of which Pillow reads what they say.
 _JPEG_SEGMENTS = {
@@ -49,27 +58,46 @@ _JPEG_SEGMENTS = {
 }
 
 
-class MetadataError(Exception):
-  """Raised for metadata that would not come back; its text is a reason to keep the file as it is."""
+class VerbatimError(Exception):
+  """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
 
 
-def read_metadata(image: Image.Image, data: bytes) -> bytes:
-  """Return what a file says besides its pixels, b"" if nothing.
+def read_metadata(image: Image.Image, data: bytes, channels: int, lossy_pixels: bool = False, bits: int = 8) -> bytes:
+  """Return what a file holds besides its pixels, b"" if nothing.
 
   Args:
     image: the file as Pillow opened it.
     data: its bytes.
+    channels: of the model.
+    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
+    bits: of a value, 8, or 16 for a model of more than 256 levels.
 
   Raises:
-    MetadataError: if something would not come back.
+    VerbatimError: if something else would not come back.
   """
-  chunks = _OF_FORMAT[image.format or ""](image, data)
+  if image.width * image.height * channels > MAX_CODED:
+    raise VerbatimError("too large")
+  if image.mode not in _MODES[channels, bits]:
+    raise VerbatimError("another mode")
+  if "transparency" in image.info:
+    raise VerbatimError("transparency")
+  if getattr(image, "n_frames", 1) > 1:
+    raise VerbatimError("several frames")
+  if (image.format or "") not in _FORMATS or (bits == 16 and image.format not in _DEEP):
+    raise VerbatimError(_OTHER)
+  if not lossy_pixels and is_lossy(image, data):
+    raise VerbatimError("lossy")
+  chunks = _FORMATS[image.format or ""](image, data, bits)
   before = b"".join(_HEAD.pack(len(content), kind) + content for kind, content in chunks)
-  pixels = _HEAD.pack(0, _PIXELS)
-  result = before.removesuffix(pixels) if before.endswith(pixels) else before
+  result = before.removesuffix(_HEAD.pack(0, _PIXELS))
   if len(result) > MAX_METADATA:
-    raise MetadataError("metadata")
+    raise VerbatimError("metadata")
   return result
+
+
+def is_lossy(image: Image.Image, data: bytes) -> bool:
+  """Return whether the pixels of a file take more bytes than the file, as those of JPEG and lossy WebP do."""
+  return image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
 
 
 def check_metadata(metadata: bytes) -> None:
@@ -118,52 +146,96 @@ def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
     place += size
 
 
-def _png(image, data):
+def _png(image, data, bits):
+  if data[24] != bits:
+    raise VerbatimError(_OTHER)
   found = False
   for kind, begin, end in png_chunks(data):
+    if kind == b"acTL":
+      raise VerbatimError("several frames")
+    if kind == _END:
+      if end + 4 != len(data):
+        raise VerbatimError(_BEHIND)
+      return
     if kind == _PIXELS:
       if not found:
         yield _PIXELS, b""
       found = True
     elif is_metadata(kind):
       yield kind, data[begin:end]
-    elif kind not in (_HEADER, _END):
-      raise MetadataError("metadata")
+    elif kind != _HEADER:
+      raise VerbatimError("metadata")
+  raise VerbatimError("no image")
 
 
-def _from_info(image, data):
-  """Yield the chunks of what Pillow found in a WebP, BMP or JPEG file."""
-  info = image.info
-  yield from _profile(info.get("icc_profile"))
-  if exif := info.get("exif"):
-    yield b"eXIf", exif.removeprefix(b"Exif\0\0")
-  yield from _xmp(info.get("xmp"))
-  yield from _resolution(info.get("dpi"))
+def _webp(image, data, bits):
+  kinds, end = _webp_chunks(data)
+  if not _WEBP_CHUNKS.issuperset(kinds):
+    raise VerbatimError("metadata")
+  if end < len(data):
+    raise VerbatimError(_BEHIND)
+  yield from _from_info(image)
 
 
-def _jpeg(image, data):
+def _webp_chunks(data):
+  """Return the kinds of the chunks, and where the last one ends."""
+  kinds, place, end = [], 12, 8 + int.from_bytes(data[4:8], "little")
+  while place + 8 <= end:
+    kinds.append(data[place : place + 4])
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    place += 8 + size + size % 2
+  return kinds, place
+
+
+def _jpeg(image, data, bits):
+  if not data.endswith(b"\xff\xd9"):
+    raise VerbatimError(_BEHIND)
   for kind, content in image.applist:
     if kind == "COM":
       yield _comment(content)
     elif not content.startswith(_JPEG_SEGMENTS.get(kind, ())):
-      raise MetadataError("metadata")
-  yield from _from_info(image, data)
+      raise VerbatimError("metadata")
+  yield from _from_info(image)
 
 
-def _ppm(image, data):
-  header = PPM_OF_8_BITS.match(data)
-  for comment in _PPM_COMMENT.findall(header[0] if header else b""):
+def _bmp(image, data, bits):
+  offset, header = struct.unpack_from("<II", data, 10)
+  depth = data[28] if header > 12 else data[24]
+  if depth not in (8, 24):
+    raise VerbatimError(_OTHER)
+  if header >= 108 and data[70:74] not in (b"BGRs", b" niW"):  # sRGB, and that of Windows
+    raise VerbatimError("colour profile")
+  colours = 4 << depth if depth == 8 else 0
+  rows = (image.width * depth + 31) // 32 * 4 * image.height
+  if offset > 14 + header + colours or len(data) > offset + rows + 3:
+    raise VerbatimError(_BEHIND)
+  yield from _from_info(image)
+
+
+def _ppm(image, data, bits):
+  header = _PPM_OF_8_BITS.match(data)
+  if header is None:
+    raise VerbatimError(_OTHER)
+  if len(data) != header.end() + image.width * image.height * len(image.getbands()):
+    raise VerbatimError(_BEHIND)
+  for comment in _PPM_COMMENT.findall(header[0]):
     yield _comment(comment.strip())
 
 
-def _comment(text):
-  return b"tEXt", b"Comment\0" + text.replace(b"\0", b"")
-
-
-def _tiff(image, data):
+def _tiff(image, data, bits):
   tags = image.tag_v2
+  # Pillow drops channels without a meaning, and reads signed numbers of 8 bits as if they had no sign.
+  if set(tags.get(258, (1,))) != {bits} or tags.get(277, 1) != len(image.getbands()) or set(tags.get(339, (1,))) != {1}:
+    raise VerbatimError(_OTHER)
+  if tags.get(_TIFF_ORIENTATION, 1) != 1:  # Pillow would turn the pixels
+    raise VerbatimError("EXIF")
+  parts = [8, 6, *(12 + _tiff_bytes(tags, tag) for tag in tags)]
+  for tag in (279, 325):  # bytes of strips and of tiles
+    parts += tags.get(tag, ())
+  if len(data) > sum(parts) + _TIFF_PADDING * len(parts):
+    raise VerbatimError(_BEHIND)
   if _TIFF_FOLDERS & set(tags) or any(tags.tagtype.get(tag) in _TIFF_FOLDER_TYPES for tag in tags):
-    raise MetadataError("EXIF")
+    raise VerbatimError("EXIF")
   others = set(tags) - _TIFF_OF_PIXELS
   for tag, chunks in ((_TIFF_PROFILE, _profile), (_TIFF_XMP, _xmp)):
     if (content := tags.get(tag)) and isinstance(content, bytes):  # of another type it is a tag like others
@@ -174,8 +246,14 @@ def _tiff(image, data):
     yield from _resolution(image.info.get("dpi"))
 
 
+def _tiff_bytes(tags, tag):
+  value = tags[tag]
+  count = len(value) if isinstance(value, (str, bytes, tuple)) else 1
+  return (count + 1) * _TIFF_SIZES.get(tags.tagtype.get(tag, 12), 8)
+
+
 def _written_tags(tags, chosen):
-  """Return some tags of a TIFF file as EXIF; raise a `MetadataError` if a reader would find others in it."""
+  """Return some tags of a TIFF file as EXIF; raise a `VerbatimError` if a reader would find others in it."""
   written = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD)
   for tag in chosen:
     values, written.tagtype[tag] = tags[tag], tags.tagtype[tag]
@@ -187,12 +265,26 @@ def _written_tags(tags, chosen):
   found.load(file)
   same = lambda tag: found[tag] == tags[tag] and found.tagtype[tag] == tags.tagtype[tag]
   if set(found) != chosen or not all(map(same, chosen)):
-    raise MetadataError("metadata")
+    raise VerbatimError("metadata")
   return content
 
 
 def _latin(value):
   return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def _from_info(image):
+  """Yield the chunks of what Pillow found in a WebP, BMP or JPEG file."""
+  info = image.info
+  yield from _profile(info.get("icc_profile"))
+  if exif := info.get("exif"):
+    yield b"eXIf", exif.removeprefix(b"Exif\0\0")
+  yield from _xmp(info.get("xmp"))
+  yield from _resolution(info.get("dpi"))
+
+
+def _comment(text):
+  return b"tEXt", b"Comment\0" + text.replace(b"\0", b"")
 
 
 def _profile(profile: bytes | None) -> Iterator[tuple[bytes, bytes]]:
@@ -215,11 +307,12 @@ def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
     yield b"pHYs", struct.pack(">IIB", across, down, 1)
 
 
-_OF_FORMAT: dict[str, Callable[[Image.Image, bytes], Iterator[tuple[bytes, bytes]]]] = {
+_DEEP = ("PNG", "TIFF")  # which have 16 bits too
+_FORMATS: dict[str, Callable[[Image.Image, bytes, int], Iterator[tuple[bytes, bytes]]]] = {
   "PNG": _png,
-  "WEBP": _from_info,
+  "WEBP": _webp,
   "JPEG": _jpeg,
-  "BMP": _from_info,
+  "BMP": _bmp,
   "PPM": _ppm,
   "TIFF": _tiff,
 }

@@ -1,8 +1,8 @@
 """The bytes of a file around its pixels, if its pixels lie in it as they are: so its bytes come back from its pixels.
 
 PPM, BMP, TIFF without compression, .npy and FITS hold the pixels in one piece, in one of a few orders. The rest of the
-file, its frame, is stored, and the file is put together again, byte for byte. Compressed files are made by one version
-of one program, which nobody has in ten years: they have no frame.
+file, its wrapper, is stored, and the file is put together again, byte for byte. Compressed files are made by one
+version of one program, which nobody has in ten years: they have no wrapper.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OF_ITEMSIZE = {1: (BLUE_FIRST, BOTTOM_FIRST, PADDED), 2: (BIG_ENDIAN, SIGNED, P
 _OF_COLOUR = BLUE_FIRST | PLANES
 
 
-def split_frame(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
+def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
   """Return the bytes around the pixels, where the pixels were, and their layout; None if they are not in one piece.
 
   Args:
@@ -34,11 +34,11 @@ def split_frame(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | Non
   return None
 
 
-def join_frame(frame: bytes, place: int, layout: int, pixels: np.ndarray) -> bytes:
-  """Return the file of `split_frame`; raise a `ValueError` for a place or layout that no frame has."""
-  if place > len(frame) or layout not in _layouts(pixels):
-    raise ValueError("its frame is invalid")
-  return frame[:place] + _block(pixels, layout) + frame[place:]
+def join_wrapper(wrapper: bytes, place: int, layout: int, pixels: np.ndarray) -> bytes:
+  """Return the file of `split_wrapper`; raise a `ValueError` for a place or layout that no wrapper has."""
+  if place > len(wrapper) or layout not in _layouts(pixels):
+    raise ValueError("its wrapper is invalid")
+  return wrapper[:place] + _block(pixels, layout) + wrapper[place:]
 
 
 def _layouts(pixels) -> Iterator[int]:
