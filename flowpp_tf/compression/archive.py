@@ -1,4 +1,4 @@
-"""The archive: a header, segments of images, an index, and a hash of all. docs/compression.md has it byte by byte.
+"""The archive: a header, segments of images, an index, and a hash of all. docs/archive_format.md has it byte by byte.
 
     8 bytes magic, u32 size and u32 CRC-32 of the header, the header (JSON), the model if it is embedded
     segments: "SEGM", u64 first image, u32 images, u64 size, u32 CRC-32 of these fields and what follows (segment.py)
