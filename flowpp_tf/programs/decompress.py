@@ -138,7 +138,7 @@ def _write_all(output, items, seen):
         output.problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
         continue
       try:
-        _write_one(output, item)
+        output.write(item)
       except DifferentFileError:
         raise
       except (InputError, UnicodeError, OSError) as error:
@@ -147,15 +147,6 @@ def _write_all(output, items, seen):
         output.problems.append(f"{_shown(item.name)} cannot be written ({gate.reason(error)})")
   except ArchiveError as error:
     output.problems.append(str(error))
-
-
-def _write_one(output, picture):
-  """Write a file; say so if its name had to be cut."""
-  path = output.write(picture)
-  ending = "" if picture.pixels is None or picture.name.lower().endswith(".png") else ".png"
-  was_cut = os.path.basename(picture.name) + ending != os.path.basename(path)
-  if was_cut and len(os.fsencode(picture.name)) > 200:
-    run.warn(f"{_shown(picture.name)} is written as {_shown(path)}: its name would be too long")
 
 
 def _shown(name):

@@ -11,7 +11,7 @@ import pytest
 
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import folder as output_folder
-from flowpp_tf.compression.files import metadata, pictures, reading, wrapper
+from flowpp_tf.compression.files import metadata, pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import coder
@@ -270,8 +270,8 @@ def test_a_wrapper_of_a_stranger_does_not_fit():
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_files_without_compression_come_back_byte_for_byte_from_their_pixels(kind, pixels):
   data, image = encoded(kind, pixels), pixels.reshape(9, 14, -1)
-  rest, place, layout = wrapper.split_wrapper(data, image)
-  assert len(rest) < len(data) - image.nbytes + 1 and wrapper.join_wrapper(rest, place, layout, image) == data
+  rest, place, layout = metadata.split_wrapper(data, image)
+  assert len(rest) < len(data) - image.nbytes + 1 and metadata.join_wrapper(rest, place, layout, image) == data
 
 
 def test_keep_bytes_gives_every_file_back(tmp_path):

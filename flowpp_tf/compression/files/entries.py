@@ -7,7 +7,7 @@ of tiles at its beginning that belong to a file of an earlier segment, and an en
     name, size, CRC-32 of its bytes
     name, width, height, CRC-32 of its pixels, number of its tiles
     name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
-    name, "wrapper", width, height, CRC-32 of the file, tiles, size of the wrapper, place, layout   (wrapper.py)
+    name, "wrapper", width, height, CRC-32 of the file, tiles, size of the wrapper, place, layout  (metadata.py)
 
 The bytes whose sizes the entries state follow, in their order. The tiles of a file may go on in the following segments.
 Files without tiles lie in segments without images, so that damage to one of these loses few files; a segment with
@@ -24,8 +24,7 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.files.metadata import check_metadata
-from flowpp_tf.compression.files.wrapper import join_wrapper
+from flowpp_tf.compression.files.metadata import check_metadata, join_wrapper
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
@@ -38,7 +37,6 @@ _LENGTH = struct.Struct("<I")
 _WITH_TILES = ("tiles", "metadata", "wrapper")
 # How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
 _NUMBERS = {"name": (0, []), "verbatim": (2, [0]), "tiles": (4, []), "metadata": (5, [4]), "wrapper": (7, [4])}
-LONGEST_NAME = 255  # bytes of a part of a path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class ImageFile:
     data: bytes of the file, None if its pixels come back.
     reason: why it is stored verbatim.
     metadata: what comes back with the pixels, chunks of PNG (metadata.py).
-    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes (wrapper.py).
+    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes (metadata.py).
     fallback: what is stored if its tiles take more bytes.
   """
 

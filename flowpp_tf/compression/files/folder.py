@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import ArchiveError
-from flowpp_tf.compression.files.entries import LONGEST_NAME, ImageFile
+from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.compression.files.metadata import with_metadata
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
@@ -79,7 +79,9 @@ class OutputFolder:
     return len(self._paths)
 
   def write(self, file: ImageFile) -> str:
-    """Write a file unless it exists with these bytes; return its path below the folder, whose last part may be another.
+    """Write a file unless it exists with these bytes; return its path below the folder.
+
+    Further files of the same name have numbers in their names.
 
     Raises:
       ArchiveError (a ValueError): if its name leads out of the folder.
@@ -101,14 +103,13 @@ class OutputFolder:
     """Give the folder its name when all files are on the disk; without files remove it."""
     with contextlib.suppress(FileNotFoundError):
       (self._partial / _UNFINISHED).unlink()
-    found = {
-      os.path.relpath(os.path.join(root, name), self._partial)
-      for root, _, names in os.walk(self._partial)
-      for name in names
-    }
-    if others := sorted(found - self._paths - {_LOCK}):
-      names = ", ".join(map(repr, others[:3]))
-      raise DifferentFileError(f"{str(self._partial)!r} has files that are not of this archive: {names}; remove them")
+    lock = self._partial / _LOCK
+    # File systems may list a name in another form than it was given, so files are compared by their inodes.
+    ours = {os.lstat(path).st_ino for path in (lock, *(self._partial / path for path in self._paths))}
+    for root, _, names in os.walk(self._partial):
+      for path in (os.path.join(root, name) for name in names):
+        if os.lstat(path).st_ino not in ours:
+          raise DifferentFileError(f"{path!r} is not a file of this archive; remove it")
     if not self._paths:
       shutil.rmtree(self._partial)
       return
@@ -116,21 +117,20 @@ class OutputFolder:
       list(pool.map(lambda path: sync(self._partial / path), self._paths))
     for root, _, _ in os.walk(self._partial):
       sync(root)
-    (self._partial / _LOCK).unlink(missing_ok=True)
+    lock.unlink()
     os.replace(self._partial, self._target)  # also over an empty folder
     sync(self._target.parent)
 
   def _new_path(self, name, pixels):
     """Return a path below the folder that is not taken, whose folder exists; its name is that of a PNG for pixels."""
     path = relative_path(name, pixels)
-    whole = self._partial / path
-    if len(os.fsencode(whole)) > _LONGEST_PATH or max(len(os.fsencode(part)) for part in path.parts) > LONGEST_NAME:
+    if len(os.fsencode(self._partial / path)) > _LONGEST_PATH:
       raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     if len(path.parts) > _DEEPEST:
       raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
     self._make_folder(path.parent)
     for number in itertools.count(self._numbers.get(str(path), 0)):
-      numbered = path if not number else path.with_name(_fitting(path.stem, f".{number}{path.suffix}"))
+      numbered = path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
       if str(numbered) not in self._paths:
         self._numbers[str(path)] = number + 1
         return str(numbered)
@@ -152,8 +152,7 @@ def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
 
   Args:
     name: of the file, as in the archive.
-    pixels: whether it is written as PNG: then `.png` is appended to other names, which are cut where they become too
-      long.
+    pixels: whether it is written as PNG: then `.png` is appended to other names.
 
   Raises:
     ArchiveError (a ValueError): if the name leads out of the folder.
@@ -165,17 +164,8 @@ def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
   if path.parts[0] in (_LOCK, _UNFINISHED):
     raise ArchiveError("its name is one that NAME.partial needs")
   if pixels and path.suffix.lower() != ".png":
-    path = path.with_name(_fitting(path.name, ".png"))
+    path = path.with_name(f"{path.name}.png")
   return path
-
-
-def _fitting(stem, suffix):
-  """Return a name of at most 255 bytes; one that is longer without the suffix stays too long."""
-  most = LONGEST_NAME - len(os.fsencode(suffix))
-  if most < len(os.fsencode(stem)) <= LONGEST_NAME:
-    while len(os.fsencode(stem)) > most:
-      stem = stem[:-1]
-  return stem + suffix
 
 
 def _check_new(target):

@@ -1,4 +1,6 @@
-"""What an image file holds besides its pixels, as chunks of PNG; a file of which something would be lost is verbatim.
+"""What an image file holds besides its pixels: metadata, or all bytes around them.
+
+Metadata are stored as chunks of PNG:
 
     u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
 
@@ -12,6 +14,10 @@ An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its ow
 Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. Such a
 file is stored verbatim (another depth, further images, bytes behind the end), as is one that holds other metadata, such
 as IPTC's in a JPEG file.
+
+The bytes around the pixels are the wrapper of a file, from which the file comes back byte for byte. PPM, BMP, TIFF
+without compression, .npy and FITS have one: they hold their pixels in one piece, in one of a few orders. Compressed
+files have none, as only the same version of the same program makes their bytes again.
 """
 
 from __future__ import annotations
@@ -23,11 +29,17 @@ import struct
 from typing import Any
 import zlib
 
+import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from flowpp_tf.io.budget import claim
 from flowpp_tf.io.image_file import PNG, png_chunks
 
+# Layouts of pixels in a file, as flags.
+BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
+BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
+_OF_ITEMSIZE = {1: (BLUE_FIRST, BOTTOM_FIRST, PADDED), 2: (BIG_ENDIAN, SIGNED, PLANES)}
+_OF_COLOUR = BLUE_FIRST | PLANES
 MAX_CODED = 1 << 28  # pixel values of a file that is coded
 MAX_METADATA = 1 << 24  # bytes, of one file
 _MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
@@ -316,3 +328,53 @@ _FORMATS: dict[str, Callable[[Image.Image, bytes, int], Iterator[tuple[bytes, by
   "PPM": _ppm,
   "TIFF": _tiff,
 }
+
+
+def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
+  """Return the bytes around the pixels, where the pixels were, and their layout; None if they are not in one piece.
+
+  Args:
+    data: the file.
+    pixels: uint8 or uint16 `[H, W, C]`.
+  """
+  if len(data) < pixels.nbytes:
+    return None
+  for layout in _layouts(pixels):
+    block = _block(pixels, layout)
+    place = data.find(block)
+    if place >= 0:
+      return data[:place] + data[place + len(block) :], place, layout
+  return None
+
+
+def join_wrapper(wrapper: bytes, place: int, layout: int, pixels: np.ndarray) -> bytes:
+  """Return the file of `split_wrapper`; raise a `ValueError` for a place or layout that no wrapper has."""
+  if place > len(wrapper) or layout not in _layouts(pixels):
+    raise ValueError("its wrapper is invalid")
+  return wrapper[:place] + _block(pixels, layout) + wrapper[place:]
+
+
+def _layouts(pixels) -> Iterator[int]:
+  """Yield the layouts that such pixels can have."""
+  layouts = [0]
+  for flag in _OF_ITEMSIZE[pixels.itemsize]:
+    layouts += [layout | flag for layout in layouts]
+  return (layout for layout in layouts if pixels.shape[2] > 1 or not layout & _OF_COLOUR)
+
+
+def _block(pixels, layout):
+  """Return the bytes of pixels in a layout."""
+  if layout & BLUE_FIRST:
+    pixels = pixels[..., ::-1]
+  if layout & BOTTOM_FIRST:
+    pixels = pixels[::-1]
+  if layout & PLANES:
+    pixels = np.moveaxis(pixels, -1, 0)
+  if layout & SIGNED:
+    pixels = pixels ^ np.uint16(1 << 15)
+  rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+  if layout & PADDED:
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+  if rows.itemsize == 2:
+    rows = rows.astype(">u2" if layout & BIG_ENDIAN else "<u2")
+  return rows.tobytes()

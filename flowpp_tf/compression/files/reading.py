@@ -2,9 +2,9 @@
 
 8-bit grey or RGB pixels, as the model has them, are coded as tiles; of a model of more than 256 levels those of 16-bit
 PNG, TIFF, .npy and FITS files. The metadata of a file come back with its pixels (metadata.py); .npy and FITS files come
-back byte for byte (wrapper.py). Every other file is stored verbatim: other modes and depths, transparency, several
-images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more bytes than the files,
-and every file that is smaller than its pixels coded.
+back byte for byte, by the wrapper of their pixels. Every other file is stored verbatim: other modes and depths,
+transparency, several images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more
+bytes than the files, and every file that is smaller than its pixels coded.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import pathlib
 
 import numpy as np
 
-from flowpp_tf.compression.files.entries import LONGEST_NAME, ImageFile
-from flowpp_tf.compression.files.metadata import MAX_CODED, VerbatimError, is_lossy, read_metadata
-from flowpp_tf.compression.files.wrapper import split_wrapper
+from flowpp_tf.compression.files.entries import ImageFile
+from flowpp_tf.compression.files.metadata import MAX_CODED, VerbatimError, is_lossy, read_metadata, split_wrapper
 from flowpp_tf.compression.lzma_images import pack
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.deep_image import is_array, read_deep
@@ -26,6 +25,7 @@ from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
 
 MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
+_LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
@@ -113,6 +113,6 @@ def _with_pixels(data, name, pixels, metadata, keep_bytes):
       raise VerbatimError("its pixels are compressed, or not in one piece")
     return ImageFile(name, pixels, data=data, wrapper=wrapper)
   base = os.path.basename(name)
-  if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > LONGEST_NAME:
+  if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
     raise VerbatimError("long name")
   return ImageFile(name, pixels, metadata=metadata)
