@@ -1,4 +1,4 @@
-"""The paper's ablations, table 2 and figure 1: the full model and its variants at equal parameters, over seeds.
+"""Repeat the paper's ablations, table 2 and figure 1: the full model and its variants at equal size, over seeds.
 
 python benchmarks/ablations.py --data=digits                                             fifteen runs
 python benchmarks/ablations.py --data=digits --seeds=1 --variants=full,affine_coupling   two of them
@@ -161,7 +161,7 @@ class Run:
 
   @property
   def test(self):
-    """The single-sample bound of the test images, bits/dim, NaN if it is not finite; None of an incomplete run."""
+    """The single-sample bound of the test images, bits/dim, NaN if it is not finite; None if the run is incomplete."""
     return _number(json.loads(self._result.read_text())["test"]) if self._result.exists() else None
 
   def rows(self):
@@ -322,7 +322,7 @@ def plot(curves, path):
 
 
 def limits_of(curves):
-  """Return the lowest and the highest bits/dim to show: the first rows would flatten the rest; None of no number."""
+  """Return the lowest and the highest bits/dim to show: the first rows would flatten the rest; None without one."""
   values = np.array([x for curve in curves.values() for x in (*curve["bits_per_dim"], *curve["val_bits_per_dim"])])
   finite = values[np.isfinite(values)]
   return (finite.min() - 0.03, np.quantile(finite, 0.85) + 0.05) if finite.size else None
@@ -363,7 +363,7 @@ def main(argv):
 
 
 def define_flags():
-  """The script's flags; a function, as tests and other scripts import this file."""
+  """Define the script's flags; a function, as tests and other scripts import this file."""
   flags.DEFINE_enum("data", "digits", [*BASES], "Data set, with its reduced model; cifar10 has the paper's.")
   flags.DEFINE_list("variants", [*VARIANTS], "Variants to run.")
   flags.register_validator("variants", lambda names: {*names} <= {*VARIANTS}, f"any of {', '.join(VARIANTS)}")

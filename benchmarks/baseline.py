@@ -47,7 +47,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
 
 
 def _plain(bijector, components):
-  """A chain of this package as one of TFP's, without a cache of log-dets."""
+  """Return a chain of this package as one of TFP's, without a cache of log-dets."""
   if isinstance(bijector, fb.Chain):
     return tfb.Chain([_plain(part, components) for part in bijector.bijectors], name=bijector.name)
   if isinstance(bijector, fb.Coupling):
@@ -56,7 +56,7 @@ def _plain(bijector, components):
 
 
 def _for_couplings(chain, call):
-  """Keyword arguments of a chain of TFP's, which go to its parts by name; each coupling has its own random stream."""
+  """Return keyword arguments of a chain of TFP's, by the names of its parts; each coupling has its own stream."""
   return {
     part.name: dict(ctx=call.fold_in(f"{i}_{part.name}"))
     for i, part in enumerate(reversed(chain.bijectors))
@@ -109,7 +109,7 @@ class _Coupling(tfb.Bijector):
 
 
 def _logit_cdf(x, log_pi, loc, log_scale):
-  """logit F and log of its derivative."""
+  """Return logit F and the log of its derivative."""
   z = (x[..., tf.newaxis] - loc) * tf.exp(-log_scale)
   log_cdf = tf.reduce_logsumexp(log_pi + tf.math.log_sigmoid(z), axis=-1)
   log_survival = tf.reduce_logsumexp(log_pi + tf.math.log_sigmoid(-z), axis=-1)

@@ -1,4 +1,4 @@
-r"""How well densities find defects of ELPV's solar cells: AUROC on the 262 test pictures, by kind of cell.
+r"""Measure how well densities find defects of ELPV's solar cells: AUROC on the 262 test pictures, by kind of cell.
 
 python benchmarks/elpv_defects.py
 python benchmarks/elpv_defects.py --model=runs/elpv --cache=elpv_of_run --output=elpv_defects.json
@@ -38,24 +38,24 @@ DARK = 4  # added to a brightness before its log: the noise of black
 
 
 def auroc(scores, defective):
-  """The probability that a defective picture scores higher than another one; ties count half."""
+  """Return the probability that a defective picture scores higher than another one; ties count half."""
   higher = scores[defective][:, np.newaxis] - scores[~defective]
   return float((higher > 0).mean() + (higher == 0).mean() / 2)
 
 
 def blocks(pictures, count):
-  """Means over `count` x `count` blocks, `[N, count, count]`."""
+  """Return means over `count` x `count` blocks, `[N, count, count]`."""
   side = pictures.shape[1] // count
   return pictures.reshape(len(pictures), count, side, count, side).mean(axis=(2, 4), dtype=np.float64)
 
 
 def of_brightness(pictures):
-  """Features `[N, 225]` of the coarse density "brightness"."""
+  """Return features `[N, 225]` of the coarse density "brightness"."""
   return np.log(blocks(pictures, BLOCKS) + DARK).reshape(len(pictures), -1)
 
 
 def of_spread(pictures):
-  """Features `[N, 450]` of the coarse density "spread"; both parts have about the same spread over pictures."""
+  """Return features `[N, 450]` of the coarse density "spread"; both parts have about the same spread over pictures."""
   parts = blocks(pictures, 60).reshape(len(pictures), BLOCKS, 4, BLOCKS, 4)
   spread = np.log(parts.std(axis=(2, 4)) + 1).reshape(len(pictures), -1)
   return np.concatenate([of_brightness(pictures), spread], axis=1)
@@ -78,7 +78,7 @@ def fit_density(features, components):
 
 
 def mirrored(pictures):
-  """Pictures and their mirror images: the cells are symmetric, and so few pictures go further."""
+  """Return pictures and their mirror images: the cells are symmetric, and so few pictures go further."""
   return np.concatenate([pictures, pictures[:, ::-1], pictures[:, :, ::-1], pictures[:, ::-1, ::-1]])
 
 
@@ -100,7 +100,7 @@ def cached(name, function, *arguments):
 
 
 def maps_of(workdir, pictures):
-  """Bits of each pixel, float32 `[N, 300, 300]`."""
+  """Return bits of each pixel, float32 `[N, 300, 300]`."""
   from flowpp_tf.evaluation import BitMaps
 
   model, _ = workdir.load()
@@ -108,7 +108,7 @@ def maps_of(workdir, pictures):
 
 
 def maps_of_splits(pictures):
-  """Bits of each pixel by split, of --model; None without it. The cache knows them by the SHA-256 of the weights."""
+  """Return bits of each pixel by split, of --model; None without it. The cache knows them by their weights' SHA-256."""
   if not FLAGS.model:
     return None
   from flowpp_tf.io.model_folders import preset_folder, presets
@@ -120,7 +120,7 @@ def maps_of_splits(pictures):
 
 
 def scores_of_kind(pictures, sound, bits, maps):
-  """Scores of both splits by name: `{name: {split: [N]}}`, higher for defects.
+  """Return scores of both splits by name: `{name: {split: [N]}}`, higher for defects.
 
   Args:
     pictures: by split, and "train" of sound ones, of one kind of cell.
@@ -173,7 +173,7 @@ def scores_of_kind(pictures, sound, bits, maps):
 
 
 def measure():
-  """A row for each score, as dicts."""
+  """Return a row for each score, as dicts."""
   dataset = load_dataset("elpv", labels=True)
   pictures = {split: dataset.split(split)[..., 0] for split in ("train", *SPLITS)}
   kind = {split: dataset.labels_of(split) // 4 for split in pictures}

@@ -1,4 +1,4 @@
-"""From the command to the first finished training step, and where the time goes.
+"""Time a training from the command to its first finished step, and where that time goes.
 
 python benchmarks/first_step.py --config=cifar10 --batch_size=4 --output=first_step.json
 
@@ -28,7 +28,7 @@ PARTS = {"build_s": "versions: ", "initialise_s": "initialised ", "first_step_s"
 
 
 def import_seconds():
-  """What a process takes that imports what bin/train does."""
+  """Return the seconds of a process that imports what bin/train does."""
   start = time.perf_counter()
   subprocess.run(
     [sys.executable, "-c", "import flowpp_tf.programs.train"], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
@@ -37,7 +37,7 @@ def import_seconds():
 
 
 def train_command(root, config, data, workdir, batch_size, init_batch_size):
-  """The command that trains a config of the version in `root` on `write_images`."""
+  """Return the command that trains a config of the version in `root` on `write_images`."""
   return [
     sys.executable,
     f"{root}/bin/train",
@@ -87,7 +87,7 @@ def arrivals(command, parts):
 
 
 def measure(config, batch_size, init_batch_size, threads):
-  """The row of a config, as a dict."""
+  """Return the row of a config, as a dict."""
   limit_cores(threads)  # of the commands too
   imported = import_seconds()
   with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def measure(config, batch_size, init_batch_size, threads):
 
 
 def write_images(path, config, count):
-  """Random images for a config, as `--dataset=npz:` takes them."""
+  """Write random images for a config, as `--dataset=npz:` takes them."""
   sys.path.insert(0, str(ROOT))
   import flowpp_tf as fpp
 
@@ -122,7 +122,7 @@ def write_images(path, config, count):
 
 
 def define_flags():
-  """The script's flags; a function, as in the other scripts."""
+  """Define the script's flags; a function, as in the other scripts."""
   flags.DEFINE_string("config", "cifar10", "Model.")
   flags.DEFINE_integer("batch_size", 4, "Images of a step.")
   flags.DEFINE_integer("init_batch_size", 128, "Images of the initialisation.")

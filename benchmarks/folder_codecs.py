@@ -1,4 +1,4 @@
-"""Bits per pixel of codecs on the pictures of a folder or of a data set, 8 or 16 bits, grey or RGB, a file for each.
+"""Measure bits per pixel of codecs on pictures of a folder or data set, 8 or 16 bits, grey or RGB, a file for each.
 
 python benchmarks/folder_codecs.py held_out
 python benchmarks/folder_codecs.py ct --splits_file=ct/splits.txt

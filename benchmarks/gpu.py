@@ -1,4 +1,4 @@
-"""Time and memory of cifar10 on a GPU, in about ten minutes.
+"""Measure time and memory of cifar10 on a GPU, in about ten minutes.
 
 python benchmarks/gpu.py --output=gpu.json      on a machine with a GPU; the first of several is used
 python benchmarks/gpu.py --quick                a tiny model, to see that it runs; so also without a GPU
@@ -136,7 +136,7 @@ def within(minutes, tasks):
 
 
 def define_flags():
-  """The script's flags; a function, as tests import this file."""
+  """Define the script's flags; a function, as tests import this file."""
   flags.DEFINE_bool("quick", False, "A tiny model, a few rounds; always without a GPU.")
   flags.DEFINE_float("minutes", 10.0, "Rows begin within these.", lower_bound=0.1)
   flags.DEFINE_integer("rounds", 10, "Timed rounds of each row.")

@@ -1,4 +1,4 @@
-"""Time and memory of a model: training step, evaluation, sampling.
+"""Measure time and memory of a model: training step, evaluation, sampling.
 
 python benchmarks/model.py --configs=cifar10 --batches=4,8 --threads=1,2 --output=model.json
 python benchmarks/model.py --configs=cifar10 --variant=plain --variant=baseline --precision=float32,bfloat16
@@ -71,7 +71,7 @@ class Case:
 
 
 def _value(text):
-  """A field's value: true, false, a number, numbers with commas, or the text itself."""
+  """Return a field's value: true, false, a number, numbers with commas, or the text itself."""
   try:
     return ast.literal_eval(text.title() if text in ("true", "false") else text)
   except (ValueError, SyntaxError):
@@ -79,7 +79,7 @@ def _value(text):
 
 
 def start_tensorflow(threads, cpu_splits=1, jit="off", batch_size=None):
-  """Limits this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
+  """Limit this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   import tensorflow as tf
 
@@ -91,7 +91,7 @@ def start_tensorflow(threads, cpu_splits=1, jit="off", batch_size=None):
 
 
 def build(case):
-  """What a case measures, as a `tf.function` of nothing, with a model initialised on its images."""
+  """Return what a case measures, as a `tf.function` of nothing, with a model initialised on its images."""
   import keras
   import tensorflow as tf
 
@@ -158,7 +158,7 @@ def measure(case):
 
 
 def memory_of(run):
-  """Bytes at their peak while `run()` runs: resident memory of this process; tensors that it makes.
+  """Return the bytes at their peak while `run()` runs: resident memory of this process; tensors that it makes.
 
   The allocator keeps memory for later runs, so the process has most of it before.
   """
@@ -172,7 +172,7 @@ def memory_of(run):
 
 
 def seconds_of(run, calls=1):
-  """Seconds of a call, the mean of so many."""
+  """Return the seconds of a call, the mean of so many."""
   import tensorflow as tf
 
   start = time.perf_counter()
@@ -189,7 +189,7 @@ def row(case):
 
 
 def define_flags():
-  """The script's flags; a function, as other scripts import this file."""
+  """Define the script's flags; a function, as other scripts import this file."""
   flags.DEFINE_list("configs", ["cifar10"], "Models.")
   flags.DEFINE_list("what", list(WHAT), f"Any of {', '.join(WHAT)}.")
   flags.DEFINE_list("batches", ["4", "8"], "Images at once.")

@@ -4,7 +4,7 @@ python benchmarks/preset.py --workdirs=runs/first,runs/second --name=fashion_mni
     --description="28x28 grey pictures of clothes"
 
 It writes flowpp_tf/pretrained/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
-bounds beside the codecs, and typicality. The fingerprint in its config.json is that of the data with the most training
+bounds, the codecs, and typicality. The fingerprint in its config.json is that of the data with the most training
 images of the runs, also where --dataset, whose test split is measured, is another. The model card, card.md, is written
 by hand and is kept. For the card it prints how near test images are to the training images: one of both splits would be
 at 0.
@@ -84,7 +84,7 @@ def _settings(run):
 
 
 def nearest(test, train):
-  """A line of how near test images are to the nearest training image."""
+  """Return a line of how near test images are to the nearest training image."""
   distances = nearest_neighbours(np.asarray(test[:]), compared_images(train), neighbours=1)[1][:, 0]
   distances /= np.sqrt(np.prod(test.shape[1:]))
   equal = np.count_nonzero(distances == 0)

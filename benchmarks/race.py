@@ -1,4 +1,4 @@
-"""This version compared with the authors' release, or with another checkout of this project, in turns.
+"""Race this version with the authors' release, or with another checkout of this project, in turns.
 
 git clone https://github.com/aravindsrinivas/flowpp /tmp/release
 python benchmarks/race.py --release=/tmp/release --output=race.json      the whole table, about an hour
@@ -188,7 +188,7 @@ def _start_of(contestant, data, workdir):
 
 
 def define_flags():
-  """The script's flags; a function, as tests import this file."""
+  """Define the script's flags; a function, as tests import this file."""
   flags.DEFINE_string("release", None, "Folder with a checkout of the authors' release.")
   flags.DEFINE_string("other", None, "Folder with a checkout of another version of this project.")
   flags.DEFINE_multi_string("case", list(CASES), "Config, what, batch, cores; may be given several times.")

@@ -1,4 +1,4 @@
-"""The authors' release, TensorFlow 1 code, run by TensorFlow 2 in one process. Its code is not part of this project.
+"""Run the authors' release, TensorFlow 1 code, by TensorFlow 2 in one process. Its code is not part of this project.
 
 git clone https://github.com/aravindsrinivas/flowpp /tmp/release
 python benchmarks/release.py --release=/tmp/release --steps=10
@@ -117,7 +117,7 @@ class _Never:
 
 
 def train(folder, batch, init_batch, before_step, after_step):
-  """Run the release's training loop on random images, for ever.
+  """Run the release's training loop on random images until `before_step` ends it.
 
   Args:
     folder: its checkout.
@@ -171,7 +171,7 @@ def inference(folder, batch, init_batch):
 
 
 def train_command(folder, batch, init_batch):
-  """The command that trains the release in `folder`; it prints a line that begins with `FIRST_STEP`."""
+  """Return the command that trains the release in `folder`; it prints a line that begins with `FIRST_STEP`."""
   arguments = [f"--release={folder}", f"--batch_size={batch}", f"--init_batch_size={init_batch}", "--steps=2"]
   return [sys.executable, __file__, *arguments]
 
@@ -189,7 +189,7 @@ def random_images(count):
 
 
 def define_flags():
-  """The script's flags; a function, as tests import this file."""
+  """Define the script's flags; a function, as tests import this file."""
   flags.DEFINE_string("release", None, "Folder with the release's checkout.", required=True)
   flags.DEFINE_integer("steps", 10, "Training steps.")
   flags.DEFINE_integer("batch_size", 4, "Images of a step.")

@@ -1,4 +1,4 @@
-"""All benchmarks, and the tables and figures of README and the pages.
+"""Run all benchmarks, and write the tables and figures of README and the pages.
 
 python benchmarks/run_all.py                       measures what needs no flag below, some hours
 python benchmarks/run_all.py --only=model,race --release=/tmp/release   these parts again, see race.py
@@ -475,7 +475,7 @@ def _digits(value):
 
 
 def define_flags():
-  """The script's flags; a function, as tests import this file."""
+  """Define the script's flags; a function, as tests import this file."""
   flags.DEFINE_list(
     "only", [part for part in PARTS if part not in NEEDS], f"Parts to measure, any of {', '.join(PARTS)}."
   )

@@ -1,4 +1,4 @@
-"""Figures of the presets' samples by temperature: Fréchet distance of features, nearest training images, classes.
+"""Measure the presets' samples by temperature: Fréchet distance of features, nearest training images, classes.
 
 python benchmarks/sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0 --output=sample_quality.json
 

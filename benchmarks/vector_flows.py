@@ -1,4 +1,4 @@
-"""Densities of vectors: `fpp.vector_flow_for` beside TFP's MAF, RealNVP and rational quadratic splines.
+"""Compare densities of vectors: `fpp.vector_flow_for` and TFP's MAF, RealNVP and rational quadratic splines.
 
 python benchmarks/vector_flows.py --output=vector_flows.json
 
@@ -62,7 +62,7 @@ def checkerboard(rng):
 
 
 def patches(rng):
-  """Grey patches of 2x3 pixels, with uniform noise; the test rows are from other photographs."""
+  """Return grey patches of 2x3 pixels, with uniform noise; the test rows are from other photographs."""
   splits = []
   photographs = packaged_photographs()
   for count, split in ((40_000, "train"), (10_000, "test")):
@@ -74,7 +74,7 @@ def patches(rng):
 
 
 def breast_cancer(rng):
-  """The ten means of measurements of cells."""
+  """Return the ten means of measurements of cells."""
   x = sklearn.datasets.load_breast_cancer().data[:, :10]
   x = x[rng.permutation(len(x))]
   return x[:400], x[400:]
@@ -156,7 +156,7 @@ def measure(name, flow, seed):
 
 
 def milliseconds(flow, batch, steps=40):
-  """CPU time of a log density and its gradient."""
+  """Return the CPU milliseconds of a log density and its gradient."""
 
   @tf.function(autograph=False)
   def gradient():
