@@ -307,15 +307,7 @@ def readme_table(stored):
 
 def presets_table(stored):
   """The measurements of docs/presets.md."""
-  codecs = ("JPEG XL", "WebP", "PNG")
-  yield (
-    "preset",
-    "test images",
-    "single-sample bound",
-    "importance-weighted, samples",
-    *(f"{name}, files; sheet" for name in codecs),
-    "weights",
-  )
+  yield "preset", "test images", "single-sample bound", "importance-weighted, samples", "weights"
   for name in sorted(NOTES):
     value, error, _ = bound(name)
     weighted, _, samples = bound(name, 1)
@@ -325,7 +317,6 @@ def presets_table(stored):
       f"{evaluation(name)['images']:,}",
       f"{value:.3f} +- {error:.3f}",
       f"{weighted:.3f}, {samples}",
-      *(codec(stored, name, other) for other in codecs),
       f"{size / 1e6:.1f} MB",
     )
 
