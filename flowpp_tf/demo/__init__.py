@@ -1,1 +1,1 @@
-"""A web page that demonstrates a trained model. Only `page.py` and `calls.py` need Gradio."""
+"""A web page that demonstrates a trained model. Only `page.py` and `guard.py` need Gradio."""

@@ -3,7 +3,10 @@
 Numbers may be anything that a request can hold; invalid ones raise an `InputError`.
 """
 
+from collections.abc import Callable
 import dataclasses
+import functools
+import html
 import math
 import pathlib
 
@@ -12,11 +15,17 @@ from PIL import Image
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import parts_left_out, read_for_model, upright_size
-from flowpp_tf.demo import figures
-from flowpp_tf.demo.archives import archive_html
+from flowpp_tf.demo import charts
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.demo.explain import explain
-from flowpp_tf.evaluation import Reconstruction, image_grid, interpolate, reconstruct, write_animation
+from flowpp_tf.evaluation import (
+  Reconstruction,
+  codec_bytes,
+  heat_map,
+  image_grid,
+  interpolate,
+  reconstruct,
+  write_animation,
+)
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path
 
@@ -27,6 +36,7 @@ WALL = (0.7, 0.85, 1.0)  # temperatures
 _WALL_SIDE = 4  # images in a row
 MOST_GUIDANCE = 4.0
 ALL_CLASSES = -1
+_NEIGHBOURS = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +82,7 @@ class DemoHandlers:
     return (
       self._grid(images, columns=min(frames, 8)),
       str(animation),
-      figures.film(images, self.engine.config.levels),
+      charts.film(images, self.engine.config.levels),
       f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.",
     )
 
@@ -171,3 +181,115 @@ def _integer(name, value, low, high):
 def _shown(value):
   text = "nothing" if value is None else str(value)
   return text if len(text) < 40 else f"{text[:40]}..."
+
+
+# --- An archive beside files of other codecs ------------------------------------------------------
+
+
+def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_flag: str, fitted: str) -> str:
+  """Return HTML with the bytes of an archive, of the bound, and of other lossless files.
+
+  Args:
+    image: integers `[H, W, C]`.
+    size: bytes of the archive.
+    bound: bytes by the single-sample bound.
+    name: of the archive.
+    model_flag: what names the model to `bin/decompress`.
+    fitted: how the image differs from its file, "" if it does not.
+  """
+  others, missing = _others(image)
+  sizes = {"by its bound": bound, "this archive": size, **others}
+  command = html.escape(f"bin/decompress {name} {model_flag} --output=image.npy")
+  held = f"<p>It holds the image as the model sees it. {html.escape(fitted)}</p>" if fitted else ""
+  return (
+    f"{charts.size_bars(sizes)}<p>The archive of one image has a header, and the bits that bits-back coding begins "
+    f"with: {size - bound:,.0f} bytes more than the bound. Many images in one archive share them. The pixels as "
+    f"numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>{held}"
+  )
+
+
+def _others(image):
+  """Bytes of the image in other formats, and a sentence on those that are missing."""
+  try:
+    sizes = codec_bytes(image)
+  except InputError as error:
+    return {}, f" Other formats are not shown: {html.escape(str(error))}."
+  return {name: sizes[name] for name in ("PNG", "WebP", "JPEG XL") if name in sizes}, ""
+
+
+# --- What a model says of an image ----------------------------------------------------------------
+
+
+def explain(engine: Engine | SavedModelEngine, image: np.ndarray) -> str:
+  """Return HTML on an image, integers `[H, W, C]` that fit the model."""
+  of_classes = functools.cache(lambda: engine.class_log_likelihoods(image[np.newaxis])[0])  # two parts need it
+  parts: list[tuple[str, Callable[[], str]]] = [
+    ("Where it lies among others", lambda: _place(engine, image)),
+    ("Where it is surprising", lambda: _positions(engine, image, of_classes)),
+    ("Nearest training images", lambda: _neighbours(engine, image)),
+  ]
+  if engine.config.num_classes:
+    parts.insert(2, ("Its class", lambda: _classes(engine, of_classes())))
+  return "".join(f"<section><h3>{title}</h3>{_or_reason(part)}</section>" for title, part in parts)
+
+
+def _or_reason(part):
+  """Return what a part gives, or a line that says why it gives nothing."""
+  try:
+    return part()
+  except InputError as error:
+    return f"<p class='missing'>Not shown: {html.escape(str(error))}.</p>"
+
+
+def _place(engine, image):
+  of, values = engine.references
+  return charts.histogram(values, float(engine.bound(image[np.newaxis])[0]), of)
+
+
+def _positions(engine, image, of_classes):
+  label = int(np.argmax(of_classes())) if engine.config.num_classes else None
+  bits = engine.positions(image[np.newaxis], label)
+  total = float(bits.total.sum())
+  terms = (
+    ("all bits", bits.total),
+    ("prior", bits.prior),
+    ("log-det", bits.log_det),
+    ("dequantization", bits.dequantization),
+  )
+  maps = [
+    charts.figure(
+      heat_map(values[0]),
+      f"{name}: {values.min():.1f} to {values.max():.1f} bits a position, {values.sum():.1f} in all",
+    )
+    for name, values in terms
+  ]
+  given = "" if label is None else f", given class {html.escape(class_name(engine, label))}"
+  return (
+    f"{charts.row(maps)}<p>Bright positions take more bits. The three terms add up to the first map, and its sum, "
+    f"{total:.1f} bits or {total / image.size:.4f} bits/dim, is the importance-weighted bound of {engine.num_samples} "
+    f"samples{given}.</p>"
+  )
+
+
+def _classes(engine, bounds):
+  shares = np.exp(bounds - np.logaddexp.reduce(bounds))
+  names = [class_name(engine, label) for label in range(len(shares))]
+  return (
+    f"{charts.bars(names, shares)}<p>Bayes' rule for classes that are equally frequent, from the bound given each.</p>"
+  )
+
+
+def _neighbours(engine, image):
+  images, distances, count = engine.neighbours(image, _NEIGHBOURS)
+  near = [
+    charts.figure(charts.thumbnail(other, engine.config.levels), f"{distance / image.size**0.5:.2f}")
+    for other, distance in zip(images, distances)
+  ]
+  what = html.escape(engine.known.what)
+  return f"{charts.row(near)}<p>Root mean square differences, in levels, among {count:,} {what}.</p>"
+
+
+def class_name(engine: Engine | SavedModelEngine, label: int) -> str:
+  """Return the name of a class, its number if it has none."""
+  names = engine.known.classes
+  return str(names[label]) if label < len(names) else str(label)

@@ -1,13 +1,21 @@
-"""Charts of the page as SVG, in the colours of the text around them: light and dark pages need no second picture."""
+"""Charts and small pictures of the page as HTML.
 
+Charts are SVG in the colours of the text around them, so that light and dark pages need no second picture. Small
+pictures are enlarged by the browser, so that an answer takes a few kilobytes.
+"""
+
+import base64
 from collections.abc import Mapping, Sequence
 import html
+import io
 import math
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.evaluation import to_shades
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 46, 36, 12
 _ACCENT = "var(--chart-accent, #c2410c)"  # of style.py; without it, as in the docs, the same
@@ -66,25 +74,24 @@ def histogram(values: np.ndarray, value: float, of: str) -> str:
 def bars(names: Sequence[str], shares: np.ndarray) -> str:
   """Return a bar for each of the largest shares, of at most ten names."""
   chosen = sorted(range(len(names)), key=lambda i: -shares[i])[:10]
-  rows = "".join(
-    f"<div class='bar'><span>{html.escape(str(names[i]))}</span>"
-    f"<span class='track'><span style='width:{100 * float(shares[i]):.1f}%'></span></span>"
-    f"<span>{_percent(float(shares[i]))}</span></div>"
-    for i in chosen
-  )
-  return f"<div class='bars'>{rows}</div>"
+  return _bars((str(names[i]), float(shares[i]), _percent(float(shares[i]))) for i in chosen)
 
 
 def size_bars(sizes: Mapping[str, float]) -> str:
   """Return a bar for each size in bytes."""
   most = max(sizes.values())
-  rows = "".join(
+  return _bars((name, size / most, f"{size:,.0f} bytes") for name, size in sizes.items())
+
+
+def _bars(rows):
+  """Return a bar for each name, share and text."""
+  lines = [
     f"<div class='bar'><span>{html.escape(name)}</span>"
-    f"<span class='track'><span style='width:{100 * size / most:.1f}%'></span></span>"
-    f"<span>{size:,.0f} bytes</span></div>"
-    for name, size in sizes.items()
-  )
-  return f"<div class='bars'>{rows}</div>"
+    f"<span class='track'><span style='width:{100 * share:.1f}%'></span></span>"
+    f"<span>{text}</span></div>"
+    for name, share, text in rows
+  ]
+  return f"<div class='bars'>{''.join(lines)}</div>"
 
 
 class _Frame:
@@ -146,3 +153,41 @@ def _percent(share):
 
 def _is_finite(value):
   return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+# --- Small pictures -------------------------------------------------------------------------------
+
+
+def figure(picture: Image.Image, caption: str) -> str:
+  """Return a picture with a caption under it, which is its text for those who do not see it too."""
+  caption = html.escape(caption)
+  return f"<figure><img src='{data_uri(picture)}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
+
+
+def row(figures: list[str]) -> str:
+  """Return figures in a row, which breaks where the page is narrow."""
+  return f"<div class='figures'>{''.join(figures)}</div>"
+
+
+def thumbnail(image: np.ndarray, levels: int) -> Image.Image:
+  """Return an image `[H, W, C]` of a model as a picture of its size."""
+  pixels = to_shades(image, levels)
+  return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def film(images: np.ndarray, levels: int) -> str:
+  """Return frames `[F, H, W, C]` of which one is seen, that of the number `--frame` of CSS."""
+  strip = np.concatenate([*images], axis=0)
+  _, height, width, _ = images.shape
+  return (
+    f"<div class='film' data-frames='{len(images)}' style='--frames:{len(images)};--frame:0;"
+    f"aspect-ratio:{width}/{height}'>"
+    f"<img src='{data_uri(thumbnail(strip, levels))}' alt='Frames between two images'></div>"
+  )
+
+
+def data_uri(picture: Image.Image) -> str:
+  """Return a picture as an address that holds it, as PNG."""
+  file = io.BytesIO()
+  picture.save(file, "PNG")
+  return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

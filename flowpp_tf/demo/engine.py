@@ -146,7 +146,10 @@ class Engine(_References):
 
 
 class SavedModelEngine(_References):
-  """`Engine` for a `LoadedModel`, without typicality; `num_samples` above its `max_batch` is an `InputError`."""
+  """`Engine` for a `LoadedModel`, without typicality; `num_samples` above its `max_batch` is an `InputError`.
+
+  `encode` and the bounds take at most `max_batch` images: the page gives one.
+  """
 
   def __init__(self, loaded: LoadedModel, num_samples: int = 16) -> None:
     self._loaded = loaded
@@ -170,12 +173,11 @@ class SavedModelEngine(_References):
     return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
-    # Each part has noise of its own.
-    seeds = lambda start: seed + start if seed is not None and start else seed
-    return self._by_parts(lambda part, start, **given: self._loaded.encode(part, seeds(start), **given), images)
+    return self._loaded.encode(images, seed, **self._given(len(images))).numpy()
 
   def decode(self, z: np.ndarray) -> np.ndarray:
-    return self._by_parts(lambda part, start, **given: self._loaded.decode(part, **given), z)
+    parts = [z[part] for part in batches(len(z), self._max_batch)]
+    return np.concatenate([self._loaded.decode(part, **self._given(len(part))).numpy() for part in parts])
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
     return scores_of(images, self._log_likelihoods(images, self.num_samples))
@@ -203,11 +205,6 @@ class SavedModelEngine(_References):
     labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
     bounds = [self._loaded.log_prob_bound(images, num_samples, seed=0, labels=label).numpy() for label in labels]
     return np.stack(bounds, axis=1).astype(np.float64)
-
-  def _by_parts(self, call, array):
-    """Return `call` of an array, made for as many rows at a time as the SavedModel takes."""
-    parts = [(array[part], part.start) for part in batches(len(array), self._max_batch)]
-    return np.concatenate([call(part, start, **self._given(len(part))).numpy() for part, start in parts])
 
   def _given(self, count, labels=None):
     if not self.config.num_classes:

@@ -1,153 +1,91 @@
-"""What a request must be to reach the page: of a known host, of the page's own origin, within its limits.
+"""Which requests reach the page: those of a trusted host and of the page's own origin that are small enough.
 
 A page of another site can send requests to a server on the visitor's machine: by a form, or under a name of its own
-that it lets point to 127.0.0.1 (DNS rebinding). Browsers say in `Origin` and `Host` where a request comes from.
+that it lets point to 127.0.0.1 (DNS rebinding). Starlette's `TrustedHostMiddleware` compares `Host` with
+`trusted_hosts`. Gradio lets no other site read the answers of a page at localhost; `Guard` refuses such requests at any
+address. Limits on connections, rates and guesses of passwords are a proxy's: docs/serving.md.
 """
 
-from collections.abc import Callable, Iterable
-import contextlib
-import errno
-import ipaddress
-import logging
+from collections.abc import Iterable
+import pathlib
 import re
-import resource
+import shutil
 import socket
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowpp_tf.demo.logins import Logins
-from flowpp_tf.demo.responses import refusal
-from flowpp_tf.demo.uploads import Uploads
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException
+from starlette.responses import PlainTextResponse
 
+UPLOAD = 64 << 20  # bytes of all files of a request
+_FORM = 64 << 10  # bytes around the files of an upload, and of any other body
+_FREE = 256 << 20  # bytes of the disk that uploads leave
 # Gradio would fetch what is at an address, and write a file at each deep link, which the page does not have.
 _NOT_SERVED = re.compile(r"/(file|proxy)[=/]/*https?:|/deep_link/*$", re.IGNORECASE)
-_UNLIMITED = 1000  # connections where the system does not limit files
-_PATIENCE = 10  # seconds until the headers of a connection's first request must be there
 
 
 class Guard:
-  """ASGI middleware that refuses other requests with a line of text, and logs a line where one fails.
+  """ASGI middleware that refuses requests of other sites, for addresses, and of too many bytes.
 
   Args:
     app: the application.
-    hosts: names under which the page may be asked for, from `allowed_hosts`.
-    uploads: takes the bodies of requests.
-    logins: takes attempts to log in.
-    log_fn: is called with each exception that the application raises.
+    uploads: folder to which the application writes uploads.
   """
 
-  def __init__(
-    self, app: Any, hosts: frozenset[str], uploads: Uploads, logins: Logins, log_fn: Callable[[Exception], None]
-  ) -> None:
-    self._app, self._hosts, self._uploads, self._logins, self._log_fn = app, hosts, uploads, logins, log_fn
+  def __init__(self, app: Any, uploads: pathlib.Path) -> None:
+    self._app, self._uploads = app, uploads
 
   async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-    if scope["type"] not in ("http", "websocket"):
+    if scope["type"] == "lifespan":
       await self._app(scope, receive, send)
       return
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    host, origin = headers.get("host", ""), headers.get("origin")
-    if not self._is_known(host):
-      app = refusal(421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
-    elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-      app = refusal(403, "requests from other sites are refused")
+    headers = Headers(scope=scope)
+    origin, is_upload = headers.get("origin"), scope["path"].endswith("/upload")
+    app = self._app
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+      app = PlainTextResponse("requests from other sites are refused", 403)
     elif _NOT_SERVED.search(scope["path"]):
-      app = refusal(403, "the page does not serve this")
-    else:
-      app = self._post if scope.get("method") == "POST" else self._app
-    await self._answer(app, scope, receive, send)
-
-  async def _answer(self, app, scope, receive, send):
-    """Call an application; what it raises is a line in the log, where uvicorn would print a traceback."""
-    started = False
-
-    async def answer(message):
-      nonlocal started
-      started = True
-      await send(message)
-
-    try:
-      await app(scope, receive, answer)
-    except Exception as error:
-      self._log_fn(error)
-      if not started and scope["type"] == "http":
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        text = "the disk is full" if full else "the page cannot answer this request"
-        await refusal(507 if full else 500, text)(scope, receive, send)
-
-  def _is_known(self, host):
-    name = _without_port(host)
-    if name in self._hosts:
-      return True
-    with contextlib.suppress(ValueError):
-      ipaddress.ip_address(name)
-      return True  # a number: no name that somebody lets point here
-    return False
-
-  async def _post(self, scope, receive, send):
-    self._uploads.make_room()  # for answers since the last request
-    login = scope["path"].rstrip("/").endswith("/login")
-    await self._uploads.serve(self._login if login else self._app, scope, receive, send)
-
-  async def _login(self, scope, receive, send):
-    await self._logins.serve(self._app, scope, receive, send)
+      app = PlainTextResponse("the page does not serve this", 403)
+    elif is_upload and shutil.disk_usage(self._uploads.parent).free < _FREE:
+      app = PlainTextResponse("there is no room for uploads; try again later", 507)
+    await app(scope, _limited(receive, UPLOAD + _FORM if is_upload else _FORM), send)
 
 
-def limit_connections(server: Any, most: int | None = None, patience: float = _PATIENCE) -> None:
-  """Let a server of uvicorn close connections that are too many, and those whose first request does not come.
+def _limited(receive, most):
+  """Return a `receive` of ASGI that ends a body of more than `most` bytes, or one that breaks off.
 
-  Its own `limit_concurrency` counts requests, and it waits for ever for the end of headers: half-sent ones would take
-  all files that the process may open.
-
-  Args:
-    server: `uvicorn.Server` that has started.
-    most: number of connections; half of the files that the process may open if not given.
-    patience: seconds.
+  It ends as a bad form: then Gradio answers 413 or 400, and removes the files that it has begun.
   """
-  files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  limit = (_UNLIMITED if files == resource.RLIM_INFINITY else files // 2) if most is None else most
+  received, complete = 0, False
 
-  class Limited(server.config.http_protocol_class):
-    def connection_made(self, transport):
-      super().connection_made(transport)
-      if len(self.connections) > limit:
-        transport.abort()
-      else:
-        self.loop.call_later(patience, self._close_if_silent)
+  async def limited():
+    nonlocal received, complete
+    message = await receive()
+    received += len(message.get("body", b""))
+    if received > most:
+      raise MultiPartException(f"the request exceeds the maximum allowed size of {most:,} bytes")
+    if message["type"] == "http.disconnect" and received and not complete:
+      raise MultiPartException("the request is incomplete")
+    complete = complete or not message.get("more_body", False)
+    return message
 
-    def _close_if_silent(self):
-      if self.cycle is None and self in self.connections:  # no request yet, and not handed to a WebSocket
-        self.transport.close()
-
-  server.config.http_protocol_class = Limited
+  return limited
 
 
-class OneLineASecond(logging.Filter):
-  """Filter that lets a record of a logger pass each second, as one line: visitors cause warnings of the server."""
-
-  _next = 0.0
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    """Return whether to log a record, and leave one line of it."""
-    now = time.monotonic()
-    if now < self._next:
-      return False
-    self._next = now + 1
-    record.msg, record.args, record.exc_info = " ".join(record.getMessage().split()), (), None
-    return True
+def trusted_hosts(host: str, more: Iterable[str] = ()) -> list[str]:
+  """Return the names and addresses of a page that listens at `host`: those of this machine, and `more`."""
+  names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *more}
+  if host in ("0.0.0.0", "::"):
+    names |= {socket.gethostname(), socket.getfqdn(), _own_address()}
+  return sorted(names)
 
 
-def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
-  """Return the names of a page that listens at `host`: those of this machine, and `more`, whose ports do not count."""
-  names = {"localhost", host, *map(_without_port, more)}
-  if host not in ("127.0.0.1", "localhost", "::1"):
-    names |= {socket.gethostname(), socket.getfqdn()}
-  return frozenset(name.lower() for name in names if name)
-
-
-def _without_port(host):
-  """Return the name in a `Host`, in lower case."""
-  with contextlib.suppress(ValueError):
-    return urlsplit(f"//{host.lower()}").hostname or ""
-  return host.lower()
+def _own_address():
+  """Return the address of this machine in its network, without sending anything."""
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    try:
+      probe.connect(("192.0.2.1", 9))  # an address for documentation
+    except OSError:  # without a network
+      return "127.0.0.1"
+    return probe.getsockname()[0]

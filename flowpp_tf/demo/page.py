@@ -6,18 +6,19 @@ The model handles one request at a time; the others wait in a queue, which their
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
+import functools
+import html
 import re
 import shutil
+from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import answers as limits
-from flowpp_tf.demo.calls import Calls, Page
-from flowpp_tf.demo.charts import curve
-from flowpp_tf.demo.explain import class_name
-from flowpp_tf.demo.figures import thumbnail
+from flowpp_tf.demo.charts import curve, thumbnail
 from flowpp_tf.demo.style import CSS, FONTS
 
 LOOK = {  # arguments of `gr.Blocks.launch`
@@ -41,16 +42,81 @@ class DemoModel:
     answers: answers of the model.
     summary: Markdown above its tabs.
     provenance: Markdown of its card.
-    rows: of the run's metrics.
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
+    rows: of the run's metrics.
   """
 
   name: str
   answers: limits.DemoHandlers
   summary: str
+  provenance: str
   examples: dict[str, np.ndarray]
-  provenance: str = ""
   rows: Sequence[dict] = ()
+
+
+class Page(gr.Blocks):
+  """A page that fetches no address, and where a call that fails is a line in the log: Gradio prints a traceback."""
+
+  log_fn: Callable[[Exception], None]
+
+  async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    if _names_an_address(inputs):
+      raise gr.Error("Files must be uploaded; addresses are not fetched.", print_exception=False)
+    try:
+      return await super().process_api(block_fn, inputs, *args, **kwargs)
+    except gr.Error as error:
+      error.print_exception = False
+      raise
+    except Exception as error:  # of a call that no browser makes, or of a bug
+      self.log_fn(error)
+      raise gr.Error(f"The request cannot be answered ({type(error).__name__}).", print_exception=False) from None
+
+
+def _names_an_address(value):
+  """Return whether a file in the inputs of a call is an address, which Gradio would fetch from the server."""
+  if isinstance(value, dict):
+    path = value.get("path")
+    return isinstance(path, str) and "://" in path or _names_an_address([*value.values()])
+  return isinstance(value, list) and any(map(_names_an_address, value))
+
+
+def _with_message(function):
+  """Return the function with its `InputError`s shown as messages on the page, which stay until they are closed."""
+
+  @functools.wraps(function)
+  def answer(*args):
+    try:
+      return function(*args)
+    except InputError as error:
+      text = html.escape(str(error), quote=False)  # it can hold file names
+      raise gr.Error(f"{text[:1].upper()}{text[1:]}.", duration=None, print_exception=False) from None
+
+  return answer
+
+
+def _call(function, inputs, outputs, status):
+  """Return the arguments of an event that calls a function of the model, one at a time, with its progress in `status`.
+
+  Gradio shows an error in place of all outputs of a call, or in `status`: then the outputs stay.
+  """
+  return dict(
+    fn=_with_message(function),
+    inputs=[*inputs],
+    outputs=[*outputs],
+    concurrency_id="model",
+    concurrency_limit=1,
+    show_progress_on=status,
+  )
+
+
+def _on(triggers, api_name, call):
+  """Make a call on each of the triggers, and under a name of the API; return the event."""
+  return gr.on([*triggers], api_name=api_name, trigger_mode="always_last", **call)
+
+
+def _after(event, call):
+  """Make a call after an event that has not failed; return the event of the call."""
+  return event.success(api_visibility="private", **call)
 
 
 def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Exception], None]) -> gr.Blocks:
@@ -68,7 +134,7 @@ def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Except
     gr.Markdown(f"# {title}")
     for model in models:
       with gr.Tab(model.name) if len(models) > 1 else contextlib.nullcontext():
-        _ModelTabs(page, model, f"{model.name}_" if len(models) > 1 else "").draw()
+        _ModelTabs(model, f"{model.name}_" if len(models) > 1 else "").draw()
   # Requests by the REST routes would bypass the queue and reach the model in parallel.
   return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
 
@@ -76,8 +142,8 @@ def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Except
 class _ModelTabs:
   """The tabs of a model; `prefix` begins the names of its functions in the API."""
 
-  def __init__(self, page, model, prefix):
-    self._page, self._model, self._prefix, self._answers = page, model, prefix, model.answers
+  def __init__(self, model, prefix):
+    self._model, self._prefix, self._answers = model, prefix, model.answers
     self._files = _write_examples(model.examples, model.answers)
 
   def draw(self):
@@ -116,24 +182,22 @@ class _ModelTabs:
           picture = _picture("Samples", _own(answers, "samples", answers.samples(*start)))
     if self._answers.engine.can_guide:
       answers.samples(1, 1, 0, None, 1.0)  # traced now
-    both = [
-      Calls(self._page, answers.wall, [seed, *of_classes], wall, status),
-      Calls(self._page, answers.samples, [n, temperature, seed, *of_classes], [picture], status),
-    ]
+    draw_wall = _call(answers.wall, [seed, *of_classes], wall, status)
+    draw_samples = _call(answers.samples, [n, temperature, seed, *of_classes], [picture], status)
     changed = [control.release if isinstance(control, gr.Slider) else control.change for control in of_classes]
-    both[0].on([seed.submit, *changed], f"{self._prefix}wall")
+    _on([seed.submit, *changed], f"{self._prefix}wall", draw_wall)
     drawn = new_seed.click(
       None, None, seed, js="() => Math.floor(Math.random() * 2 ** 32)", api_visibility="private", queue=False
     )
-    both[0].after(drawn)
-    both[1].on([button.click, n.release, temperature.release], f"{self._prefix}sample")
+    _after(drawn, draw_wall)
+    _on([button.click, n.release, temperature.release], f"{self._prefix}sample", draw_samples)
 
   def _class_controls(self):
     """The controls of a model with classes, of its class and its guidance."""
     engine = self._answers.engine
     if not engine.config.num_classes:
       return []
-    names = [(class_name(engine, label), label) for label in range(engine.config.num_classes)]
+    names = [(limits.class_name(engine, label), label) for label in range(engine.config.num_classes)]
     controls = [
       gr.Dropdown([("all, one after the other", limits.ALL_CLASSES), *names], value=limits.ALL_CLASSES, label="Class")
     ]
@@ -173,12 +237,9 @@ class _ModelTabs:
         ends = gr.Markdown(ends_there, elem_classes="text")
         with gr.Accordion("There and back, as an animated PNG", open=False):
           animation = _picture("There and back", _own(answers, "animation", animation_there))
-    calls = Calls(self._page, answers.interpolation, [first, last, frames], [grid, animation, film, ends], status)
-    done = [
-      calls.on([button.click, frames.release, first.upload, last.upload], f"{self._prefix}interpolate"),
-      calls.after(chosen),
-    ]
-    for event in done:
+    walk = _call(answers.interpolation, [first, last, frames], [grid, animation, film, ends], status)
+    changed = [button.click, frames.release, first.upload, last.upload]
+    for event in (_on(changed, f"{self._prefix}interpolate", walk), _after(chosen, walk)):
       event.success(None, None, at, js="() => 0", api_visibility="private", queue=False)
     at.input(None, at, None, js=_MOVE % place, api_visibility="private", queue=False)
 
@@ -206,16 +267,16 @@ class _ModelTabs:
           ]
         text = gr.Markdown(text_there, elem_classes="text")
         explained = gr.HTML(answers.explain(start), elem_classes="answer parts")
-    score = Calls(self._page, answers.score, [upload], [*pictures, text], status)
-    explain = Calls(self._page, answers.explain, [upload], [explained], status)
-    for event in (score.on([button.click, upload.upload], f"{self._prefix}score"), score.after(chosen)):
-      explain.after(event)
+    score = _call(answers.score, [upload], [*pictures, text], status)
+    explain = _call(answers.explain, [upload], [explained], status)
+    for event in (_on([button.click, upload.upload], f"{self._prefix}score", score), _after(chosen, score)):
+      _after(event, explain)
 
     def compressed(path):
-      file, html = answers.compress(path)
-      return gr.update(value=file, visible=True), html
+      file, text = answers.compress(path)
+      return gr.update(value=file, visible=True), text
 
-    Calls(self._page, compressed, [upload], [archive, sizes], status).on([pack.click], f"{self._prefix}compress")
+    _on([pack.click], f"{self._prefix}compress", _call(compressed, [upload], [archive, sizes], status))
     # An archive is of the image that is there.
     empty = lambda: (gr.update(value=None, visible=False), "")
     upload.change(empty, None, [archive, sizes], api_visibility="private", queue=False, show_progress="hidden")

@@ -22,8 +22,6 @@ CSS = """
   .card td, .card td code { overflow-wrap: anywhere; white-space: normal; }
   .card th:first-child, .card td:first-child { overflow-wrap: normal; width: 8.5em; min-width: 0; }
   .status { min-height: 24px; }
-  .failed { color: var(--error-text-color); background: var(--error-background-fill); border-radius: 6px;
-            border: 1px solid var(--error-border-color); padding: 8px 12px; margin: 0; overflow-wrap: anywhere; }
   .missing, .answer figcaption, .card td:first-child { opacity: 0.75; }
   .examples .grid-wrap { min-height: 0 !important; height: auto; max-height: none; }
   .examples .grid-wrap { padding-top: 34px; } .examples .gallery-item { width: auto; }

@@ -4,26 +4,21 @@ import contextlib
 import dataclasses
 import functools
 import ipaddress
-import logging
 import os
 import pathlib
 import shlex
 import tempfile
+import textwrap
 import traceback
 
 from absl import flags
 import numpy as np
 
 from flowpp_tf.core.checks import pixel_dtype
-from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.card import ModelCard, provenance, summary
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
-from flowpp_tf.demo.guard import Guard, OneLineASecond, allowed_hosts, limit_connections
-from flowpp_tf.demo.logins import Logins, password_check
-from flowpp_tf.demo.metadata import checked_metadata
-from flowpp_tf.demo.responses import one_line
-from flowpp_tf.demo.uploads import UPLOAD, Uploads
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import load_saved_model
@@ -36,6 +31,7 @@ from flowpp_tf.programs.score import typical_key
 
 FLAGS = flags.FLAGS
 _EXAMPLES = 6
+_EXPECTED = "expected the metadata that bin/export writes"
 
 
 def demo_from_flags() -> None:
@@ -56,33 +52,27 @@ def demo_from_flags() -> None:
       GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=os.path.join(folder, "uploads")
     )  # Gradio reads these on import
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from flowpp_tf.demo import guard
     from flowpp_tf.demo import page as gradio_page
 
     shown = []
     for i, (engine, card, examples) in enumerate(models):
       name, own_folder = os.path.basename(card.source), pathlib.Path(folder, str(i))
       own_folder.mkdir()
-      shown.append(
-        gradio_page.DemoModel(
-          name,
-          DemoHandlers(engine, own_folder, _flag_of(card.source)),
-          summary(name, card, engine),
-          _completed(examples, engine),
-          provenance(card),
-          card.rows,
-        )
-      )
+      with gate.reading(card.source, _EXPECTED):
+        texts = summary(name, card, engine), provenance(card)
+      answers = DemoHandlers(engine, own_folder, _flag_of(card.source))
+      shown.append(gradio_page.DemoModel(name, answers, *texts, _completed(examples, engine), card.rows))
     data = (models[0][1].metadata.get("data") or {}).get("name") or shown[0].name
     log = functools.partial(_log, debug=FLAGS.debug)
     page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, log)
-    guard = Middleware(
-      Guard,
-      hosts=allowed_hosts(host, FLAGS.allowed_hosts),
-      uploads=Uploads(pathlib.Path(folder, "uploads")),
-      logins=Logins(),
-      log_fn=log,
-    )
+    hosts = guard.trusted_hosts(host, FLAGS.allowed_hosts)
+    middleware = [
+      Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+      Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads")),
+    ]
     page.launch(
       server_name=host,
       server_port=port,
@@ -91,16 +81,13 @@ def demo_from_flags() -> None:
       quiet=True,
       ssr_mode=False,
       prevent_thread_lock=True,
-      max_file_size=UPLOAD,
-      auth=auth and password_check(auth),
+      max_file_size=guard.UPLOAD,
+      auth=auth,
       state_session_capacity=100,
-      app_kwargs={"middleware": [guard]},
+      app_kwargs={"middleware": middleware},
       _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
-    limit_connections(page.server)
-    for name in ("uvicorn.error", "asyncio"):
-      logging.getLogger(name).addFilter(OneLineASecond())
     print(f"the page is at {address(host, port)}; Ctrl-C ends it", flush=True)
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()
@@ -112,7 +99,8 @@ def _log(error, debug):
   if debug:
     traceback.print_exception(error)
   else:
-    process.say("request failed", one_line(error))
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder="...")
+    process.say("request failed", printable(text))  # it can hold what a visitor sent
 
 
 def _is_loopback(host):
@@ -130,11 +118,7 @@ def _from_workdir(workdir, num_samples):
   known, examples = _known(_dataset(settings, model.config), settings, model.config)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
   card = ModelCard(
-    _for_visitors(workdir.path),
-    checked_metadata(metadata_of_run(workdir, settings)),
-    settings,
-    workdir.rows(),
-    _card(workdir),
+    _for_visitors(workdir.path), metadata_of_run(workdir, settings), settings, workdir.rows(), _card(workdir)
   )
   return engine, card, examples
 
@@ -198,8 +182,8 @@ def _for_visitors(path):
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
   _check_takes_uploads(loaded.config)
-  metadata = checked_metadata(loaded.metadata)  # which the engine reads
-  return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), metadata), {}
+  with gate.reading(path, _EXPECTED):
+    return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), loaded.metadata), {}
 
 
 def _completed(examples, engine):

@@ -10,6 +10,7 @@ loads nothing from other servers and reports nothing. Its examples are test imag
 available, else samples. It shows typicality if bin/score has measured it for the run with the same number of samples.
 """
 
+import re
 import socket
 
 from absl import flags
@@ -31,7 +32,7 @@ def define_flags() -> None:
   flags.DEFINE_list(
     "allowed_hosts",
     [],
-    "More names under which browsers may ask for the page, such as that of a proxy; others are refused.",
+    "More names under which browsers may ask for the page, such as that of a proxy, or *.example; others are refused.",
   )
   flags.DEFINE_string("auth", None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
   flags.DEFINE_integer(
@@ -47,7 +48,7 @@ def plan_from_flags() -> str:
   check_extra("gradio", "demo", "the page")
   visitors_from_flags()
   for name in given.allowed_hosts:
-    if not name or "/" in name:
+    if not re.fullmatch(r"(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]", name):
       raise InputError(f"--allowed_hosts must be names such as page.example, got {name!r}")
   _check_can_serve(given.host, given.port)
   if given.saved_model is not None:

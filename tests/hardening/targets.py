@@ -327,8 +327,7 @@ class Metadata(Target):
     )
 
   def _metadata(self, text, kind):
-    from flowpp_tf.demo.about import about
-    from flowpp_tf.demo.metadata import checked_metadata
+    from flowpp_tf.demo.card import about
 
     class Engine:
       parameters = 3
@@ -339,7 +338,8 @@ class Metadata(Target):
     with gate.reading(self.write("metadata.json", text)):
       metadata = gate.read_json(self.folder / "metadata.json")
     if isinstance(metadata, dict):  # as a SavedModel's loader asks for
-      about("model", Engine, checked_metadata(metadata))
+      with gate.reading("metadata.json"):
+        about("model", Engine, metadata)
 
   def _splits(self, text, kind):
     from flowpp_tf.data.folder import _read_splits
