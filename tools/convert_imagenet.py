@@ -24,8 +24,9 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import images
 from flowpp_tf.data.published import OTHER_FORMS, check_array
+from flowpp_tf.io.budget import claim_output
 from flowpp_tf.io.files import create_array, replace_file
-from flowpp_tf.io.gate import check_sizes, open_regular, reading
+from flowpp_tf.io.gate import open_regular, reading
 from flowpp_tf.io.image_folder import SUFFIXES, image_files
 
 _ROWS = 1024  # per read
@@ -112,7 +113,7 @@ def _of_npz(path, shape):
     names = archive.namelist()
     if len(names) != 1:
       raise InputError(f"{str(path)!r} must hold one array, it has {', '.join(names)}")
-    check_sizes(archive.infolist(), opened)
+    claim_output(archive.infolist()[0].file_size, path.stat().st_size, repr(str(path)))
     with archive.open(names[0]) as file:
       count = _read_header(path, file, shape)
       if archive.infolist()[0].file_size != file.tell() + count * math.prod(shape):

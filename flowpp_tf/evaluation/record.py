@@ -16,12 +16,13 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
+import filelock
+
 from flowpp_tf.core.checks import check_arguments, check_count, check_type
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.io.files import write_json, writing
 from flowpp_tf.io.gate import read_json, reading
-from flowpp_tf.io.lock import one_at_a_time
 from flowpp_tf.types import Path
 
 
@@ -103,7 +104,8 @@ def write_entry(path: Path, name: str, entry: dict) -> None:
 
 def _update(path, name_in, entry):
   # Another process may add the entry of another split.
-  with writing(repr(str(path))), one_at_a_time(pathlib.Path(path).parent):
+  path = pathlib.Path(path)
+  with writing(repr(str(path))), filelock.FileLock(path.with_name(f".{path.name}.lock")):
     record = read_record(path)
     write_json(path, record | {name_in(record): entry})
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from flowpp_tf.core import checks
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_labels, check_pixels, shown
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.digests import check_digests
+from flowpp_tf.io.files import check_digests
 from flowpp_tf.io.gate import read_json, reason
 from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.pretrained.stored_config import config_of_fields

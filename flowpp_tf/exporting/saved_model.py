@@ -27,8 +27,7 @@ from flowpp_tf.core.checks import check_arguments, check_count, pixels_are_valid
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target, metadata_text
-from flowpp_tf.io.digests import write_digests
-from flowpp_tf.io.files import replace_directory, writing
+from flowpp_tf.io.files import replace_directory, write_digests, writing
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.types import Path

@@ -10,7 +10,6 @@ allocates; work is linear in what was claimed. `--memory`, `--max_pixels` and `-
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import time
 
 from flowpp_tf.core.errors import InputError
 
@@ -32,7 +31,6 @@ class Budget:
     items: entries, arrays, labels, layers: whatever is looped over.
     bytes_out: bytes that may come out of a file that is `ratio` times smaller, or more.
     ratio: images that are worth a model are not compressed by more than this factor.
-    seconds: from `use` on; claims after them are refused. None for no limit.
 
   Examples:
     >>> from flowpp_tf.io.budget import Budget, claim, use
@@ -49,7 +47,6 @@ class Budget:
   items: int = 1 << 20
   bytes_out: int = 128 << 20
   ratio: int = 100
-  seconds: float | None = None
 
 
 _WORDS = {
@@ -59,7 +56,6 @@ _WORDS = {
   "items": "{what} has {amount} items; at most {limit} are read",
 }
 _current = Budget()
-_deadline: float | None = None
 
 
 def current() -> Budget:
@@ -70,14 +66,13 @@ def current() -> Budget:
 @contextlib.contextmanager
 def use(budget: Budget) -> Iterator[Budget]:
   """Use another budget, in all threads, until the end of the context."""
-  global _current, _deadline
-  before = _current, _deadline
+  global _current
+  before = _current
   _current = budget
-  _deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
   try:
     yield budget
   finally:
-    _current, _deadline = before
+    _current = before
 
 
 def claim(kind: str, amount: int, what: str) -> None:
@@ -88,8 +83,7 @@ def claim(kind: str, amount: int, what: str) -> None:
     amount: how many bytes, pixels or items.
     what: what they are of, for the message: "the weights of 'a.h5'".
   """
-  _check_time(what)
-  limit = getattr(_current, kind)
+  limit = getattr(current(), kind)
   if amount > limit:
     show = size_text if kind in ("bytes_in", "memory") else "{:,}".format
     raise BudgetError(_WORDS[kind].format(what=what, amount=show(amount), limit=show(limit)))
@@ -103,17 +97,11 @@ def claim_output(amount: int, size: int, what: str) -> None:
     size: bytes that they are made from.
     what: the file, for the message.
   """
-  _check_time(what)
-  if is_too_much_output(amount, size):
+  if amount > current().bytes_out and amount > current().ratio * size:
     raise BudgetError(
       f"{what}: {size_text(size)} would become {size_text(amount)}, more than {_current.ratio} times as many; at most "
       f"{size_text(_current.bytes_out)} may (--max_output raises the limit)"
     )
-
-
-def is_too_much_output(amount: int, size: int) -> bool:
-  """Return whether so many bytes come out of `size` bytes that nothing worth a model is compressed so far."""
-  return amount > _current.bytes_out and amount > _current.ratio * size
 
 
 def size_text(size: int) -> str:
@@ -122,8 +110,3 @@ def size_text(size: int) -> str:
     if size >= factor:
       return f"{size / factor:,.3g} {unit}" if size < 1000 * factor else f"{size / factor:,.0f} {unit}"
   return f"{size:,} bytes"
-
-
-def _check_time(what):
-  if _deadline is not None and time.monotonic() > _deadline:
-    raise BudgetError(f"{what} takes more than {_current.seconds:g} seconds")

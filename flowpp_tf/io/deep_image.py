@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
+import math
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 from flowpp_tf.core.checks import real_dtype
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io import budget, gate
-from flowpp_tf.io.image_file import PNG, ImageFileError, open_image
+from flowpp_tf.io import gate
+from flowpp_tf.io.image_file import PNG, check_pixels, image_errors, open_image, read_content
 from flowpp_tf.types import Path
 
 _MOST_BYTES = 1 << 30  # of a file
@@ -40,8 +40,8 @@ def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: in
       are negative, not integers, or above 65,535.
     InputError (a ValueError): if the package that reads its format is not installed.
   """
-  with _opened(file, name) as (content, name):
-    values = _image(content, channels, name, most_pixels)
+  with image_errors(file, name) as name:
+    values = _image(read_content(file, _MOST_BYTES), channels, name, most_pixels)
     if values.dtype.kind not in "iu":
       raise InputError(f"it holds {values.dtype.name}; expected integers of 16 bits")
     if values.dtype.itemsize == 1:
@@ -56,7 +56,8 @@ def read_real(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
 
   Arguments and errors as of `read_deep`, except that any real numbers will do: NaN and infinite ones are among them.
   """
-  with _opened(file, name) as (content, name):
+  with image_errors(file, name) as name:
+    content = read_content(file, _MOST_BYTES)
     if not content.startswith((_NPY, _FITS, *_TIFF)):
       raise InputError("it is no array: expected .npy, FITS or TIFF for a model of real-valued images")
     values = _image(content, channels, name)
@@ -78,23 +79,6 @@ def bits_of_png(path: Path) -> int:
   return 0
 
 
-@contextlib.contextmanager
-def _opened(file, name):
-  """Yield the content of a file, and its name; any exception becomes an `ImageFileError` that has it."""
-  name = name or (os.fspath(file) if not isinstance(file, bytes) else "image")
-  try:
-    yield file if isinstance(file, bytes) else gate.read_bytes(file, _MOST_BYTES), name
-  except ImageFileError:
-    raise
-  except InputError as error:
-    if "pip install" in str(error):
-      raise
-    raise ImageFileError(f"{name!r}: {error}", str(error)) from None
-  except Exception as error:
-    reason = gate.reason(error)
-    raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
-
-
 def _image(content: bytes, channels: int, name: str, most_pixels: int | None = None) -> Any:
   """The values of a file, `[H, W, channels]`."""
   values = _values(content, name, most_pixels)
@@ -107,8 +91,6 @@ def _image(content: bytes, channels: int, name: str, most_pixels: int | None = N
 
 
 def _values(content: bytes, name: str, most_pixels: int | None) -> Any:
-  if not content:
-    raise InputError("it is empty")
   if content.startswith(_NPY):
     file = io.BytesIO(content)
     gate.check_npy_header(file, len(content))
@@ -136,7 +118,7 @@ def _tiff(content, most_pixels):
     page = file.pages[0]
     if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
       raise InputError(f"its values are {page.photometric.name}; expected MINISBLACK or RGB")
-    _check_size(page.shape, most_pixels)
+    check_pixels(math.prod(page.shape), f"an image of the shape {list(page.shape)}", most_pixels)
     values = page.asarray()
     separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3
     return np.moveaxis(values, 0, -1) if separate else values
@@ -147,16 +129,7 @@ def _fits(content, most_pixels):
   with fits.open(io.BytesIO(content), memmap=False) as parts:
     for part in parts:
       if part.is_image and part.header.get("NAXIS", 0) and len(part.shape) >= 2:
-        _check_size(part.shape, most_pixels)
+        check_pixels(math.prod(part.shape), f"an image of the shape {list(part.shape)}", most_pixels)
         values = np.asarray(part.data)
         return np.moveaxis(values, 0, -1) if values.ndim == 3 else values  # planes come first
   raise InputError("it has no image")
-
-
-def _check_size(shape, most_pixels):
-  """Raise an `InputError` for too many pixels, before they are decoded."""
-  pixels = int(np.prod(shape, dtype=object))
-  if most_pixels is None:
-    budget.claim("pixels", pixels, f"an image of the shape {list(shape)}")
-  elif pixels > most_pixels:
-    raise InputError(f"it has the shape {list(shape)}; expected at most {most_pixels:,} values")

@@ -3,36 +3,32 @@
 Content is written to a temporary name in the same folder, synced to disk, and then renamed. A process that is
 killed leaves the old content, and perhaps a `.tmp.*` that nothing reads.
 
-A directory that holds files cannot be replaced by `rename`: the two change places in one call where the system has one
-(Linux). Elsewhere the old one is moved aside first, and a process that is killed between the two moves leaves it as
-`.old.NAME`, which the next write moves back.
+A directory that holds files cannot be replaced by `rename`: the old one is moved aside first. A process that is killed
+between the two moves leaves it as `.old.NAME`, which the next write moves back.
 """
 
 from collections.abc import Callable, Iterator
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
 import math
 import os
 import pathlib
-import re
 import shutil
-import sys
 from typing import Any, BinaryIO
 
+from absl import logging
+import filelock
 import numpy as np
 import numpy.typing as npt
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.gate import open_claimed, reason
+from flowpp_tf.io.gate import open_claimed, read_json, reason
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
-# Of Linux' renameat2.
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_C = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_DIGESTS = pathlib.PurePath("assets.extra", "digests.json")  # of a SavedModel
 
 
 @contextlib.contextmanager
@@ -127,48 +123,12 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
     write(temporary)
     for written in temporary.rglob("*"):
       sync(written)
-    if not target.exists():
-      os.replace(temporary, target)
-    elif not _exchange(temporary, target):
+    if target.exists():
       os.replace(target, old)
-      os.replace(temporary, target)
+    os.replace(temporary, target)
     sync(target.parent)
   finally:
     tidy_up()
-
-
-def _exchange(one, other):
-  """Let two files or directories change places in one step; return False where the system cannot."""
-  function = getattr(_C, "renameat2", None)
-  if function is None:
-    return False
-  if function(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-    return True
-  number = ctypes.get_errno()
-  if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # an older system, or its file system
-    return False
-  raise OSError(number, os.strerror(number), os.fspath(other))
-
-
-# The files of a run and of a preset that no other program may write; see training/workdir.py and pretrained/presets.py.
-_OWNED = re.compile(
-  r"(config|preset|evaluation|typicality)\.json|best\.weights\.(h5|safetensors)|metrics\.jsonl|run\.lock|card\.md|README\.md|"
-  r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz"
-)
-
-
-def owner_of(path: Path) -> str | None:
-  """Return why a file belongs to a run or to a SavedModel, so that nothing else may write it; None if it does not."""
-  target = pathlib.Path(os.path.realpath(path))
-  for folder in target.parents[:4]:
-    inside = target.relative_to(folder).parts
-    if (folder / "saved_model.pb").exists():
-      return f"it belongs to the SavedModel {str(folder)!r}"
-    if (folder / "config.json").exists() and (
-      inside[0] in ("checkpoints", "tensorboard") or (len(inside) == 1 and _OWNED.fullmatch(inside[0]))
-    ):
-      return f"it belongs to the run {str(folder)!r}"
-  return None
 
 
 def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], end: bytes = b"") -> np.memmap:
@@ -240,3 +200,61 @@ def stream_sha256(file: BinaryIO) -> str:
   while block := file.read(1 << 22):
     digest.update(block)
   return digest.hexdigest()
+
+
+def write_digests(folder: pathlib.Path) -> None:
+  """Write the digests of a SavedModel that is complete except for them."""
+  digests = _digests_of(folder)
+  (folder / _DIGESTS).parent.mkdir()
+  (folder / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
+
+
+def check_digests(folder: pathlib.Path) -> None:
+  """Raise an exception if a file of a SavedModel has changed, or it has no digests."""
+  expected = read_json(folder / _DIGESTS)
+  wrong = {name for name, _ in _digests_of(folder).items() ^ expected.items()}
+  if wrong:
+    raise ValueError(f"{', '.join(sorted(wrong))} changed since it was written")
+
+
+def _digests_of(folder):
+  return {
+    path.relative_to(folder).as_posix(): file_sha256(path)
+    for path in sorted(folder.rglob("*"))
+    if not path.is_dir() and path.relative_to(folder).parts[0] != _DIGESTS.parts[0]
+  }
+
+
+@contextlib.contextmanager
+def sole_owner(
+  path: pathlib.Path, what: str = "workdir", advice: str = "wait until that run has ended, or give another --workdir"
+) -> Iterator[Callable[[], bool]]:
+  """Hold the lock of a directory, which the system frees when its process ends, however it ends.
+
+  Yields:
+    A function that returns whether the locked file is still the one at `path`. It is not if the directory was moved or
+    deleted: another process may then hold the lock of a new one of the same name.
+
+  Args:
+    path: the file of the lock; it stays when the lock is free, so that no two processes lock different files.
+    what: how the error calls the directory.
+    advice: what the error says at its end.
+
+  Raises:
+    InputError (a ValueError): if another process holds it.
+    OSError: if the file cannot be written.
+  """
+  lock = filelock.FileLock(path)
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    raise InputError(f"{what} {str(path.parent)!r} is in use by another process; {advice}") from None
+  except (NotImplementedError, OSError) as error:
+    if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+      raise
+    logging.warning("%s is on a file system without locks: a second run in it would not be noticed", path.parent)
+  locked = os.stat(path)
+  try:
+    yield lambda: path.exists() and os.path.samestat(locked, os.stat(path))
+  finally:
+    lock.release()

@@ -10,11 +10,11 @@ import collections
 from collections.abc import Iterator, Sequence
 import contextlib
 import errno
+import io
 import json
 import math
 import os
 import stat
-import struct
 from typing import IO, Any, BinaryIO, Literal
 import zipfile
 
@@ -27,17 +27,10 @@ from flowpp_tf.types import Path
 MOST_TEXT = 256 << 20  # bytes of a text file
 _JSON_FACTOR = 24  # bytes of memory that a byte of JSON can take: "{}," is a `dict` of 64 bytes and a pointer
 _LONGEST = (1 << 63) - 1  # side of an array
-_END, _LOCATOR, _ENTRY = b"PK\5\6", b"PK\6\7", 46  # of a zip file; an entry of its directory has at least 46 bytes
+_ENTRY = 46  # bytes that an entry of a zip file's directory has at least
 _UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; LZMA takes memory by what its header says
 # Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_KINDS = (
-  (stat.S_ISDIR, "a folder"),
-  (stat.S_ISFIFO, "a named pipe"),
-  (stat.S_ISSOCK, "a socket"),
-  (stat.S_ISCHR, "a device"),
-  (stat.S_ISBLK, "a device"),
-)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -46,7 +39,19 @@ def open_regular(path: Path) -> BinaryIO:
   Raises:
     OSError: if it cannot be opened, or is something else; something else is not opened.
   """
-  return os.fdopen(_open(path)[0], "rb")
+  _check_regular(path, os.stat(path))
+  descriptor = os.open(path, _FLAGS)
+  try:
+    _check_regular(path, os.fstat(descriptor))
+    return os.fdopen(descriptor, "rb")
+  except BaseException:
+    os.close(descriptor)
+    raise
+
+
+def _check_regular(path, status):
+  if not stat.S_ISREG(status.st_mode):
+    raise OSError(errno.EINVAL, "it is a folder, a named pipe or a device; expected a regular file", os.fspath(path))
 
 
 def open_claimed(path: Path) -> BinaryIO:
@@ -69,42 +74,17 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
   """Return the content of a regular file of at most so many bytes.
 
   Raises:
-    OSError: for another file, and for one with more bytes.
+    OSError: for another file, and for one with more bytes, or another number of bytes than the system says.
     BudgetError (an InputError): for more bytes than the budget has.
   """
-  descriptor, size = _open(path)
-  try:
-    if size <= most:
-      budget.claim("bytes_in", size, repr(os.fspath(path)))
-    missing = min(size or 1 << 20, most) + 1  # files of the system say 0 and have more
-    parts = []
-    while size <= most and missing and (part := os.read(descriptor, missing)):
-      parts.append(part)
-      missing -= len(part)
-  finally:
-    os.close(descriptor)
-  if size > most or not missing:
-    raise OSError(errno.EFBIG, f"it has more than {most:,} bytes, or grows", os.fspath(path))
-  return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _open(path):
-  """The descriptor of a regular file, and its size."""
-  _check_regular(path, os.stat(path).st_mode)
-  descriptor = os.open(path, _FLAGS)
-  try:
-    status = os.fstat(descriptor)
-    _check_regular(path, status.st_mode)
-    return descriptor, status.st_size
-  except BaseException:
-    os.close(descriptor)
-    raise
-
-
-def _check_regular(path, mode):
-  if not stat.S_ISREG(mode):
-    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
-    raise OSError(errno.EINVAL, f"it is {kind}; expected a regular file", os.fspath(path))
+  with open_claimed(path) as file:
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+      raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", os.fspath(path))
+    content = file.read(size + 1)
+  if len(content) != size:
+    raise OSError(errno.EINVAL, "its size changed while it was read", os.fspath(path))
+  return content
 
 
 def read_text(path: Path) -> str:
@@ -168,40 +148,23 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     raise InputError(f"{os.fspath(path)!r} cannot be read: {reason(error)}{expected and f'; {expected}'}") from None
 
 
-def check_sizes(members: Sequence[zipfile.ZipInfo], file: BinaryIO) -> None:
-  """Raise a `ValueError` if members of a zip file would unpack to far more than the file holds."""
-  size, total = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members)
-  if budget.is_too_much_output(total, size):
-    raise ValueError(
-      f"its {size:,} bytes would unpack to {total:,}, more than {budget.current().ratio} times as many (--max_output "
-      "raises the limit)"
-    )
+class _ListedFile(io.BufferedReader):
+  """A zip file whose directory is claimed when `zipfile` reads it, in one piece, before it makes the entries."""
+
+  def read(self, size: int | None = -1) -> bytes:
+    budget.claim("items", (size or 0) // _ENTRY, "its directory")
+    return super().read(size)
 
 
-def open_zip(file: BinaryIO) -> zipfile.ZipFile:
-  """Open a zip file that the gate has opened, whose entries are claimed before they are listed.
+@contextlib.contextmanager
+def open_zip(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+  """Open a zip file that the gate has opened, and close it; its entries are claimed before they are listed.
 
   Raises:
     BudgetError (an InputError), zipfile.BadZipFile: for too many entries, and for another file.
   """
-  budget.claim("items", _directory_bytes(file) // _ENTRY, "its directory")
-  return zipfile.ZipFile(file)
-
-
-def _directory_bytes(file):
-  """The size of a zip file's directory, as its end says; 0 if it has none."""
-  size = file.seek(0, os.SEEK_END)
-  file.seek(max(0, size - (1 << 16) - 98))  # 22 bytes and a comment, after 76 of the 64-bit form
-  tail = file.read()
-  end = len(tail) - 22  # of a file without a comment, where zipfile looks first
-  if end < 0 or not (tail[end:].startswith(_END) and tail.endswith(b"\0\0")):
-    end = tail.rfind(_END)
-  file.seek(0)
-  if end < 0 or end + 16 > len(tail):
-    return 0
-  if end >= 76 and tail[end - 20 : end - 16] == _LOCATOR:
-    return struct.unpack("<Q", tail[end - 36 : end - 28])[0]
-  return struct.unpack("<I", tail[end + 12 : end + 16])[0]
+  with _ListedFile(file) as listed, zipfile.ZipFile(listed) as archive:  # type: ignore[arg-type]
+    yield archive
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -223,15 +186,16 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
         f"{', '.join(map(repr, members)) or 'none'}"
       )
     wanted = members if names is None else {name: members[name] for name in names}
-    check_sizes(list(wanted.values()), file)
-    budget.claim("memory", sum(info.file_size for info in wanted.values()), repr(os.fspath(path)))
+    total = sum(info.file_size for info in wanted.values())
+    budget.claim_output(total, os.fstat(file.fileno()).st_size, repr(os.fspath(path)))
+    budget.claim("memory", total, repr(os.fspath(path)))
     arrays = {}
     for name, info in wanted.items():
       if info.compress_type not in _UNPACKED:
         raise ValueError(f"its array {name!r} is compressed by a method that NumPy does not write")
       with archive.open(info) as member:
         check_npy_header(member, info.file_size)
-      with archive.open(info) as member:
+        member.seek(0)
         arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     return arrays
 

@@ -17,7 +17,8 @@ from flowpp_tf.io import budget, gate
 from flowpp_tf.types import Path
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
-_SMALL = 1 << 18  # pixels of an image that does not count
+_SHARES = 8  # an image with more than this part of the budget's pixels is decoded while no other such one is
+_LARGE = threading.RLock()
 _MOST_BYTES = 256 << 20  # of a file
 PNG = b"\x89PNG\r\n\x1a\n"  # the beginning of such a file
 
@@ -49,20 +50,32 @@ def open_image(
   Raises:
     ImageFileError (a ValueError): for anything else, and for any exception within the context: Pillow raises many.
   """
-  name = name or (os.fspath(file) if isinstance(file, (str, os.PathLike)) else "image")
-  try:
-    content = _content(file)
+  with image_errors(file, name, formats):
+    content = read_content(file, _MOST_BYTES)
     _check_png(content)
     _raise_limit_of_pillow(most_pixels)
     with Image.open(io.BytesIO(content), formats=formats) as image:
       pixels = image.width * image.height
-      if most_pixels is None:
-        budget.claim("pixels", pixels, f"an image of {image.width}x{image.height}")
-      elif pixels > most_pixels:
-        raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {most_pixels:,}")
-      with contextlib.nullcontext() if pixels <= _SMALL else _DECODED.take(pixels):
+      check_pixels(pixels, f"an image of {image.width}x{image.height}", most_pixels)
+      with contextlib.nullcontext() if pixels <= budget.current().pixels // _SHARES else _LARGE:
         yield image
+
+
+@contextlib.contextmanager
+def image_errors(file: Path | BinaryIO | bytes, name: str = "", formats: tuple[str, ...] = FORMATS) -> Iterator[str]:
+  """Turn any exception of an image's reader into an `ImageFileError`, except for a package that is not installed.
+
+  Yields:
+    The name of the file in errors: `name`, or its path.
+  """
+  name = name or (os.fspath(file) if isinstance(file, (str, os.PathLike)) else "image")
+  try:
+    yield name
+  except ImageFileError:
+    raise
   except InputError as error:
+    if "pip install" in str(error):
+      raise
     raise ImageFileError(f"{name!r}: {error}", str(error)) from None
   except UnidentifiedImageError:
     what = f"is no image: expected one of {', '.join(formats)}"
@@ -72,14 +85,23 @@ def open_image(
     raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
 
 
-def _content(file):
-  if isinstance(file, bytes):
-    return file
-  path = isinstance(file, (str, os.PathLike))
-  content = gate.read_bytes(file, _MOST_BYTES) if path else file.read(_MOST_BYTES + 1)
-  if not 0 < len(content) <= _MOST_BYTES:
-    raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
+def read_content(file: Path | BinaryIO | bytes, most: int) -> bytes:
+  """Return the bytes of an image file, at least one; raise an `InputError` or an `OSError` for none or too many."""
+  if isinstance(file, (str, os.PathLike)):
+    content = gate.read_bytes(file, most)
+  else:
+    content = file if isinstance(file, bytes) else file.read(most + 1)
+  if not 0 < len(content) <= most:
+    raise InputError(f"it has more than {most:,} bytes" if content else "it is empty")
   return content
+
+
+def check_pixels(pixels: int, what: str, most: int | None = None) -> None:
+  """Raise an `InputError` for more pixels than `most`, or than the budget has, before they are decoded."""
+  if most is None:
+    budget.claim("pixels", pixels, what)
+  elif pixels > most:
+    raise InputError(f"it is {what}; expected at most {most:,} pixels")
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -113,25 +135,3 @@ def _raise_limit_of_pillow(most_pixels):
   most = budget.current().pixels if most_pixels is None else most_pixels
   if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
     Image.MAX_IMAGE_PIXELS = most
-
-
-class _Pixels:
-  """Lets threads decode images of so many pixels in all at a time as the budget has; they take up to 12 bytes each."""
-
-  def __init__(self):
-    self._changed, self._used = threading.Condition(), 0
-
-  @contextlib.contextmanager
-  def take(self, pixels):
-    with self._changed:
-      self._changed.wait_for(lambda: self._used + pixels <= budget.current().pixels or not self._used)
-      self._used += pixels
-    try:
-      yield
-    finally:
-      with self._changed:
-        self._used -= pixels
-        self._changed.notify_all()
-
-
-_DECODED = _Pixels()

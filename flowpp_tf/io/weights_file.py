@@ -5,6 +5,15 @@
 Keras reads such a .weights.h5 as any other. A file without the attribute, as Keras writes it, is read only if
 it is known otherwise: by the SHA-256 of a checkpoint's manifest or of a preset.json, or because the caller says so.
 Files are made and read in memory: HDF5 can crash the process when a disk is full.
+
+HDF5 can do much that weights do not need, and that a stranger can use: a link to a group of another name, of which each
+level doubles the work, a link to another file, arrays that are put together from other files, filters, which unpack
+and can be plugins, and values in a heap that many elements share. All of it is refused. Keras and this package write
+groups and contiguous arrays of numbers.
+
+A .safetensors file has names, types, shapes and bytes, and nothing that a program could be hidden in. It is the format
+to send to strangers: its header is checked against the file's size before anything is made. The names are the paths of
+the weights below the model, such as flow/flow_step_0/conditioner/input_conv/kernel.
 """
 
 from collections.abc import Iterable
@@ -17,14 +26,18 @@ from typing import Any, BinaryIO, NamedTuple
 import h5py
 import keras
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io import gate, hdf5, safetensors_file
+from flowpp_tf.io import budget, gate
 from flowpp_tf.types import Path
 
 _ATTRIBUTE = "flowpp_tf"
 _MOST_BYTES = 64 << 30
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_SAFETENSORS = ".safetensors"
+_KINDS = "biufV"  # of numbers; Keras stores those that NumPy does not know as plain bytes
 _NO_CHECKSUM = (
   "has no checksum, which it was written with, so that damage would not be found; --accept_unchecked, in Python "
   "`unchecked=True`, uses it all the same"
@@ -49,15 +62,16 @@ def weights_to_bytes(
     dtype: dtype of the arrays in the file, to which they are rounded; None for that of the weights.
     suffix: ".h5" or ".safetensors".
   """
-  if suffix == safetensors_file.SUFFIX:
-    arrays = safetensors_file.arrays_of(model, dtype)
-    return safetensors_file.to_bytes(arrays, {"sha256": _checksum(sorted(arrays.items())), **(about or {})})
+  if suffix == _SAFETENSORS:
+    arrays = _arrays_of(model, dtype)
+    about = {"sha256": _checksum(sorted(arrays.items())), **(about or {})}
+    return safetensors.numpy.save(arrays, {_ATTRIBUTE: json.dumps(about)})
   file = _InMemory()
   model.save_weights(file)
   if dtype is not None:
     file = _with_dtype(file, dtype)
   with h5py.File(file, "r+") as content:
-    checksum = _checksum(_read(hdf5.claimed_arrays(content, len(file.getbuffer()))))
+    checksum = _checksum(_read(_claimed_arrays(content, len(file.getbuffer()))))
     content.attrs[_ATTRIBUTE] = json.dumps({"sha256": checksum, **(about or {})})
   return file.getvalue()
 
@@ -89,7 +103,7 @@ class WeightsFile(NamedTuple):
     if self.arrays is None:
       model.load_weights(_InMemory(self.content))
     else:
-      safetensors_file.set_weights(model, self.arrays)
+      _set_weights(model, self.arrays)
 
 
 def read_weights(path: Path, sha256: str | None = None, unchecked: bool = False) -> WeightsFile:
@@ -116,12 +130,12 @@ def read_weights(path: Path, sha256: str | None = None, unchecked: bool = False)
 def _checked(name, content):
   if content.startswith(_HDF5):
     with h5py.File(io.BytesIO(content)) as file:
-      listed, about = hdf5.claimed_arrays(file, len(content)), file.attrs.get(_ATTRIBUTE)
+      listed, about = _claimed_arrays(file, len(content)), file.attrs.get(_ATTRIBUTE)
       about = None if about is None else _verified(gate.parse_json(about), _read(listed))
     return WeightsFile(name, content, about or {}, about is not None)
-  if pathlib.Path(name).suffix != safetensors_file.SUFFIX:
+  if pathlib.Path(name).suffix != _SAFETENSORS:
     raise ValueError("it is no HDF5 file")
-  arrays, about = safetensors_file.from_bytes(content)
+  arrays, about = _from_bytes(content)
   about = None if about is None else _verified(about, sorted(arrays.items()))
   return WeightsFile(name, content, about or {}, about is not None, arrays)
 
@@ -134,7 +148,7 @@ def _verified(about, arrays):
 
 
 def _read(arrays):
-  return ((array.name, array.dataset[()]) for array in arrays)
+  return ((array.name, array[()]) for array in arrays)
 
 
 def _checksum(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
@@ -167,3 +181,116 @@ def _with_dtype(file, dtype):
     new.attrs.update(old.attrs)
     old.visititems(copy)
   return rounded
+
+
+# --- HDF5 ------------------------------------------------------------------------------------------
+
+
+def _claimed_arrays(file: h5py.File, size: int) -> list[h5py.Dataset]:
+  """Return the arrays of an open file, which are not read yet, in the order of their names.
+
+  Args:
+    file: the file; nothing is read but its structure.
+    size: bytes of the file.
+
+  Raises:
+    ValueError: for what is no plain array or group, and for arrays that are larger than the file.
+    BudgetError (an InputError): for more arrays than are read, or more memory than there may be.
+  """
+  links: list[Any] = []
+  objects: list[Any] = []
+
+  def visit(name, link):
+    links.append(link)
+    budget.claim("items", len(links), "its HDF5 groups")
+
+  file.visititems_links(visit)
+  if not all(isinstance(link, h5py.HardLink) for link in links):
+    raise ValueError("it has links")
+  file.visititems(lambda name, item: objects.append(item))  # each object once, by one of its names
+  if len(objects) != len(links):
+    raise ValueError("it has two names for the same object")
+  arrays = [item for item in objects if not isinstance(item, h5py.Group)]
+  for array in arrays:
+    _check_plain(array)
+  total = sum(array.nbytes for array in arrays)
+  if total > size:
+    raise ValueError("its arrays are larger than the file")
+  budget.claim("memory", total, "its arrays")
+  return sorted(arrays, key=lambda array: array.name.split("/"))  # groups in the order of their names, too
+
+
+def _check_plain(item):
+  if not isinstance(item, h5py.Dataset):
+    raise ValueError(f"{item.name!r} is no array")
+  if item.external or item.is_virtual:
+    raise ValueError("its arrays are in other files")
+  if item.chunks is not None or item.id.get_create_plist().get_nfilters():
+    raise ValueError(f"the array {item.name!r} is stored in chunks or by filters, as by compression")
+  if item.dtype.hasobject or item.dtype.kind not in _KINDS:
+    raise ValueError(f"the array {item.name!r} must hold numbers, got {item.dtype}")
+
+
+# --- safetensors ----------------------------------------------------------------------------------
+
+
+def _arrays_of(model: keras.Model, dtype: str | None = None) -> dict[str, np.ndarray]:
+  """Return the weights of a model by their paths below it, rounded to `dtype` unless that is None."""
+  return {_path(model, weight): np.ascontiguousarray(weight.numpy(), dtype) for weight in model.weights}
+
+
+def _from_bytes(content: bytes) -> tuple[dict[str, np.ndarray], Any]:
+  """Return the arrays of a file, and what is kept with them; None if it has nothing of this package.
+
+  Raises:
+    ValueError: for another file; the message says why.
+    BudgetError (an InputError): for a header, or arrays, of more than the budget.
+  """
+  length = int.from_bytes(content[:8], "little")
+  if not 0 < length <= len(content) - 8:
+    raise ValueError("it is no safetensors file, or is cut off")
+  header = gate.parse_json(content[8 : 8 + length].decode())
+  if not isinstance(header, dict):
+    raise ValueError("its header is no table")
+  budget.claim("items", len(header), "its header")
+  budget.claim("memory", len(content), "its arrays")  # its library checks that they fill the file
+  try:
+    arrays = safetensors.numpy.load(content)
+  except (safetensors.SafetensorError, KeyError, TypeError) as error:
+    raise ValueError(f"it is no safetensors file: {error}") from None
+  about = (header.get("__metadata__") or {}).get(_ATTRIBUTE)
+  return arrays, None if about is None else gate.parse_json(about)
+
+
+def _set_weights(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+  """Set the weights of a model; raise an `InputError` if they are another architecture's, or not finite.
+
+  The model is then unchanged.
+  """
+  _check_finite(arrays)
+  weights = {_path(model, weight): weight for weight in model.weights}
+  expected = {name: tuple(weight.shape) for name, weight in weights.items()}
+  found = {name: array.shape for name, array in arrays.items()}
+  wrong = [
+    f"{name} has shape {found.get(name, 'none')}, expected {expected.get(name, 'none')}"
+    for name in sorted({*expected, *found})
+    if found.get(name) != expected.get(name)
+  ]
+  if wrong:
+    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    raise InputError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+  for name, weight in weights.items():
+    weight.assign(arrays[name].astype(weight.dtype))
+  if hasattr(model, "initialized"):
+    model.initialized = True
+
+
+def _check_finite(arrays):
+  for name, array in arrays.items():
+    if array.dtype.kind not in "biu" and not np.all(np.isfinite(array.astype(np.float64))):
+      raise InputError(f"the weights must be finite, got NaN or infinity in {name}")
+
+
+def _path(model, weight):
+  """The path of a weight below the model, whose name may be any."""
+  return weight.path.removeprefix(f"{model.name}/")

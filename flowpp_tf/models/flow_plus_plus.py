@@ -638,8 +638,8 @@ class FlowPlusPlus(KerasModelMixin):
     """Return a trained model.
 
     Args:
-      preset: one of `fpp.presets()`, the folder of a preset, or its address on a hub of models: "hf://user/model" or
-        "kaggle://user/model/framework/variation", with the extra `hub`.
+      preset: one of `fpp.presets()`, the folder of a preset, or its address on Hugging Face with the extra `hub`:
+        "hf://user/model".
       unchecked: whether weights without a checksum are used.
       precision: of the networks, "float32", "bfloat16" or "float16"; None for float32, or float64 if the config has
         that. The precision of training plays no part.

@@ -8,8 +8,7 @@ from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason
-from flowpp_tf.io.hub import is_address
-from flowpp_tf.io.model_folders import ABOUT, presets
+from flowpp_tf.io.model_folders import ABOUT, is_address, presets
 from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.pretrained.official import load_official_weights
 from flowpp_tf.pretrained.presets import WEIGHTS, open_preset

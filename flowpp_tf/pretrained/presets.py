@@ -35,7 +35,7 @@ CARD = "README.md"
 FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
 MEASURED = ("evaluation.json", "typicality.json")
 # What a folder has that a newer preset may replace; codec_model.* are made of the weights when they are needed.
-_REPLACED = {*FORMATS.values(), *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metrics.jsonl"}
+_REPLACED = {*FORMATS.values(), *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metrics.jsonl", ".evaluation.json.lock"}
 
 
 @check_arguments

@@ -6,8 +6,7 @@ from flowpp_tf.compression import ArchiveReader, CodecModel, TieredCodec
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import write_file
-from flowpp_tf.io.hub import is_address
-from flowpp_tf.io.model_folders import name_of_preset
+from flowpp_tf.io.model_folders import is_address, name_of_preset
 from flowpp_tf.programs import process, run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import owner_of, replace_file
+from flowpp_tf.io.files import replace_file
 from flowpp_tf.types import Path
 
 
@@ -19,7 +19,7 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     inputs: files that the program reads, which must stay as they are.
   """
   folder = os.path.dirname(path) or "."
-  problem: str | None
+  problem = None
   if os.path.isdir(path):
     problem = "it is a folder"
   elif not os.path.isdir(folder):
@@ -30,8 +30,6 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     problem = "no permission"
   elif any(_is_same(path, file) for file in inputs):
     problem = "it is one of the files that are read"
-  else:
-    problem = owner_of(path)
   if problem:
     raise InputError(f"cannot write {str(path)!r}: {problem}")
 

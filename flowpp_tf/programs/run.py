@@ -19,7 +19,7 @@ from flowpp_tf.config.recipe import replaced_by
 from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
-from flowpp_tf.io.files import owner_of, replace_file
+from flowpp_tf.io.files import replace_file
 from flowpp_tf.programs import command as command_module
 from flowpp_tf.programs import process
 from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups, given_from_flags
@@ -220,7 +220,7 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     if not os.access(folder, os.W_OK)
     else "it is one of the files that are read"
     if any(_same(path, file) for file in inputs)
-    else owner_of(path)
+    else None
   )
   if problem:
     raise InputError(f"cannot write {str(path)!r}: {problem}")

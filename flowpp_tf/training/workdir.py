@@ -4,7 +4,7 @@ config.json            format, model config, data set with its fingerprint, trai
 checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
 best.weights.h5        EMA weights at the best validation, with their checksum; see io/weights_file.py
 metrics.jsonl          a row for each validation, with the digest of the data
-run.lock               which process trains in the directory
+run.lock               is locked by the process that trains in the directory
 curves.png samples.png
 evaluation.json        measured bits/dim, see evaluation/record.py
 evaluation-*.npy       an evaluation that was stopped, to resume from
@@ -28,8 +28,7 @@ from absl import logging
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import copy_file, file_sha256, finite_json, remove_leftovers, write_file, writing
-from flowpp_tf.io.lock import sole_owner
+from flowpp_tf.io.files import copy_file, file_sha256, finite_json, remove_leftovers, sole_owner, write_file, writing
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig

@@ -60,7 +60,6 @@ LIBRARY = [
   ("galsim", "the data set 'sky16'", lambda folder: data.load_dataset("sky16", cache_dir=folder)),
   ("constriction", "compression", lambda folder: fpp.compress(_model(), small_images(1, MINIMAL))),
   ("huggingface_hub", "the preset 'hf://me/model'", lambda folder: fpp.FlowPlusPlus.from_preset("hf://me/model")),
-  ("kagglehub", "the preset 'kaggle://a/b/c/d'", lambda folder: fpp.FlowPlusPlus.from_preset("kaggle://a/b/c/d")),
   ("onnx", "the format 'onnx'", lambda folder: fpp.export_onnx(_model(), folder / "onnx")),
 ]
 PROGRAMS = [

@@ -208,7 +208,9 @@ def test_a_folder_without_one_of_its_files_is_named(tmp_path):
   with pytest.raises(data.InputError, match="data_batch_3.bin' cannot be read: No such file"):
     data.load_dataset("cifar10", tmp_path)
   os.mkfifo(tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin")
-  with pytest.raises(data.InputError, match="data_batch_3.bin' cannot be read: it is a named pipe"):
+  with pytest.raises(
+    data.InputError, match="data_batch_3.bin' cannot be read: it is a folder, a named pipe or a device"
+  ):
     data.load_dataset("cifar10", tmp_path)
 
 

@@ -26,8 +26,7 @@ from flowpp_tf.data import cache, load_dataset
 from flowpp_tf.evaluation.pictures import plot_curves
 from flowpp_tf.evaluation.record import write_record
 from flowpp_tf.exporting import export_saved_model
-from flowpp_tf.io.digests import check_digests
-from flowpp_tf.io.files import create_array, replace_directory, replace_file, write_file
+from flowpp_tf.io.files import check_digests, create_array, replace_directory, replace_file, write_file
 from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import codec_model_name, save_codec_model

@@ -22,7 +22,7 @@ import stat
 import threading
 from typing import Any
 
-from flowpp_tf.io import budget, files
+from flowpp_tf.io import budget
 
 MEMORY = "MemoryError"  # in place of an error number: what an allocation raises
 CLAIM = "BudgetError"
@@ -82,13 +82,12 @@ class Faults:
       (os, "posix_fallocate", self._of_descriptor("fallocate")),
       (os, "replace", self._of_path("rename")),
       (os, "rename", self._of_path("rename")),
-      (files, "_exchange", self._of_path("rename", 1)),
       (os, "mkdir", self._of_path("mkdir")),
       (os, "link", self._of_path("link", 1)),
       (builtins, "open", self._open),
       (io, "open", self._open),
       (mmap, "mmap", self._mmap),
-      (budget, "_check_time", self._claim),
+      (budget, "current", self._claim),
     ):
       original = getattr(owner, name)
       setattr(owner, name, make(original))
@@ -187,9 +186,9 @@ class Faults:
     return Map
 
   def _claim(self, original):
-    def patched(what):
-      self.call("claim", what)
-      return original(what)
+    def patched():
+      self.call("claim", "a file")
+      return original()
 
     return patched
 

@@ -29,8 +29,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.gate": ("os.open os.fdopen json.loads zipfile.ZipFile archive.open np.load", "the gate"),
   "io.deep_image": ("fits.open", "of bytes that the gate has read"),
   "io.image_file": ("Image.open", "of bytes that the gate has read"),
-  "io.weights_file": ("h5py.File", "of bytes that the gate has read, or this process has made"),
-  "io.safetensors_file": ("safetensors.numpy.load", "of bytes that the gate has read"),
+  "io.weights_file": ("h5py.File safetensors.numpy.load", "of bytes that the gate has read, or this process has made"),
   "io.files": ("open os.open shutil.copyfileobj np.lib.format.open_memmap", "writes; syncs what is written"),
   "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
   "data.published": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
@@ -39,7 +38,6 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "pretrained.official": ("open", "writes"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
   "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),
-  "io.lock": ("os.open", "the lock, which is not read"),
   "training.loop": ("workdir.open", "a method of the run's store"),
   "training.identity": ("json.loads", "of JSON that this process has made"),
   "programs.process": ("os.open", "opens the null device"),
@@ -110,7 +108,7 @@ CHILD = """
 import json, os, pathlib, sys
 folder, package = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 opened, past = [], []
-ALLOWED = ("io/gate.py", "io/files.py:sync", "io/lock.py:sole_owner")
+ALLOWED = ("io/gate.py", "io/files.py:sync")
 
 def hook(event, arguments):
   if event != "open" or not isinstance(arguments[0], (str, bytes)):

@@ -14,7 +14,8 @@ import safetensors
 
 import flowpp_tf as fpp
 from flowpp_tf import models
-from flowpp_tf.io import budget, hub
+from flowpp_tf.io import budget
+from flowpp_tf.io.model_folders import download
 from support.models import MINIMAL, perturb
 from support.programs import call
 
@@ -73,7 +74,7 @@ class HuggingFace(types.SimpleNamespace):
 def hugging_face(uploaded, tmp_path, monkeypatch):
   fake = HuggingFace(uploaded[1], tmp_path / "cache")
   monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
-  hub.download.cache_clear()
+  download.cache_clear()
   return fake
 
 
@@ -103,10 +104,10 @@ def test_what_was_downloaded_before_is_used_without_a_network(hugging_face):
     fpp.models.preset_folder("hf://me/model")
   hugging_face.error = None
   folder = fpp.models.preset_folder("hf://me/model")
-  hub.download.cache_clear()
+  download.cache_clear()
   hugging_face.error = ConnectionError("no route to the hub")
   assert fpp.models.preset_folder("hf://me/model") == folder
-  hub.download.cache_clear()
+  download.cache_clear()
   hugging_face.error = Answered("404: there is no such model")  # it may have been withdrawn
   with pytest.raises(fpp.InputError, match="cannot be downloaded: Answered: 404: there is no such model$"):
     fpp.models.preset_folder("hf://me/model")
@@ -131,8 +132,7 @@ def test_a_damaged_download_is_refused(hugging_face):
   [
     ("hf://model", "must be hf://user/model or hf://user/model@revision, got 'hf://model'"),
     ("hf://me/../../etc", "must be hf://user/model or"),
-    ("kaggle://me/model", "must be kaggle://user/model/framework/variation, got"),
-    ("hf://me/other", "'hf://me/other' is no preset: it has no preset.json"),
+    ("hf://me/other", "'hf://me/other' is not a preset: it has no preset.json"),
     ("s3://me/model", "unknown preset 's3://me/model'"),
   ],
 )
@@ -142,19 +142,6 @@ def test_what_is_no_preset_of_a_hub_is_one_line(address, message, hugging_face, 
     (tmp_path / "config.json").touch()
   with pytest.raises(fpp.InputError, match=message):
     fpp.FlowPlusPlus.from_preset(address)
-
-
-def test_a_preset_of_kaggle_is_the_model(uploaded, tmp_path, monkeypatch):
-  def model_download(handle, path):
-    assert handle == "me/model/keras/small"
-    (tmp_path / "cache").mkdir(exist_ok=True)
-    return shutil.copy(uploaded[1] / path, tmp_path / "cache")
-
-  monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(model_download=model_download))
-  hub.download.cache_clear()
-  loaded = fpp.FlowPlusPlus.from_preset("kaggle://me/model/keras/small")
-  np.testing.assert_array_equal(loaded.get_weights()[0], uploaded[0].get_weights()[0].astype(np.float16))
-  assert {path.name for path in (tmp_path / "cache").iterdir()} == {*hub.FILES[:3]}
 
 
 def test_the_card_is_one_of_hugging_face_and_the_weights_have_the_config(uploaded):

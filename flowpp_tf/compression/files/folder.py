@@ -25,8 +25,7 @@ from flowpp_tf.compression.files.metadata import with_metadata
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import sync
-from flowpp_tf.io.lock import sole_owner
+from flowpp_tf.io.files import sole_owner, sync
 from flowpp_tf.types import Path
 
 # The errors of a disk, which occur with other files too.
