@@ -1,6 +1,6 @@
 """The files that the page "A flow in the browser" loads: an exported preset, test digits, and ONNX Runtime Web.
 
-ONNX Runtime Web is the npm package onnxruntime-web. All go beside docs/browser/page.js in the site.
+ONNX Runtime Web is the npm package onnxruntime-web. All go into the folder of docs/browser/page.js in the site.
 """
 
 import base64

@@ -168,7 +168,7 @@ def _sources():
 
 
 def _section(text):
-  """What a row says of its source: a section of the paper, or another paper."""
+  """Return the source that a row names: a section of the paper, or another paper."""
   if re.match(r"[\d.]", text):
     return f"{PAPER}, section {text}"
   return f"{PAPER}, {text}" if text == "appendix" else text

@@ -2,7 +2,7 @@
 
 python .ci/site.py && mkdocs build
 
-Links to files of the repository that are no pages become plain names. An image with a NAME_dark beside it is
+Links to files of the repository that are not pages become plain names. An image with a NAME_dark in its folder is
 shown in that form on dark pages; README has such images as <picture>, which GitHub knows.
 """
 
