@@ -7,7 +7,7 @@ from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.model_folders import is_address, name_of_preset
-from flowpp_tf.programs import process, run
+from flowpp_tf.programs import process
 
 
 def codec_model_name(model_hash: str) -> str:
@@ -22,7 +22,7 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
     if not path.exists():
       write_file(path, model.to_bytes())
   except OSError as error:
-    run.warn(
+    process.warn(
       f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: {error.strerror}"
     )
 
@@ -68,11 +68,10 @@ def _name(preset):
 
 
 def _load_model(workdir, preset, wanted, unchecked):
-  process.phase("importing TensorFlow")
   try:
-    with process.without_noise():
-      from flowpp_tf.models import FlowPlusPlus
-      from flowpp_tf.training import Workdir
+    process.import_tensorflow()
+    from flowpp_tf.models import FlowPlusPlus
+    from flowpp_tf.training import Workdir
   except ImportError as error:
     raise InputError(
       f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "

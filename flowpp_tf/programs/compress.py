@@ -1,49 +1,154 @@
-"""Compress images with a trained model. The flags are in compress_flags.py."""
+"""Compress images without loss, with a trained model.
 
-from collections.abc import Iterator
+bin/compress --preset=photos --images=my_photos --output=my_photos.fpp
+bin/compress --workdir=runs/mine --images=a.png,b.png --output=two.fpp --test
+bin/compress --preset=fashion_mnist --dataset=fashion_mnist --output=test_split.fpp
+bin/compress --preset=photos --images=my_photos --estimate
+
+The smaller the more the images are like those that the model was trained on. bin/decompress gives them back;
+docs/compression.md has sizes, speeds, limits, and the format.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import functools
 import math
 import os
 import pathlib
+import threading
 import time
-import types
+from typing import TYPE_CHECKING
 
-from absl import flags
 import numpy as np
 import tqdm
 
-from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
-from flowpp_tf.compression.files.entries import ImageFile
-from flowpp_tf.compression.files.pictures import check_channels, read_pictures, write_pictures
-from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
+from flowpp_tf.compression import (
+  SEGMENT_IMAGES,
+  TIERS,
+  ArchiveReader,
+  ArchiveWriter,
+  TieredCodec,
+  compress_to,
+  read_images,
+)
 from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, with_error
-from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
+from flowpp_tf.core.registry import SPLITS
+from flowpp_tf.core.settings import at_least, one_of, setting
 from flowpp_tf.io import gate
-from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.programs import data_flags, flag_kinds, model_flags, process, run
+from flowpp_tf.io.image_folder import all_files
+from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.codec_models import save_codec_model
-from flowpp_tf.programs.compress_flags import files_from_flags
-from flowpp_tf.programs.figures import size_text, three_digits
-from flowpp_tf.programs.file_progress import FileProgress
-from flowpp_tf.tiles.cutting import to_tiles
+from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.model_options import ModelOptions
+from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
+
+if TYPE_CHECKING:
+  from flowpp_tf.compression.files.entries import ImageFile
+  from flowpp_tf.models import FlowPlusPlus
 
 _ESTIMATED_TILES = 1000
 
 
-def compress_from_flags() -> None:
+@dataclasses.dataclass(frozen=True)
+class CompressOptions(DataOptions, ModelOptions):
+  """Options of bin/compress."""
+
+  COMMON = (
+    *("preset", "workdir", "images", "dataset", "split", "limit", "output", "estimate", "test", "tier"),
+    *("embed_model", "keep_bytes"),
+  )
+
+  images: tuple[str, ...] | None = setting(
+    None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
+  )
+  split: str | None = setting(None, "Split of --dataset. (default: test)", one_of(*SPLITS))
+  limit: int | None = setting(None, "Number of images, from the start; all if not given.", at_least(1))
+  output: str | None = setting(None, "Archive to write, such as my_photos.fpp.")
+  estimate: bool = setting(False, "Say how large the archive would be, and write nothing.")
+  test: bool = setting(False, "Decode the whole archive and compare it with the images before it appears.")
+  tier: str = setting(
+    "portable",
+    "portable: every machine decodes it. float64, exact-build: faster, and decoded where the networks give the same "
+    "numbers, which is checked.",
+    one_of(*TIERS),
+  )
+  embed_model: bool = setting(False, "Put the model into the archive, so that nothing else is needed to decode it.")
+  lossy_pixels: bool = setting(
+    False,
+    "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
+    "than the files; else these files are stored verbatim.",
+  )
+  keep_bytes: bool = setting(
+    False,
+    "Give the files back byte for byte: those whose pixels lie in them without compression (PPM, BMP, TIFF) are coded, "
+    "all others are stored verbatim. Else the pixels and metadata come back, as PNG.",
+  )
+  segment_images: int = setting(
+    SEGMENT_IMAGES,
+    "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
+    at_least(1, 1 << 16),
+  )
+  batch_size: int | None = setting(None, "Largest batch; one that is fast if not given.", at_least(1, 1 << 16))
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.images and (self.dataset or self.split):
+      raise InputError("--images are files, --dataset and --split name other images; give one of them")
+    if (self.output is None) != self.estimate:
+      raise InputError("give --output, or --estimate, which writes nothing; one of them")
+    for name in ("lossy_pixels", "keep_bytes"):
+      if getattr(self, name) and not self.images:
+        raise InputError(f"--{name} is for the files of --images; a split of a data set has pixels only")
+    for name in ("test", "embed_model"):
+      if getattr(self, name) and self.estimate:
+        raise InputError(f"--{name} is for an archive, which --estimate does not write")
+    if self.keep_bytes and self.lossy_pixels:
+      raise InputError("--lossy_pixels does not keep the bytes of files; give it, or --keep_bytes")
+
+
+def run(options: CompressOptions) -> None:
   """Write the archive."""
-  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), flag_kinds.given_from_flags()
-  workdir = model_flags.workdir_from_flags()
+  check_extra("constriction", "compression", "compression")
+  if options.output is not None:
+    outputs.check_is_new(options.output)
+  name, _ = options.find_model()
+  folder, names = _find_files(options.images, options.limit) if options.images else (pathlib.Path(), [])
+  images = f"{len(names)} files of {folder}" if names else options.split_in_words(options.split or "test")
+  end = f"to {options.output}, tier {options.tier}" if options.output else "to see how large the archive would be"
+  process.phase(f"compressing {images} with {name} {end}")
+  process.import_tensorflow()
+  workdir = options.find_workdir()
   model, settings = workdir.load()
   if options.images:
-    check_channels(model.config.image_shape[2])
-    _compress_files(model, workdir.path, *files_from_flags(), options)
+    _compress_files(model, workdir.path, folder, names, options)
   else:
-    dataset = data_flags.load_given_data(settings, model.config, given)
-    _compress_images(model, workdir.path, dataset.split(options.split)[: options.limit], options)
+    dataset = data_options.load_given_data(settings, model.config, options.given_data)
+    _compress_images(model, workdir.path, dataset.split(options.split or "test")[: options.limit], options)
+
+
+def _find_files(paths, limit):
+  """Return the folder of --images, and the names of the files below it."""
+  if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
+    folder = pathlib.Path(paths[0]).expanduser()
+    names = all_files(folder)
+    if not names:
+      raise InputError(f"folder {str(folder)!r} has no file")
+    return folder, names[:limit]
+  files = [pathlib.Path(path).expanduser() for path in paths]
+  for file in files:
+    if not file.is_file():
+      raise InputError(f"--images must be one folder, or files; {str(file)!r} is not a file")
+  names = [file.name for file in files]
+  if len(set(names)) < len(names):
+    raise InputError("two of the --images have the same name")
+  if len({file.parent for file in files}) > 1:
+    raise InputError("the files of --images must lie in one folder; give the folder, or one archive for each")
+  return files[0].parent, names[:limit]
 
 
 def _compress_images(model, workdir, images, options):
@@ -78,12 +183,17 @@ def _compress_images(model, workdir, images, options):
 
 
 def _compress_files(model, workdir, folder, names, options):
+  from flowpp_tf.compression.files.entries import ImageFile
+  from flowpp_tf.compression.files.pictures import check_channels, read_pictures, write_pictures
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
+
+  check_channels(model.config.image_shape[2])
   shape, verbatim = model.config.image_shape, {}  # why files are stored verbatim, by name
   sizes = {name: _size_of(folder / name) for name in names}
   common = dict(channels=shape[2], lossy_pixels=options.lossy_pixels, levels=model.config.levels)
   plainly = functools.partial(read_picture, folder, **common, keep_bytes=options.keep_bytes)
 
-  def pictures(read) -> Iterator[ImageFile]:
+  def pictures(read) -> Iterator["ImageFile"]:
     for name in names:
       with _readable(folder / name):
         picture = read(name)
@@ -120,6 +230,8 @@ def _compress_files(model, workdir, folder, names, options):
 
 def _expected(folder, name, decoded, lossy_pixels, levels):
   """Return what a file of an archive must be: the bytes of the file, or its pixels and metadata."""
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, read_picture
+
   if decoded.data is not None:
     return gate.read_bytes(folder / name, max(MAX_VERBATIM_FILE, _size_of(folder / name)))
   return read_picture(folder, name, decoded.pixels.shape[2], lossy_pixels, levels=levels).content
@@ -139,6 +251,8 @@ def _bits_of(model):
   For pictures they differ from those in an archive by less than 1 %. Values that the model does not have count as its
   largest one.
   """
+  from flowpp_tf.evaluation import BitMaps, Scorer
+
   largest, shape = model.config.levels - 1, model.config.image_shape
   if model.config.tile_neighbours:
     maps = BitMaps(model)
@@ -149,6 +263,8 @@ def _bits_of(model):
 
 def _check_large(folder, read, names):
   """Raise an `InputError` if one of the files would be stored verbatim; they are too large for that."""
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE
+
   for name in names:
     if reason := read(name).reason:
       raise InputError(
@@ -160,12 +276,12 @@ def _warn_about_files(verbatim, names, config, larger):
   if verbatim:
     kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
     reasons = ", ".join(sorted(set(verbatim.values())))
-    run.warn(
+    process.warn(
       f"{len(verbatim)} of {len(names)} files are stored verbatim ({reasons}): the model "
       f"codes the pixels of lossless {kind} files"
     )
   if larger:
-    run.warn(
+    process.warn(
       "the archive is not smaller than the files: they are too few, or unlike those that the model was trained on"
     )
 
@@ -203,7 +319,7 @@ def _size_of(path):
     return os.fstat(file.fileno()).st_size
 
 
-def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec:
+def _coder(model: "FlowPlusPlus", workdir: pathlib.Path, tier: str) -> TieredCodec:
   process.phase("building the codec")
   coder = TieredCodec(model, tier)
   save_codec_model(workdir, coder.model)
@@ -216,6 +332,8 @@ def _spread(indices, most):
 
 
 def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts=None, inside=None):
+  from flowpp_tf.evaluation import evaluate_bits_per_dim
+
   chosen = _spread(np.arange(len(tiles)), _ESTIMATED_TILES)
   tiles, given = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
   dims = count * tiles[0].size
@@ -249,7 +367,7 @@ def _write(options, write, compare, count, size_before, dims=0):
       with open(path, "rb") as file:
         compare(ArchiveReader(file))
 
-  run.replace(options.output, write_and_compare)
+  outputs.replace(options.output, write_and_compare)
   output = pathlib.Path(options.output)
   seconds, size = time.monotonic() - begin, output.stat().st_size
   rate = f", {three_digits(8 * size / dims)} bits/dim" if dims else ""
@@ -261,3 +379,58 @@ def _write(options, write, compare, count, size_before, dims=0):
     + ("; decoded and compared" if options.test else "")
   )
   return size
+
+
+class FileProgress:
+  """Moves a bar of bytes while the tiles of files are coded, about in their order, in any thread.
+
+  Args:
+    bar: whose total is the bytes of all files.
+    sizes: bytes of the files by name.
+    tile_shape: of the model.
+  """
+
+  def __init__(self, bar: tqdm.tqdm, sizes: Mapping[str, int], tile_shape: tuple[int, int, int]) -> None:
+    self._bar, self._sizes, self._tile_shape = bar, sizes, tile_shape
+    self._waiting: collections.deque[tuple[int, float]] = collections.deque()  # tiles, and bytes of one
+    self._bytes, self._lock = 0.0, threading.Lock()
+
+  def read(self, picture: "ImageFile") -> "ImageFile":
+    """Take a file that has been read, and return it."""
+    size = self._sizes[picture.name]
+    if picture.pixels is None:  # stored verbatim
+      self._move(size)
+    else:
+      height, width, _ = picture.pixels.shape
+      tiles = count_tiles(height, width, self._tile_shape)
+      self._waiting.append((tiles, size / tiles))
+    return picture
+
+  def coded(self, count: int) -> None:
+    """Take the number of further tiles that have been coded."""
+    while count and self._waiting:
+      tiles, size = self._waiting.popleft()
+      done = min(count, tiles)
+      if done < tiles:
+        self._waiting.appendleft((tiles - done, size))
+      count -= done
+      self._move(done * size)
+
+  def _move(self, size):
+    with self._lock:
+      self._bytes += size
+      self._bar.update(int(self._bytes) - self._bar.n)
+
+
+def three_digits(value: float) -> str:
+  """Return a positive number with three significant digits, without an exponent."""
+  places = 2 - math.floor(math.log10(value)) if value > 0 else 0
+  return f"{value:.{max(0, places)}f}"
+
+
+def size_text(count: float) -> str:
+  """Return a number of bytes with three significant digits."""
+  for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    if count >= factor:
+      return f"{three_digits(count / factor)} {unit}"
+  return f"{count:.0f} bytes"

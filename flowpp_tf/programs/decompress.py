@@ -1,46 +1,90 @@
-"""Give the images of an archive back. The flags are in decompress_flags.py."""
+"""Give the images of an archive back that bin/compress wrote.
+
+bin/decompress my_photos.fpp --preset=photos --output=my_photos
+bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
+bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
+bin/decompress my_photos.fpp --list
+
+An archive of files becomes a folder: pixels as PNG, other files as they were. It is OUTPUT.partial until all files are
+written; after a stop, the same command writes what is missing. An archive of arrays becomes a .npy file. If an archive
+is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. An archive of the tier
+portable needs no TensorFlow to be decoded.
+"""
 
 from collections.abc import Generator, Iterable
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import TypeVar
 
-from absl import flags
 import numpy as np
 
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
 from flowpp_tf.core.errors import InputError, printable
+from flowpp_tf.core.settings import setting
 from flowpp_tf.io import gate
-from flowpp_tf.programs import process, run
+from flowpp_tf.io.model_folders import presets
+from flowpp_tf.programs import outputs, process
 from flowpp_tf.programs.codec_models import coder_for_archive
+from flowpp_tf.programs.model_options import UNCHECKED
+from flowpp_tf.programs.options import Options, names_among
 
 _MOST_LINES = 100
 _MOST_CHARACTERS = 200  # of a name in a line
 T = TypeVar("T")
 
 
-def decompress_from_flags(archive: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class DecompressOptions(Options):
+  """Options of bin/decompress.
+
+  Attributes:
+    archive: path of the archive.
+  """
+
+  COMMON = ("preset", "workdir", "model", "output", "files", "list")
+  ARGUMENTS = ("archive",)
+
+  archive: str | None = setting(None, "The archive.")
+  workdir: str | None = setting(None, "Directory of the run whose model made the archive.")
+  preset: str | None = setting(None, "Preset whose model made the archive, or its folder.", names_among(presets()))
+  model: str | None = setting(None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
+  accept_unchecked: bool = setting(False, UNCHECKED)
+  output: str | None = setting(None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
+  files: tuple[str, ...] | None = setting(None, "Only these files; all if not given.")
+  list: bool = setting(False, "Say what the archive holds, and write nothing.")
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.archive is None:
+      raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
+    if (self.output is None) != self.list:
+      raise InputError("give --output, or --list, which writes nothing; one of them")
+
+
+def run(options: DecompressOptions) -> None:
   """Write the images; what is lost is named at the end."""
-  flag = flags.FLAGS
+  archive = options.archive or ""
+  process.phase(f"listing {archive}" if options.list else f"decompressing {archive} to {options.output}")
   with gate.reading(archive):
     file = gate.open_regular(archive)
   with file:
     with _reading(archive):
       reader = ArchiveReader(file)
-    if flag.list:
+    if options.list:
       _print_contents(archive, reader)
       return
-    of_arrays, output = reader.header.kind == "images", pathlib.Path(flag.output)
-    if of_arrays and flag.files:
+    of_arrays, output = reader.header.kind == "images", pathlib.Path(options.output or "")
+    if of_arrays and options.files:
       raise InputError("the archive holds arrays: --files is for one of files")
-    coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model, flag.accept_unchecked)
+    coder = coder_for_archive(reader, options.workdir, options.preset, options.model, options.accept_unchecked)
     reader.check(coder)
     process.phase("decoding")
     if of_arrays:
       _write_array(archive, reader, coder, output)
     else:
-      _write_files(archive, reader, coder, output, flag.files)
+      _write_files(archive, reader, coder, output, options.files)
 
 
 @contextlib.contextmanager
@@ -71,11 +115,11 @@ def _print_contents(archive, reader):
 
 
 def _write_array(archive, reader, coder, output):
-  run.check_is_new(output)
+  outputs.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
   with contextlib.closing(_read(archive, read_images(reader, coder))) as parts:
-    run.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
+    outputs.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
@@ -157,8 +201,8 @@ def _shown(name):
 def _end(problems, what):
   """End with exit code 2 if something is lost."""
   for problem in problems[:_MOST_LINES]:
-    run.warn(problem)
+    process.warn(problem)
   if len(problems) > _MOST_LINES:
-    run.warn(f"and {len(problems) - _MOST_LINES} more")
+    process.warn(f"and {len(problems) - _MOST_LINES} more")
   if problems:
-    run.fail(f"not all could be decoded, only {what}: {problems[0]}")
+    raise InputError(f"not all could be decoded, only {what}: {problems[0]}")

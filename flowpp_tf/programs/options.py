@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import Range, Settings, value_type
+from flowpp_tf.core.settings import Range, Settings, at_least, value_type
 
 _DEFINE = {
   int: flags.DEFINE_integer,
@@ -30,6 +30,8 @@ _DEFINE = {
   tuple: flags.DEFINE_list,
   list: flags.DEFINE_multi_string,
 }
+SEED = at_least(-1 << 63, (1 << 63) - 1)
+TEMPERATURES = Range(lambda values: len(values) > 0 and min(values) >= 0, "numbers of at least 0, such as 0.5,0.7,1.0")
 _WIDTHS = (40, 120)  # narrower or wider text is hard to read
 
 

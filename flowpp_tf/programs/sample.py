@@ -1,43 +1,184 @@
-"""Make pictures with a trained model. The flags are in sample_flags.py."""
+"""Make pictures with a trained model: samples, interpolations, reconstructions, nearest neighbours.
 
+bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1
+bin/sample --workdir=runs/digits --temperature=0.5,0.7,1.0
+bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif
+bin/sample --workdir=runs/digits --reconstruct=test --n=100
+bin/sample --workdir=runs/digits --neighbours=5
+bin/sample --preset=digits_by_class --labels=0,1,2
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
-from absl import flags
 import numpy as np
 
+from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import BatchedModel, write_animation
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run, sample_grids
-from flowpp_tf.programs.named_images import named_images
-from flowpp_tf.programs.sample_flags import (
-  animated_from_flags,
-  kind_from_flags,
-  labels_from_flags,
-  picture_size_from_flags,
-  temperatures_from_flags,
-)
-from flowpp_tf.training import Workers
+from flowpp_tf.core.registry import ANIMATIONS, SPLITS
+from flowpp_tf.core.settings import Range, at_least, setting
+from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.programs import data_options, outputs, process
+from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
+from flowpp_tf.programs.options import SEED, TEMPERATURES
 
-FLAGS = flags.FLAGS
+if TYPE_CHECKING:
+  from flowpp_tf.data import ImageDataset
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
 _LONGEST_NAME, _BEGINNING = 255, 100  # bytes
+_LABELS = Range(lambda labels: True, "integers such as 0,1,2")
+_SIZE = Range(
+  lambda size: len(size) == 2 and all(0 < side <= 1 << 16 for side in size), "height and width, such as 300,300"
+)
+_ENDS = Range(lambda names: len(names) == 2, "two images, such as test:3,test:7 or a.png,b.png")
 
 
-def sample_from_flags() -> None:
+@dataclasses.dataclass(frozen=True)
+class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
+  """Options of bin/sample."""
+
+  COMMON = (
+    *("preset", "workdir", "n", "temperature", "labels", "guidance", "seed", "interpolate", "reconstruct"),
+    *("neighbours", "output"),
+  )
+
+  n: int | None = setting(
+    None,
+    "Number of images. If not given: 64; 10 for several temperatures, for each class and for neighbours; 16 of each "
+    "split or folder to reconstruct; 4 pictures of tiles that see their neighbours.",
+    at_least(1, 100_000),
+  )
+  temperature: tuple[float, ...] | None = setting(
+    None,
+    "Factor of the standard deviation of the latents. Several values, separated by commas, give one row each, from the "
+    "same latents. (default: 1.0)",
+    TEMPERATURES,
+  )
+  labels: tuple[int, ...] | None = setting(
+    None,
+    "Of a model with classes, labels such as 0,1,2: a row for each, from the same latents; all classes if not given. "
+    "-1 leaves the label out.",
+    _LABELS,
+  )
+  guidance: float = setting(
+    0.0,
+    "Of a model with classes, how far samples are pushed from those without a label; 0 for the model itself.",
+    at_least(-100, 100),
+  )
+  picture_size: tuple[int, ...] | None = setting(
+    None,
+    "Of a model whose tiles see their neighbours (tile_neighbours), height and width of the pictures, such as 300,300; "
+    "4 x 4 tiles if not given.",
+    _SIZE,
+  )
+  seed: int = setting(0, "Seed of the samples and of the dequantization noise.", SEED)
+  batch_size: int = setting(100, "Batch size; the images do not depend on it.", at_least(1, 1 << 16))
+  interpolate: tuple[str, ...] | None = setting(
+    None,
+    "Two images to interpolate between in latent space: files, or images of the run's data such as test:3,test:7.",
+    _ENDS,
+  )
+  frames: int | None = setting(
+    None, "Number of images of --interpolate; if not given, 12, or 30 in an animation.", at_least(2, 10_000)
+  )
+  animate: bool | None = setting(
+    None,
+    "Write --interpolate as an animation that plays forwards and backwards: a GIF, or an animated PNG, which keeps all "
+    "colours, if --output ends in .apng or .png. An --output that ends in .gif or .apng implies --animate.",
+  )
+  reconstruct: tuple[str, ...] | None = setting(
+    None,
+    "Images to encode and decode: splits such as test, images such as test:3, files, folders. The rows are originals, "
+    "reconstructions and differences; the largest difference is white.",
+  )
+  neighbours: int | None = setting(
+    None,
+    "Number of training images to show for each sample: those with the smallest root mean square difference of pixel "
+    "values.",
+    at_least(1, 10_000),
+  )
+  output: str | None = setting(
+    None,
+    "File for the picture, a PNG, JPEG or WebP by its name; if not given, WORKDIR/samples_t1.0_s0.png, with kind, "
+    "temperature, guidance and seed in its name.",
+  )
+  npy: str | None = setting(
+    None,
+    "File for the images as they are, uint8, uint16 (of more than 256 levels) or real-valued [n, H, W, C]; "
+    "[temperatures, n, ...] for several temperatures, [2, n, ...] for originals and reconstructions, "
+    "[n, 1 + neighbours, ...] for samples and their neighbours.",
+  )
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    kinds = [kind for kind in _NOT_WITH if getattr(self, kind) is not None]
+    if len(kinds) > 1:
+      raise InputError(f"--{kinds[0]} and --{kinds[1]} are two kinds of picture; give one of them")
+    for name in _NOT_WITH.get(self.kind, ()):
+      if getattr(self, name) is not None:
+        raise InputError(f"--{name} is for samples, and does not go with --{self.kind}")
+    if self.kind == "neighbours" and len(self.temperatures) > 1:
+      raise InputError(f"--neighbours takes one --temperature, got {','.join(map(str, self.temperatures))}")
+    outputs.check_differ(output=self.output, npy=self.npy)
+    ending = pathlib.Path(self.output or "a.png").suffix.lower()
+    if ending not in _PICTURES and not self.is_animated:
+      raise InputError(f"--output={self.output} must end in {', '.join(_PICTURES)}")
+    self._check_animation(ending)
+
+  def _check_animation(self, ending):
+    if self.kind != "interpolate":
+      for name in ("frames", "animate"):
+        if getattr(self, name) is not None:
+          raise InputError(f"--{name} is for --interpolate")
+      if self.is_animated:
+        raise InputError(f"--output={self.output} would be an animation, which is for --interpolate; expected .png")
+    elif self.animate and self.output and ending not in ANIMATIONS:
+      raise InputError(f"--output={self.output} must end in {', '.join(ANIMATIONS)} for --animate")
+    elif self.animate is False and self.is_animated:
+      raise InputError(f"--output={self.output} would be an animation, which --noanimate forbids; expected .png")
+
+  @property
+  def kind(self) -> str:
+    """The kind of picture."""
+    return next((kind for kind in _NOT_WITH if getattr(self, kind) is not None), "samples")
+
+  @property
+  def temperatures(self) -> tuple[float, ...]:
+    """Factors of the standard deviation of the latents."""
+    return self.temperature or (1.0,)
+
+  @property
+  def is_animated(self) -> bool:
+    """Whether the picture is an animation."""
+    return bool(self.animate or (self.output or "").lower().endswith((".gif", ".apng")))
+
+
+def run(options: SampleOptions) -> None:
   """Write the picture, and the array if --npy is given."""
-  given, temperatures, seed = flag_kinds.given_from_flags(), temperatures_from_flags(), FLAGS.seed
-  animated, kind, labels = animated_from_flags(), kind_from_flags(), labels_from_flags()
-  workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
+  process.phase(_plan(options))
+  process.import_tensorflow()
+  from flowpp_tf.evaluation import BatchedModel, write_animation
+  from flowpp_tf.programs import sample_grids
+  from flowpp_tf.training import Workers
+
+  temperatures, labels, seed, n = options.temperatures, options.labels or (), options.seed, options.n
+  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
   with workers.scope():
-    model, settings = model_flags.load_from_flags(workdir)
-  config, n = model.config, FLAGS.n
-  kind = _kind_of_model_from_flags(kind, config, temperatures, labels)
-  batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
-  load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
+    model, settings = workdir.load(options.precision)
+  config = model.config
+  batched = BatchedModel(model, options.batch_size, labels[0] if labels else None, options.guidance)
+  load_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, options.given_data)[0])
   read = lambda names, limit: named_images(names, config, load_data, limit)
-  frames = FLAGS.frames or (30 if animated else 12)
+  frames = options.frames or (30 if options.is_animated else 12)
+  kind = _kind_for_model(options, config)
   process.phase("computing the images")
   picture = {
     "interpolate": lambda names: sample_grids.interpolation(batched, read(names, 2), names, frames, seed),
@@ -45,34 +186,54 @@ def sample_from_flags() -> None:
     "neighbours": lambda k: sample_grids.neighbours(batched, load_data(), k, n or 10, temperatures[0], seed),
     "sweep": lambda _: sample_grids.sweep(batched, n or 10, temperatures, seed),
     "by_class": lambda _: sample_grids.by_class(
-      batched, labels or list(range(config.num_classes)), n or 10, temperatures[0], seed
+      batched, labels or range(config.num_classes), n or 10, temperatures[0], seed
     ),
     "whole_pictures": lambda _: sample_grids.whole_pictures(
-      batched, n or 4, picture_size_from_flags(), temperatures[0], seed
+      batched, n or 4, options.picture_size, temperatures[0], seed
     ),
     "samples": lambda _: sample_grids.samples(batched, n or 64, temperatures[0], seed),
-  }[kind](given.get(kind))
-  guidance = f"_g{FLAGS.guidance}" if FLAGS.guidance else ""
-  ending = f"{guidance}_s{seed}.{'gif' if animated else 'png'}"
-  output = pathlib.Path(FLAGS.output or workdir.path / _file_name(picture.name, ending))
+  }[kind](getattr(options, kind, None))
+  guidance = f"_g{options.guidance}" if options.guidance else ""
+  ending = f"{guidance}_s{seed}.{'gif' if options.is_animated else 'png'}"
+  output = pathlib.Path(options.output or workdir.path / _file_name(picture.name, ending))
   if not workers.chief:
     return
-  if animated:
-    run.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
+  if options.is_animated:
+    outputs.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
   else:
-    run.write_file(output, picture.grid.save)
-  if FLAGS.npy:
-    run.write_file(FLAGS.npy, lambda path: _save(path, picture.images))
+    outputs.write_file(output, picture.grid.save)
+  if options.npy:
+    outputs.write_file(options.npy, lambda path: _save(path, picture.images))
 
 
-def _kind_of_model_from_flags(kind, config, temperatures, labels):
-  """Return the kind of picture; raise an `InputError` if the model does not have what the flags ask for."""
+def _plan(options):
+  """Return what will be done; raise an `InputError` for files that cannot be written."""
+  model, workdir = options.find_model()
+  options.check_output(options.output, workdir)
+  named = [*(options.interpolate or ()), *(options.reconstruct or ())]
+  inputs = [file for name in named if name not in SPLITS for file in data_options.files_below(name)]
+  for path in (options.output, options.npy):
+    if path is not None:
+      outputs.check_can_be_written(path, inputs + options.data_files())
+  at = f"at temperature {','.join(map(str, options.temperatures))}, seed {options.seed}"
+  what = {
+    "samples": f"drawing {f'{options.n} ' if options.n else ''}samples {at},",
+    "interpolate": f"interpolating between {' and '.join(options.interpolate or ())}",
+    "reconstruct": f"reconstructing {', '.join(options.reconstruct or ())}",
+    "neighbours": f"finding the {options.neighbours} nearest neighbours of {options.n or 10} samples {at},",
+  }[options.kind]
+  return f"{what} with {model}, to {options.output or workdir}"
+
+
+def _kind_for_model(options, config):
+  """Return the kind of picture; raise an `InputError` if the model does not have what the options ask for."""
+  kind, temperatures, labels = options.kind, options.temperatures, options.labels or ()
   if labels and not config.num_classes:
     raise InputError("--labels are for a model with classes, and this one has none")
-  if FLAGS.picture_size and not config.tile_neighbours:
+  if options.picture_size and not config.tile_neighbours:
     raise InputError(f"--picture_size is for a model with tile_neighbours; this one draws {config.image_shape}")
   if config.tile_neighbours:
-    if kind != "samples" or len(temperatures) > 1 or FLAGS.guidance:
+    if kind != "samples" or len(temperatures) > 1 or options.guidance:
       raise InputError(
         "a model whose tiles see their neighbours draws samples at one --temperature, without --guidance"
       )
@@ -82,7 +243,7 @@ def _kind_of_model_from_flags(kind, config, temperatures, labels):
   if config.pixel_levels is None and kind not in ("samples", "sweep", "by_class"):
     raise InputError(f"--{kind} is for integer images, and the model's are real-valued")
   if len(labels) > 1 and kind != "by_class":
-    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
+    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(map(str, labels))}")
   return kind
 
 
@@ -97,3 +258,64 @@ def _file_name(name, ending):
 def _save(path, array):
   with open(path, "wb") as file:  # np.save would append .npy to a path
     np.save(file, array)
+
+
+def named_images(
+  names: Sequence[str], config: FlowPlusPlusConfig, load_data: "Callable[[], ImageDataset]", limit: int
+) -> np.ndarray:
+  """Return the images of all names, uint8 or uint16 `[N, H, W, C]`.
+
+  Args:
+    names: a split of the run's data, one image of a split (`test:3`), a file or a folder; `./test` for a file that is
+      named like a split.
+    config: `FlowPlusPlusConfig`, to whose image shape and levels files are fitted.
+    load_data: function that returns the run's `ImageDataset`, called if a split is named.
+    limit: maximum number of images from each split and each folder.
+
+  Raises:
+    InputError (a ValueError): if an image does not exist or cannot be read.
+  """
+  return np.concatenate([_images(name, config, load_data, limit) for name in names])
+
+
+def short_name(name: str) -> str:
+  """Return a name for use in file names: `test3` for `test:3`, `cat` for `pets/cat.png`."""
+  return name.replace(":", "") if _split(name) else pathlib.Path(name).stem or "images"
+
+
+def _split(name):
+  """Return the split in a name such as `test` or `test:3`, None for other names."""
+  split = name.partition(":")[0]
+  return split if split in SPLITS else None
+
+
+def _images(name, config, load_data, limit):
+  split = _split(name)
+  if split:
+    images, index = load_data().split(split), name.partition(":")[2]
+    if name == split:
+      return np.asarray(images[:limit])
+    if not (index.isdecimal() and int(index) < len(images)):
+      raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
+    return np.asarray(images[int(index) : int(index) + 1])
+  if os.path.isdir(name):
+    folder, files, kinds_left_out = open_folder(name, config.levels)
+    if kinds_left_out:
+      process.warn(f"{name}: {kinds_left_out}")
+    return np.stack([_read(folder / file, config) for file in files[:limit]])
+  if not os.path.exists(name):
+    raise InputError(
+      f"there is no image {name!r}; expected a file, a folder, one of "
+      f"{', '.join(SPLITS)}, or one image of them such as test:3"
+    )
+  return _read(name, config)[np.newaxis]
+
+
+def _read(path, config):
+  from flowpp_tf.data.images import read_for_model
+  from flowpp_tf.io.image_file import ImageFileError
+
+  try:
+    return read_for_model(path, config)
+  except ImageFileError as error:
+    raise InputError(f"image {str(path)!r} cannot be read: {error.reason}") from None

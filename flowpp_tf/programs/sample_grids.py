@@ -19,8 +19,8 @@ from flowpp_tf.evaluation import (
   reconstruct,
   sample_pictures,
 )
-from flowpp_tf.programs import run
-from flowpp_tf.programs.named_images import short_name
+from flowpp_tf.programs import process
+from flowpp_tf.programs.sample import short_name
 
 _LONGEST_ROW = 16  # images
 _BY_ROUNDING = 1e-5  # share of pixels whose noise may lie within the rounding of 0 or 1, in float32; or one pixel
@@ -43,7 +43,7 @@ def samples(batched: BatchedModel, n: int, temperature: float, seed: int) -> Ima
 
 
 def whole_pictures(
-  batched: BatchedModel, n: int, size: tuple[int, int] | None, temperature: float, seed: int
+  batched: BatchedModel, n: int, size: Sequence[int] | None, temperature: float, seed: int
 ) -> ImageGrid:
   """Draw `n` pictures of a size, if it is None of 4 x 4 tiles, from a model whose tiles see their neighbours."""
   config = batched.model.config
@@ -144,7 +144,7 @@ def warn_of_differences(result: Reconstruction, config: FlowPlusPlusConfig) -> N
     else f"The networks round to {config.precision}, which turns the last bit of a float32 into some per cent of their "
     "outputs: leave --precision out"
   )
-  run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} images. {cause}")
+  process.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} images. {cause}")
 
 
 def neighbours(

@@ -1,59 +1,161 @@
-"""Train a model, test it, and say what to do next. The flags are in train_flags.py."""
+"""Trains Flow++ and leaves the run in a working directory.
 
+bin/train --config=digits
+
+A config brings the flags of its recipe, configs/NAME.flags; those that are given replace them.
+"""
+
+from collections.abc import Mapping
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
-import tensorflow as tf
 
-from flowpp_tf.config import FlowPlusPlusConfig, TrainingConfig
+from flowpp_tf.config import CONFIGS, PRECISIONS, FlowPlusPlusConfig, Recipe, RunSettings, TrainingConfig
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
-from flowpp_tf.models import FlowPlusPlus, InitialWeights
-from flowpp_tf.pretrained.stored_config import with_precision
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, process, run
-from flowpp_tf.programs.figures import headed_table
-from flowpp_tf.programs.sample_grids import by_class, samples, warn_of_differences, whole_pictures
-from flowpp_tf.programs.train_flags import QUICK_STEPS, recipe_from_flags, workdir_path_from_flags
-from flowpp_tf.training import Diverged, Stopped, Workdir, Workers, run_training
+from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.core.settings import Range, at_least, one_of, setting
+from flowpp_tf.io.model_folders import presets
+from flowpp_tf.programs import data_options, outputs, process
+from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.evaluate import headed_table
+from flowpp_tf.programs.model_options import DeviceOptions
+from flowpp_tf.programs.options import names_among
 
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+  from flowpp_tf.data import ImageDataset
+  from flowpp_tf.pretrained.initial import InitialWeights
+  from flowpp_tf.training import Workdir
+
+_QUICK_STEPS = 150
+_EPOCHS = Range(lambda epochs: epochs > 0, "positive", 1e6)
 _RECONSTRUCTED = 64  # images
 
 
-def train_from_flags() -> None:
-  """Read the flags, then train and test."""
-  given, recipe = flags.FLAGS, recipe_from_flags()
-  batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
-  strategy = device_flags.strategy_from_flags(given.deterministic, batch_size)  # before data use a device
-  init_from = None
-  if given.init_from is not None:
-    init_from = InitialWeights.find(given.init_from, given.accept_unchecked)
-    if not given.labels:  # else the data say how many classes there are
-      init_from.load(FlowPlusPlus(recipe.config))
-  data = data_flags.complete_settings(recipe.settings, given.config)
-  dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
-  if given.labels:
-    if flag_kinds.given_from_flags().get("num_classes") not in (None, dataset.num_classes):
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(DeviceOptions, DataOptions):
+  """Options of bin/train.
+
+  Attributes:
+    settings: fields of `FlowPlusPlusConfig` and `TrainingConfig` by name, in place of those of the config's recipe;
+      each is a flag.
+  """
+
+  COMMON = (
+    *("config", "dataset", "quick", "steps", "epochs", "batch_size", "learning_rate", "precision", "image_size"),
+    *("labels", "workdir", "init_from", "seed"),
+  )
+  SETTINGS = {
+    "The model, fields of FlowPlusPlusConfig": (FlowPlusPlusConfig, "that of the config"),
+    "Training, fields of TrainingConfig": (TrainingConfig, None),
+  }
+
+  config: str = setting("digits", "Model.", names_among(CONFIGS))  # another name has its own error
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"range": None})
+  dataset: str | None = setting(None, "Data set; the config's name if not given.", names_among(DATASETS))
+  epochs: float | None = setting(None, "Passes over the training data, instead of steps.", _EPOCHS)
+  precision: str | None = setting(
+    None, "Of the networks, instead of --dtype; weights, couplings and sums are float32.", one_of(*PRECISIONS)
+  )
+  image_size: int | None = setting(
+    None,
+    "Height and width of the model's images, to which those of a folder are cropped and resized; the config's if not "
+    "given.",
+    at_least(1, 1 << 16),
+  )
+  labels: bool | None = setting(None, "Train a model of images given their class: --num_classes is that of the data.")
+  quick: bool = setting(
+    False, "A short run, about a minute for small configs: at most 150 steps and 64 test images, in runs/CONFIG_quick."
+  )
+  workdir: str | None = setting(
+    None, "Directory of the run; runs/CONFIG if not given. The same command resumes the run that it holds."
+  )
+  init_from: str | None = setting(
+    None,
+    "Trained weights to begin with: a run's directory, an .npz file of the release, a preset's folder, address or "
+    "name.",
+    names_among(presets()),
+  )
+  accept_unchecked: bool = setting(False, "Use weights of --init_from that have lost their checksum.")
+  deterministic: bool = setting(
+    False, "The same weights to the last bit in every run on a device, where that costs speed."
+  )
+  num_samples: int | None = setting(
+    None, "Samples of the importance-weighted bound at the end. (default: 64)", at_least(1, 1 << 20)
+  )
+  eval_images: int | None = setting(None, "Test images at the end; all if not given.", at_least(1))
+
+  def recipe(self) -> Recipe:
+    """Return the recipe of the config, with what is given in place of its settings."""
+    run_settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunSettings)}
+    settings = {**self.settings, **{name: value for name, value in run_settings.items() if value is not None}}
+    recipe = Recipe.load(self.config).replace(**settings)
+    if self.labels:  # the data have the number of classes
+      recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
+    elif self.labels is False and recipe.config.num_classes:
       raise InputError(
-        f"--num_classes={given.num_classes} and --labels say two things: data set {dataset.name!r} has "
+        f"--nolabels and `num_classes` {recipe.config.num_classes} say two things; --num_classes=0 --label_dropout=0 "
+        "trains without labels"
+      )
+    if self.image_size is not None:
+      height, width, channels = recipe.config.image_shape
+      if "image_shape" in settings and (height, width) != (self.image_size, self.image_size):
+        raise InputError(
+          f"--image_size={self.image_size} and --image_shape={height},{width},{channels} say two things; give one of "
+          "them"
+        )
+      recipe = recipe.replace(image_shape=(self.image_size, self.image_size, channels))
+    return recipe
+
+  @property
+  def path(self) -> str:
+    """Directory of the run."""
+    return self.workdir or f"runs/{self.config}{'_quick' if self.quick else ''}"
+
+
+def run(options: TrainOptions) -> None:
+  """Train, test, and say what to do next."""
+  recipe = options.recipe()
+  process.phase(_plan(options, recipe))
+  process.import_tensorflow()
+  from flowpp_tf.models import FlowPlusPlus, InitialWeights
+  from flowpp_tf.pretrained.stored_config import with_precision
+  from flowpp_tf.training import Workdir
+
+  batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
+  strategy = options.set_up_devices(options.deterministic, batch_size)  # before data use a device
+  init_from = None
+  if options.init_from is not None:
+    init_from = InitialWeights.find(options.init_from, options.accept_unchecked)
+    if not options.labels:  # else the data say how many classes there are
+      init_from.load(FlowPlusPlus(recipe.config))
+  data = data_options.complete_settings(recipe.settings, options.config)
+  dataset = data_options.load_from_settings(data, recipe.config, any_classes=bool(options.labels))
+  if options.labels:
+    if options.settings.get("num_classes") not in (None, dataset.num_classes):
+      raise InputError(
+        f"--num_classes={options.settings['num_classes']} and --labels say two things: data set {dataset.name!r} has "
         f"{dataset.num_classes} classes; give one of them"
       )
     recipe = recipe.replace(num_classes=dataset.num_classes)
   config, training = recipe.resolve(dataset)
-  num_samples, eval_images = recipe.settings.get("num_samples", given.num_samples), given.eval_images
-  if given.quick:
+  num_samples, eval_images = recipe.settings.get("num_samples", 64), options.eval_images
+  if options.quick:
     training = dataclasses.replace(
       training,
-      steps=min(training.steps, QUICK_STEPS),
-      validate_every=min(training.validate_every or QUICK_STEPS, QUICK_STEPS // 3),
+      steps=min(training.steps, _QUICK_STEPS),
+      validate_every=min(training.validate_every or _QUICK_STEPS, _QUICK_STEPS // 3),
     )
     num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
     _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
-  workdir = Workdir(workdir_path_from_flags())
+  workdir = Workdir(options.path)
   best = _train(config, training, dataset, workdir, data, init_from, strategy)
   if config.pixel_levels is None:
     num_samples = 1  # the density is exact
@@ -67,6 +169,41 @@ def train_from_flags() -> None:
       sys.exit(process.STOPPED_AND_SAVED)
 
 
+def _plan(options, recipe):
+  """Return what will be done; raise an `InputError` for what is wrong already."""
+  config, training = recipe.resolve(_Unknown())
+  if config.condition_shape and not config.tile_neighbours:
+    raise InputError(
+      "`condition_shape` must be empty: `flowpp_tf.training.run_training` trains such a model, given the "
+      "function that makes the condition of images"
+    )
+  dataset = data_options.complete_settings(recipe.settings, options.config)["dataset"]
+  dataset_entry(dataset)
+  if training.tensorboard:
+    check_extra("tensorboard", "train", f"--tensorboard={','.join(training.tensorboard)}")
+  check_extra("matplotlib", "plots", "the plot of a run's curves")
+  epochs = recipe.settings.get("epochs")
+  steps = min(training.steps, _QUICK_STEPS) if options.quick else training.steps
+  at_most = f", at most {_QUICK_STEPS} steps" if options.quick else ""
+  length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs{at_most}"
+  rates = ("schedule", "learning_rate", "warmup_steps")  # one of which may replace the others
+  replaced = [
+    f", without the config's --{name}={value}"
+    for name, value in Recipe.load(options.config).settings.items()
+    if name in rates and name not in recipe.settings
+  ]
+  return (
+    f"training config {options.config} on {dataset}: {length} of {training.images_per_step:,} images in "
+    f"{config.precision}, to {options.path}{''.join(replaced)}"
+  )
+
+
+class _Unknown:
+  """Data that are not loaded yet, of which nothing depends but the number of steps of an epoch."""
+
+  train = range(1)
+
+
 def _say(line: str) -> None:
   """Print a line; a run does not end because nobody reads its lines any more."""
   with contextlib.suppress(OSError):
@@ -76,13 +213,15 @@ def _say(line: str) -> None:
 def _train(
   config: FlowPlusPlusConfig,
   training: TrainingConfig,
-  dataset: ImageDataset,
-  workdir: Workdir,
+  dataset: "ImageDataset",
+  workdir: "Workdir",
   record: dict[str, Any],
-  init_from: InitialWeights | None,
-  strategy: tf.distribute.Strategy,
+  init_from: "InitialWeights | None",
+  strategy: "tf.distribute.Strategy",
 ) -> float | None:
   """Train; return the best validation, or None if there is nothing more to do in this process."""
+  from flowpp_tf.training import Diverged, Stopped, Workers, run_training
+
   chief = Workers(strategy).chief
   try:
     best = run_training(
@@ -99,30 +238,35 @@ def _train(
     return best if chief else None
   except Stopped as stopped:
     if not stopped.saved:
-      run.fail(f"{stopped}; the same command resumes there", process.STOPPED_NOT_SAVED)
+      process.fail(f"{stopped}; the same command resumes there", process.STOPPED_NOT_SAVED)
     if chief:
       _say(f"{stopped}; the same command resumes there")
     sys.exit(process.STOPPED_AND_SAVED)
   except KeyboardInterrupt:
-    run.fail("stopped by a second Ctrl-C; the same command resumes at the newest checkpoint", process.STOPPED_NOT_SAVED)
+    process.fail(
+      "stopped by a second Ctrl-C; the same command resumes at the newest checkpoint", process.STOPPED_NOT_SAVED
+    )
   except Diverged as error:
     with_flags = str(error).replace(" `", " --").replace("`", "")
-    run.fail(
+    process.fail(
       f"{with_flags}, and --debug_numerics to see where it begins; the newest checkpoint in {workdir.checkpoints} is "
       "of before",
       process.FAILED,
     )
 
 
-def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images: int | None, seed: int) -> None:
+def _test(workdir: "Workdir", dataset: "ImageDataset", num_samples: int, eval_images: int | None, seed: int) -> None:
   """Measure the test split, draw curves and samples, and say what to do next."""
+  from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, write_record
+  from flowpp_tf.programs.sample_grids import by_class, samples, whole_pictures
+
   model, _ = workdir.load()
   fingerprint = dataset.fingerprint()
-  dataset, inside = data_flags.tiles_to_measure(dataset, "test", model.config, eval_images)
-  given = data_flags.given_of(dataset, "test", model.config, eval_images)
+  dataset, inside = data_options.tiles_to_measure(dataset, "test", model.config, eval_images)
+  conditioning = data_options.conditioning_of(dataset, "test", model.config, eval_images)
   images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
   _say(f"measuring {len(images):,} test images, {num_samples} sample(s) each")
-  result = evaluate_bits_per_dim(model, images, num_samples, conditioning=given, verbose=shown, inside=inside)
+  result = evaluate_bits_per_dim(model, images, num_samples, conditioning=conditioning, verbose=shown, inside=inside)
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(headed_table("test", result, fingerprint["digest"]))
   batched, classes = BatchedModel(model), range(model.config.num_classes)
@@ -131,19 +275,30 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
     picture = whole_pictures(batched, 4, None, 1.0, seed)
   else:
     picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
-  run.replace(workdir.samples, picture.grid.save)
-  run.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
+  outputs.replace(workdir.samples, picture.grid.save)
+  outputs.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
   _say("decoding encoded images, to see that they come back")
   _warn_of_inexact_reconstructions(batched, dataset)
   _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   _say("next:")
-  _say(f"  {run.sibling_command('sample')} --workdir={shlex.quote(str(workdir.path))} --n=100 --temperature=0.8")
-  _say(f"  {run.sibling_command('evaluate')} --workdir={shlex.quote(str(workdir.path))} --num_samples=256")
+  _say(f"  {_sibling_command('sample')} --workdir={shlex.quote(str(workdir.path))} --n=100 --temperature=0.8")
+  _say(f"  {_sibling_command('evaluate')} --workdir={shlex.quote(str(workdir.path))} --num_samples=256")
 
 
 def _warn_of_inexact_reconstructions(batched, dataset):
   """Warn if images do not come back from their latents, as where all training images are the same."""
+  from flowpp_tf.evaluation import reconstruct
+  from flowpp_tf.programs.sample_grids import warn_of_differences
+
   config = batched.model.config
   if config.num_classes or config.condition_shape or config.pixel_levels is None:
     return
   warn_of_differences(reconstruct(batched, dataset.test[:_RECONSTRUCTED]), config)
+
+
+def _sibling_command(name):
+  """Return how a shell calls another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
+  folder, program = os.path.split(sys.argv[0])
+  path = f"flowpp-{name}" if program.startswith("flowpp-") else os.path.join(os.path.relpath(folder or "."), name)
+  modules = flags.FLAGS["import"].value if "import" in flags.FLAGS else None
+  return shlex.join([path, *(f"--import={module}" for module in modules or ())])

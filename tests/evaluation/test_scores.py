@@ -178,7 +178,7 @@ def test_typicality_of_other_data_than_those_of_training_is_measured_once_too(tm
     measured.append(len(images))
     return evaluation.ValidationStatistics(images=2, mean=1.5, std=0.1)
 
-  monkeypatch.setattr(score_program, "measure_typical", measure)
+  monkeypatch.setattr(evaluation, "measure_typical", measure)
   workdir = types.SimpleNamespace(typicality=tmp_path / "typicality.json")
   workers = types.SimpleNamespace(any=lambda value: [value], chief=True)
   key = {"weights": "a", "typical_images": 2, "data": "digest of the training data"}
@@ -294,7 +294,7 @@ def test_whole_pictures_have_maps_and_p_values(place):
   assert result.code == 2 and "is the map of 'a.jpg.png' and of an image before it; rename" in result.error
   for bad, words in (
     (["--calibrate=mixed"], "--calibrate: 'damaged.png' cannot be read"),
-    (["--maps=maps"], "'maps' is there already"),
+    (["--maps=maps"], "'maps' exists already"),
     (["--output=both", "--maps=./both"], "--output and --maps are one file, 'both'; give them two names"),
     (["--calibrate=empty"], "has no image"),
   ):

@@ -310,7 +310,7 @@ def test_the_programs_know_labels(tmp_path):
   assert evaluated.code == 0 and "accuracy by likelihood" in evaluated.out, evaluated.error
   assert run("sample", "--workdir=runs/digits", "--reconstruct=test:0", "--labels=3").code == 0
   for arguments, message in (
-    (["sample", "--labels=a"], "--labels must be integers"),
+    (["sample", "--labels=a"], "`labels` must be integers"),
     (["sample", "--labels=12"], "must lie in -1 .. 9"),
     (["sample", "--labels=1,2", "--temperature=0.5,1"], "one label for this kind"),
   ):

@@ -8,8 +8,9 @@ from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
+from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.programs import demo, evaluate
+from flowpp_tf.programs import demo
 from support.models import MINIMAL
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN
@@ -125,7 +126,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images,
 def test_a_preset_that_does_not_name_its_data_asks_for_them(tmp_path):
   fpp.FlowPlusPlus(MINIMAL).save_to_preset(tmp_path / "mine", "a model")
   result = call("evaluate", "--workdir=mine", cwd=tmp_path)
-  assert result.code == 2 and "does not say which data it was trained on; --dataset names images" in result.error
+  assert result.code == 2 and "does not name the data it was trained on; --dataset names images" in result.error
 
 
 def test_a_preset_that_does_not_name_its_data_scores_others_without_typicality(images):
@@ -143,6 +144,6 @@ def test_a_stopped_evaluation_is_kept_beside_its_output(images, trained, monkeyp
   def stop(*arguments, partial, **settings):
     raise InputError(f"kept in {partial}")
 
-  monkeypatch.setattr(evaluate, "evaluate_bits_per_dim", stop)
+  monkeypatch.setattr(evaluation, "evaluate_bits_per_dim", stop)
   result = call("evaluate", "--workdir=runs/cats", "--output=cats/new.json", cwd=images)
   assert "error: kept in cats/evaluation-" in result.error

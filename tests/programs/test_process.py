@@ -23,7 +23,7 @@ from flowpp_tf.programs.commands import COMMANDS
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 
 HUGE = 10**20
-_CONVERTED = ("export",)
+_CONVERTED = tuple({*COMMANDS} - {"demo"})
 
 
 def script(body, *arguments, **options):
@@ -332,7 +332,7 @@ def test_every_number_of_a_config_is_bounded(settings, field):
     (["--seed=4294967296"], "`seed` must be at most 4,294,967,295"),
     (["--epochs=nan"], "epochs"),
     ([f"--filters={HUGE}"], "`filters` must be at most 65,536"),
-    (["--workdir="], "flag --workdir is empty"),
+    (["--workdir="], "`workdir` is empty"),
     (["--batch_size=100000"], "must be at most the 1,527 training images"),
     (["--checkpoint_minutes=nan"], "minutes"),
     ([f"--structure=columns:{HUGE}"], "structure"),

@@ -11,8 +11,7 @@ import pytest
 
 from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
-from flowpp_tf.programs.figures import size_text, three_digits
-from flowpp_tf.programs.file_progress import FileProgress
+from flowpp_tf.programs.compress import FileProgress, size_text, three_digits
 from support.programs import LIMIT, ROOT, call
 
 # What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
@@ -54,7 +53,7 @@ _SINGLE = [
   (["train", "--dataset=foto"], 2, "unknown dataset 'foto'; did you mean photos?"),
   (["train", "--dataset=folder:"], 2, "must have the form folder:PATH"),
   (["train", "--learning_rate=-1"], 2, "`learning_rate` must be positive"),
-  (["train", "--num_samples=0"], 2, "--num_samples=0"),
+  (["train", "--num_samples=0"], 2, "`num_samples` must be at least 1, got 0"),
   (["train", "--image_shape=9,8,1"], 2, "the height is 9"),
   (["train", "--strategy=two"], 2, "`strategy` must be one of auto, one, mirrored"),
   (
@@ -79,15 +78,15 @@ _SINGLE = [
   ),
   (["score", "--preset=digits", "--images=nowhere"], 2, "folder 'nowhere' is not there"),
   (["score", "--preset=digits"], None, "16 sample(s) per image, to standard output"),
-  (["sample", "--preset=digits", "--interpolate=a.png"], 2, "--interpolate must be two images"),
-  (["sample", "--preset=digits", "--labels=a"], 2, "--labels must be integers"),
+  (["sample", "--preset=digits", "--interpolate=a.png"], 2, "`interpolate` must be two images"),
+  (["sample", "--preset=digits", "--labels=a"], 2, "`labels` must be integers"),
   (["sample", "--preset=digits", "--n=9"], None, "drawing 9 samples at temperature 1.0, seed 0, with preset digits"),
   (["export", "--preset=digits"], None, "as a SavedModel to presets/digits/saved_model/1"),
   (["export", "--preset=digits", "--format=onnx"], None, "as ONNX to presets/digits/onnx"),
   (["export", "--preset=digits", "--format=litert", "--max_batch=9"], 2, "--max_batch is for --format=saved_model"),
   (["demo", "--auth=me"], 2, "--auth must be USER:PASSWORD"),
   (["compress", "--preset=digits"], 2, "give --output, or --estimate"),
-  (["compress", "--preset=digits", "--images=nowhere", "--estimate"], 2, "is no file"),
+  (["compress", "--preset=digits", "--images=nowhere", "--estimate"], 2, "is not a file"),
   (
     ["compress", "--preset=digits", "--images=bin", "--output=x.fpp"],
     None,
