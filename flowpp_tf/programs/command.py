@@ -16,6 +16,7 @@ from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.programs import process
+from flowpp_tf.programs.imports import without_noise
 from flowpp_tf.programs.options import Flag, Options, flags_in_groups, given_flags, help_text, options_from_flags
 
 _HELP = {"help", "h", "?", "helpshort", "helpfull"}
@@ -124,7 +125,7 @@ def _import_modules():
     if os.getcwd() not in sys.path:
       sys.path.append(os.getcwd())
     try:
-      with process.without_noise():
+      with without_noise():
         importlib.import_module(name)
     except Exception as error:  # of any code
       raise InputError(f"--import={name} failed: {gate.reason(error)}") from error

@@ -41,8 +41,9 @@ from flowpp_tf.core.settings import at_least, one_of, setting
 from flowpp_tf.io import gate
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_options, outputs, process
-from flowpp_tf.programs.codec_models import save_codec_model
 from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.decompress import save_codec_model
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import ModelOptions
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
@@ -121,7 +122,7 @@ def run(options: CompressOptions) -> None:
   images = f"{len(names)} files of {folder}" if names else options.split_in_words(options.split or "test")
   end = f"to {options.output}, tier {options.tier}" if options.output else "to see how large the archive would be"
   process.phase(f"compressing {images} with {name} {end}")
-  process.import_tensorflow()
+  import_tensorflow()
   workdir = options.find_workdir()
   model, settings = workdir.load()
   if options.images:

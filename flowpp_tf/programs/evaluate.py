@@ -25,6 +25,7 @@ from flowpp_tf.core.settings import Range, at_least, one_of, setting
 from flowpp_tf.io.model_folders import EVALUATION
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
@@ -101,7 +102,7 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
 def run(options: EvaluateOptions) -> None:
   """Print and record the figures that the options ask for."""
   process.phase(_plan(options))
-  process.import_tensorflow()
+  import_tensorflow()
   from flowpp_tf.evaluation import read_record
   from flowpp_tf.training import Workers
 

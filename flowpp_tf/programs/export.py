@@ -16,6 +16,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.core.settings import at_least, one_of, setting
 from flowpp_tf.programs import data_options, process
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import PrecisionOptions
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(options: ExportOptions) -> None:
   if folder.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
     raise InputError(f"--output={output} holds the model itself, {folder}; give another directory")
   process.phase(f"exporting {name} as {what} to {output}")
-  process.import_tensorflow()
+  import_tensorflow()
   from flowpp_tf import exporting
   from flowpp_tf.io.files import writing
   from flowpp_tf.models import save_preset

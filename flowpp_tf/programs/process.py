@@ -11,13 +11,10 @@ This module imports nothing that takes time, so that a program answers signals f
 """
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
-import importlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 from types import FrameType
@@ -30,11 +27,6 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 _SIGNALLED = 128  # exit codes of processes that a signal ended are above
 _LONGEST = 4000  # characters of a line: names in files of strangers may have millions
 _PATIENCE = 10  # seconds after which a program that was interrupted is ended
-# What TensorFlow's libraries say of the machine while they are loaded, before any setting stops them.
-_NOISE = (
-  r"^([IWE][0-9]{4} [0-9:.]+ +[0-9]+ [^ ]+\.cc:[0-9]+\] |WARNING: All log messages before absl::InitializeLog"
-  r"|To enable the following instructions: |[[:space:]]*$)"
-)
 
 
 class Interrupted(BaseException):
@@ -76,37 +68,6 @@ def fail(error: str | Exception, code: int = BAD_INPUT) -> NoReturn:
 def phase(line: str) -> None:
   """Print a line on stderr that says what the program does from here on."""
   _print(line)
-
-
-@contextlib.contextmanager
-def without_noise() -> Iterator[None]:
-  """Leave out what TensorFlow's libraries say of the machine while they are loaded.
-
-  Another process reads stderr, so that what a library says last is seen even if it ends this process.
-  """
-  if "tensorflow" in sys.modules or not shutil.which("grep"):
-    yield
-    return
-  sys.stderr.flush()
-  stderr = os.dup(2)
-  command = ["grep", "--text", "--line-buffered", "--invert-match", "--extended-regexp", _NOISE]
-  # In a session of its own: Ctrl-C is for the process that writes.
-  with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, start_new_session=True) as reader:
-    assert reader.stdin is not None
-    os.dup2(reader.stdin.fileno(), 2)
-    try:
-      yield
-    finally:
-      sys.stderr.flush()
-      os.dup2(stderr, 2)
-      os.close(stderr)
-
-
-def import_tensorflow() -> None:
-  """Say that TensorFlow is imported, and do so; before that a command has refused what it can refuse."""
-  phase("importing TensorFlow")
-  with without_noise():
-    importlib.import_module("flowpp_tf.models")
 
 
 def _print(line):

@@ -24,7 +24,7 @@ from flowpp_tf.programs import command as command_module
 from flowpp_tf.programs import process
 from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups, given_from_flags
 from flowpp_tf.programs.help import FULL, asked_for, help_text
-from flowpp_tf.programs.imports import without_garbage_collection, without_optional_packages
+from flowpp_tf.programs.imports import without_garbage_collection, without_noise, without_optional_packages
 from flowpp_tf.types import Path
 
 _LIMITS = {  # flags: field of `Budget`, and help
@@ -50,7 +50,7 @@ def run_command(command: str) -> None:
     process.phase(definitions.plan_from_flags(*arguments))
     if getattr(definitions, "NEEDS_TENSORFLOW", True):
       process.phase("importing TensorFlow")
-    with process.without_noise(), without_optional_packages(), without_garbage_collection():
+    with without_noise(), without_optional_packages(), without_garbage_collection():
       program = importlib.import_module(f"{__package__}.{command}")
     getattr(program, f"{command}_from_flags")(*arguments)
 
@@ -149,7 +149,7 @@ def _import_modules():
     if os.getcwd() not in sys.path:
       sys.path.append(os.getcwd())
     try:
-      with process.without_noise():
+      with without_noise():
         importlib.import_module(name)
     except Exception as error:  # of any code
       raise InputError(f"--import={name} failed: {gate.reason(error)}") from error

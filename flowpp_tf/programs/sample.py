@@ -25,6 +25,7 @@ from flowpp_tf.core.settings import Range, at_least, setting
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
@@ -164,7 +165,7 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
 def run(options: SampleOptions) -> None:
   """Write the picture, and the array if --npy is given."""
   process.phase(_plan(options))
-  process.import_tensorflow()
+  import_tensorflow()
   from flowpp_tf.evaluation import BatchedModel, write_animation
   from flowpp_tf.programs import sample_grids
   from flowpp_tf.training import Workers

@@ -44,6 +44,7 @@ from flowpp_tf.core.settings import at_least, one_of, setting
 from flowpp_tf.io.image_folder import is_array_file, open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED
 
@@ -111,7 +112,7 @@ class ScoreOptions(DeviceOptions, DataOptions, PrecisionOptions):
 def run(options: ScoreOptions) -> None:
   """Write the CSV; everything else is printed on stderr."""
   process.phase(_plan(options))
-  process.import_tensorflow()
+  import_tensorflow()
   from flowpp_tf.evaluation import BitMaps, Scorer
   from flowpp_tf.training import Workers
 

@@ -24,6 +24,7 @@ from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.evaluate import headed_table
+from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions
 from flowpp_tf.programs.options import names_among
 
@@ -124,7 +125,7 @@ def run(options: TrainOptions) -> None:
   """Train, test, and say what to do next."""
   recipe = options.recipe()
   process.phase(_plan(options, recipe))
-  process.import_tensorflow()
+  import_tensorflow()
   from flowpp_tf.models import FlowPlusPlus, InitialWeights
   from flowpp_tf.pretrained.stored_config import with_precision
   from flowpp_tf.training import Workdir

@@ -29,7 +29,7 @@ from flowpp_tf.exporting import export_saved_model
 from flowpp_tf.io.files import check_digests, create_array, replace_directory, replace_file, write_file
 from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.programs import run
-from flowpp_tf.programs.codec_models import codec_model_name, save_codec_model
+from flowpp_tf.programs.decompress import codec_model_name, save_codec_model
 from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
 from hardening.faults import contents
 from support.models import MINIMAL, SMALL, perturb, small_images

@@ -79,7 +79,8 @@ def test_a_program_ends_with_its_code_and_one_line(body, code, error):
 @pytest.mark.skipif(not shutil.which("grep"), reason="nothing is left out there")
 def test_what_a_library_says_last_is_seen_though_noise_is_left_out():
   body = """
-    with process.without_noise():
+    from flowpp_tf.programs.imports import without_noise
+    with without_noise():
       os.write(2, b"I0000 00:00:17.5 7 a.cc:3] found no GPU\\nFATAL: this machine has no AVX\\n")
       os.abort()
   """
@@ -132,8 +133,7 @@ def test_garbage_of_a_program_is_collected_after_its_imports_and_modules_are_not
 def test_a_program_does_not_import_what_keras_can_do_without():
   body = """
     from flowpp_tf.programs import imports
-    with imports.without_optional_packages():
-      import flowpp_tf.programs.train
+    imports.import_tensorflow()
     print({*imports._OPTIONAL} & {*sys.modules}, "keras" in sys.modules)
   """
   assert script(body).stdout == "set() True\n"
