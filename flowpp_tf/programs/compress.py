@@ -9,15 +9,13 @@ The smaller the more the images are like those that the model was trained on. bi
 docs/compression.md has sizes, speeds, limits, and the format.
 """
 
-import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
 import math
 import os
 import pathlib
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -45,7 +43,7 @@ from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.decompress import save_codec_model
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import ModelOptions
-from flowpp_tf.tiles.cutting import count_tiles, to_tiles
+from flowpp_tf.tiles.cutting import to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 
 if TYPE_CHECKING:
@@ -194,13 +192,14 @@ def _compress_files(model, workdir, folder, names, options):
   common = dict(channels=shape[2], lossy_pixels=options.lossy_pixels, levels=model.config.levels)
   plainly = functools.partial(read_picture, folder, **common, keep_bytes=options.keep_bytes)
 
-  def pictures(read) -> Iterator["ImageFile"]:
+  def pictures(read, progress=lambda size: None) -> Iterator["ImageFile"]:
     for name in names:
       with _readable(folder / name):
         picture = read(name)
       if picture.pixels is None:
         verbatim[name] = picture.reason
       yield picture
+      progress(sizes[name])
 
   _check_large(folder, plainly, (name for name, size in sizes.items() if size > MAX_VERBATIM_FILE))
   if options.output is None:
@@ -212,10 +211,8 @@ def _compress_files(model, workdir, folder, names, options):
   def write(file):
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
-      progress = FileProgress(bar, sizes, shape)
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded)
-      fallen_back = write_pictures(writer, map(progress.read, pictures(read)), shape, options.segment_images)
-      bar.update(total - bar.n)  # tiles that are stored as they are
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size)
+      fallen_back = write_pictures(writer, pictures(read, bar.update), shape, options.segment_images)
     verbatim.update({name: SMALLER for name in fallen_back})
 
   def compare(reader):
@@ -380,47 +377,6 @@ def _write(options, write, compare, count, size_before, dims=0):
     + ("; decoded and compared" if options.test else "")
   )
   return size
-
-
-class FileProgress:
-  """Moves a bar of bytes while the tiles of files are coded, about in their order, in any thread.
-
-  Args:
-    bar: whose total is the bytes of all files.
-    sizes: bytes of the files by name.
-    tile_shape: of the model.
-  """
-
-  def __init__(self, bar: tqdm.tqdm, sizes: Mapping[str, int], tile_shape: tuple[int, int, int]) -> None:
-    self._bar, self._sizes, self._tile_shape = bar, sizes, tile_shape
-    self._waiting: collections.deque[tuple[int, float]] = collections.deque()  # tiles, and bytes of one
-    self._bytes, self._lock = 0.0, threading.Lock()
-
-  def read(self, picture: "ImageFile") -> "ImageFile":
-    """Take a file that has been read, and return it."""
-    size = self._sizes[picture.name]
-    if picture.pixels is None:  # stored verbatim
-      self._move(size)
-    else:
-      height, width, _ = picture.pixels.shape
-      tiles = count_tiles(height, width, self._tile_shape)
-      self._waiting.append((tiles, size / tiles))
-    return picture
-
-  def coded(self, count: int) -> None:
-    """Take the number of further tiles that have been coded."""
-    while count and self._waiting:
-      tiles, size = self._waiting.popleft()
-      done = min(count, tiles)
-      if done < tiles:
-        self._waiting.appendleft((tiles - done, size))
-      count -= done
-      self._move(done * size)
-
-  def _move(self, size):
-    with self._lock:
-      self._bytes += size
-      self._bar.update(int(self._bytes) - self._bar.n)
 
 
 def three_digits(value: float) -> str:

@@ -1,7 +1,7 @@
 """Import TensorFlow when a command has refused what it can: without its messages, and in two thirds of the time.
 
-The first sample of a preset takes RATIO times the CPU time without `without_optional_packages` and
-`without_garbage_collection`.
+Without `without_optional_packages` and `without_garbage_collection`, `bin/sample --preset=digits --n=1` takes 1.4 times
+the CPU time (median of 3 in turns: 8.0 s for 5.7 s).
 """
 
 from collections.abc import Iterator

@@ -4,14 +4,11 @@ import json
 import math
 import subprocess
 import sys
-import threading
 
-import numpy as np
 import pytest
 
-from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
-from flowpp_tf.programs.compress import FileProgress, size_text, three_digits
+from flowpp_tf.programs.compress import size_text, three_digits
 from support.programs import LIMIT, ROOT, call
 
 # What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
@@ -143,41 +140,3 @@ def test_sizes_have_three_digits_and_a_unit():
     "214 kB",
     "2.00 GB",
   ]
-
-
-def test_a_bar_of_bytes_moves_with_the_tiles_of_files_in_their_order():
-  class Bar:
-    n = 0
-
-    def update(self, count):
-      self.n += count
-
-  bar, moved = Bar(), []
-  progress = FileProgress(bar, {"a": 30, "b": 50, "c": 20}, (4, 4, 1))
-  for name, pixels in (("a", np.zeros([8, 5, 1], np.uint8)), ("b", None), ("c", np.zeros([4, 4, 1], np.uint8))):
-    assert progress.read(ImageFile(name, pixels)).name == name
-    moved.append(bar.n)
-  for tiles in (1, 0, 3, 1, 5):
-    progress.coded(tiles)
-    moved.append(bar.n)
-  assert moved == [0, 50, 50, 57, 57, 80, 100, 100]
-
-
-def test_a_bar_of_bytes_may_be_moved_by_several_threads():
-  """Files are read in one thread while their tiles are coded in others."""
-
-  class Bar:
-    n, others = 0, []
-
-    def update(self, count):
-      if not self.others:  # a file is read while this is not done
-        self.others.append(threading.Thread(target=progress.read, args=(ImageFile("b", None),)))
-        self.others[0].start()
-        self.others[0].join(0.2)
-      self.n += count
-
-  bar = Bar()
-  progress = FileProgress(bar, {"a": 30, "b": 50}, (4, 4, 1))
-  progress.read(ImageFile("a", None))
-  bar.others[0].join()
-  assert bar.n == 80
