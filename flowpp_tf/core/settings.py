@@ -4,7 +4,7 @@
       steps: int = setting(100, "Training steps.", at_least(1))
       clip_norm: float | None = setting(1.0, "Global norm of the gradients.", POSITIVE)
 
-`programs/run.py` makes a flag of each field.
+`programs/options.py` makes a flag of each field.
 
 `recorded_settings` says which images a data set has that is loaded by name, as a run's config.json records them.
 """

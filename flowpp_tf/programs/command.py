@@ -102,7 +102,7 @@ def _guarded(run, argv):
   logging.set_verbosity(logging.WARNING)
   std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
   try:
-    with budget.use(_budget()):
+    with budget.use(read_budget()):
       _import_modules()
       run(argv[1:])
   except BrokenPipeError:
@@ -135,7 +135,8 @@ def _default_of(field: str) -> str:
   return budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB")
 
 
-def _budget() -> Budget:
+def read_budget() -> Budget:
+  """Return the limits for files from outside, from the flags that were given."""
   amounts: dict[str, Any] = {
     field: amount(name, flags.FLAGS[name].value)
     for name, (field, _) in _LIMITS.items()

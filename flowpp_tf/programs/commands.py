@@ -35,8 +35,7 @@ def _start(command):
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster without AVX-512 too, where TensorFlow leaves it off
-  run = importlib.import_module("flowpp_tf.programs.run")  # once signals are answered
-  run.run_command(command)
+  importlib.import_module("flowpp_tf.programs.command").run_command(command)  # once signals are answered
 
 
 def main() -> None:

@@ -1,4 +1,14 @@
-"""Show a trained model on a web page. The flags are in demo_flags.py."""
+"""Show a trained model on a web page: samples, interpolations, what it says of an image, its card.
+
+bin/demo
+bin/demo --preset=fashion_mnist
+bin/demo --workdir=runs/digits
+bin/demo --saved_model=runs/digits/saved_model/1
+
+Without a model it shows all presets. By default only this machine can open the page, see --host and --auth. The page
+loads nothing from other servers and reports nothing. Its examples are test images of the run if the data are
+available, else samples. It shows typicality if bin/score has measured it for the run with the same number of samples.
+"""
 
 import contextlib
 import dataclasses
@@ -6,47 +16,100 @@ import functools
 import ipaddress
 import os
 import pathlib
+import re
 import shlex
+import socket
 import tempfile
 import textwrap
 import traceback
 
-from absl import flags
 import numpy as np
 
 from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, printable
-from flowpp_tf.demo.answers import DemoHandlers
-from flowpp_tf.demo.card import ModelCard, provenance, summary
-from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
-from flowpp_tf.evaluation import load_typical
-from flowpp_tf.evaluation.typicality import typical_indices
-from flowpp_tf.exporting import load_saved_model
+from flowpp_tf.core.settings import at_least, setting
 from flowpp_tf.io import gate
-from flowpp_tf.models import presets
-from flowpp_tf.programs import data_flags, model_flags, process, run
-from flowpp_tf.programs.demo_flags import address, visitors_from_flags
+from flowpp_tf.io.model_folders import presets
+from flowpp_tf.programs import data_options, process
 from flowpp_tf.programs.export import metadata_of_run
+from flowpp_tf.programs.imports import import_tensorflow
+from flowpp_tf.programs.model_options import ModelOptions, workdir_of_preset
 from flowpp_tf.programs.score import typical_key
 
-FLAGS = flags.FLAGS
 _EXAMPLES = 6
 _EXPECTED = "expected the metadata that bin/export writes"
 
 
-def demo_from_flags() -> None:
+@dataclasses.dataclass(frozen=True)
+class DemoOptions(ModelOptions):
+  """Options of bin/demo."""
+
+  COMMON = ("preset", "workdir", "saved_model", "host", "port", "auth")
+
+  saved_model: str | None = setting(None, "Directory written by bin/export, instead of --workdir or --preset.")
+  host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
+  port: int = setting(7860, "Port to listen on.", at_least(1, 65535))
+  allowed_hosts: tuple[str, ...] = setting(
+    (),
+    "More names under which browsers may ask for the page, such as that of a proxy, or *.example; others are refused.",
+  )
+  auth: str | None = setting(None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
+  num_samples: int = setting(16, "Samples of the importance-weighted bound in scores.", at_least(1, 1 << 20))
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if [self.workdir, self.preset, self.saved_model].count(None) < 2:
+      raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
+    for name in self.allowed_hosts:
+      if not re.fullmatch(r"(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]", name):
+        raise InputError(f"--allowed_hosts must be names such as page.example, got {name!r}")
+
+  @property
+  def address(self) -> str:
+    """The address of the page; IPv6 numbers stand in brackets."""
+    return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+  def visitors(self) -> list[tuple[str, str]] | None:
+    """Return pairs of user and password, or None."""
+    auth = self.auth
+    if auth is None:
+      return None
+    lines = [auth]
+    if auth.startswith("@"):
+      with gate.reading(auth[1:]):
+        lines = [line for line in gate.read_text(auth[1:]).splitlines() if line.strip()]
+    pairs = [(user, password) for user, _, password in (line.strip().partition(":") for line in lines)]
+    if not pairs or not all(user and password for user, password in pairs):
+      raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
+    users = [user for user, _ in pairs]
+    if twice := sorted({user for user in users if users.count(user) > 1}):  # of which one password would be lost
+      raise InputError(f"--auth must have one line for each user, got more for {', '.join(twice)}")
+    return pairs
+
+
+def run(options: DemoOptions) -> None:
   """Serve the page until the program is stopped."""
-  host, port = FLAGS.host, FLAGS.port
-  auth = visitors_from_flags()
-  if FLAGS.saved_model is not None:
-    models = [_from_saved_model(FLAGS.saved_model, FLAGS.num_samples)]
+  check_extra("gradio", "demo", "the page")
+  host, port, auth = options.host, options.port, options.visitors()
+  _check_can_serve(host, port)
+  one = options.workdir or options.preset
+  if options.saved_model is not None:
+    model = f"the SavedModel in {options.saved_model}"
   else:
-    one = FLAGS.workdir or FLAGS.preset
-    workdirs = [model_flags.workdir_from_flags()] if one else list(map(model_flags.workdir_of_preset, presets()))
+    model = options.find_model()[0] if one else "all presets"
+  process.phase(f"showing {model} at {options.address}")
+  import_tensorflow()
+  if options.saved_model is not None:
+    models = [_from_saved_model(options.saved_model, options.num_samples)]
+  else:
+    workdirs = [options.find_workdir()] if one else list(map(workdir_of_preset, presets()))
     process.phase("loading and tracing the model(s)")
-    models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
+    models = [_from_workdir(workdir, options.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):
-    run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")
+    process.warn(
+      f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password"
+    )
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(
       GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=os.path.join(folder, "uploads")
@@ -56,6 +119,8 @@ def demo_from_flags() -> None:
 
     from flowpp_tf.demo import guard
     from flowpp_tf.demo import page as gradio_page
+    from flowpp_tf.demo.answers import DemoHandlers
+    from flowpp_tf.demo.card import provenance, summary
 
     shown = []
     for i, (engine, card, examples) in enumerate(models):
@@ -66,9 +131,9 @@ def demo_from_flags() -> None:
       answers = DemoHandlers(engine, own_folder, _flag_of(card.source))
       shown.append(gradio_page.DemoModel(name, answers, *texts, _completed(examples, engine), card.rows))
     data = (models[0][1].metadata.get("data") or {}).get("name") or shown[0].name
-    log = functools.partial(_log, debug=FLAGS.debug)
+    log = functools.partial(_log, debug=process.debugged())
     page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, log)
-    hosts = guard.trusted_hosts(host, FLAGS.allowed_hosts)
+    hosts = guard.trusted_hosts(host, options.allowed_hosts)
     middleware = [
       Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
       Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads")),
@@ -88,10 +153,21 @@ def demo_from_flags() -> None:
       _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
-    print(f"the page is at {address(host, port)}; Ctrl-C ends it", flush=True)
+    print(f"the page is at {options.address}; Ctrl-C ends it", flush=True)
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()
     page.close(verbose=False)
+
+
+def _check_can_serve(host, port):
+  """Raise an `InputError` if the port cannot be used, before the model is loaded."""
+  if not host.strip():  # which the system takes for all addresses
+    raise InputError("--host must be an address or a name, got nothing; 0.0.0.0 is for all addresses of this machine")
+  try:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
+  except (OSError, UnicodeError) as error:
+    raise InputError(f"cannot serve at --host={host} --port={port}: {gate.reason(error)}") from None
 
 
 def _log(error, debug):
@@ -112,6 +188,10 @@ def _is_loopback(host):
 
 def _from_workdir(workdir, num_samples):
   """Return the engine of a run, its card, and example images by label."""
+  from flowpp_tf.demo.card import ModelCard
+  from flowpp_tf.demo.engine import Engine
+  from flowpp_tf.evaluation import load_typical
+
   model, settings = workdir.load()
   _check_takes_uploads(model.config)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
@@ -136,12 +216,15 @@ def _dataset(settings, config):
   with_labels = dataclasses.replace(config, num_classes=max(config.num_classes, 2))
   for wanted in (with_labels, config):
     with contextlib.suppress(InputError):
-      return data_flags.load_from_settings({**settings, "download": False}, wanted, any_classes=True)
+      return data_options.load_from_settings({**settings, "download": False}, wanted, any_classes=True)
   return None
 
 
 def _known(dataset, settings, config):
   """Return the images that a model is known by, and examples of its test split by a name."""
+  from flowpp_tf.demo.engine import KnownImages
+  from flowpp_tf.evaluation.typicality import typical_indices
+
   trained = settings.get("fingerprint") or {}
   classes = tuple(trained.get("classes") or ())
   if dataset is None:
@@ -180,6 +263,10 @@ def _for_visitors(path):
 
 
 def _from_saved_model(path, num_samples):
+  from flowpp_tf.demo.card import ModelCard
+  from flowpp_tf.demo.engine import SavedModelEngine
+  from flowpp_tf.exporting import load_saved_model
+
   loaded = load_saved_model(path)
   _check_takes_uploads(loaded.config)
   with gate.reading(path, _EXPECTED):

@@ -652,7 +652,7 @@ WITHOUT_TENSORFLOW = [  # bin/decompress, for `elsewhere`
   "import sys; sys.argv[0] = 'decompress'\n"
   "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
   f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
-  "from flowpp_tf.programs.run import run_command; run_command('decompress')",
+  "from flowpp_tf.programs.command import run_command; run_command('decompress')",
 ]
 
 

@@ -316,7 +316,7 @@ def test_metadata_of_a_saved_model_that_the_page_cannot_show_are_one_line(monkey
   loaded = types.SimpleNamespace(
     config=CONFIG, metadata={"data": "noise", "max_batch": 6}, saved_model=types.SimpleNamespace(weights=())
   )
-  monkeypatch.setattr(programs_demo, "load_saved_model", lambda path: loaded)
+  monkeypatch.setattr("flowpp_tf.exporting.load_saved_model", lambda path: loaded)
   with pytest.raises(InputError, match="^'exported/1' cannot be read: .*; expected the metadata that bin/export"):
     programs_demo._from_saved_model("exported/1", 2)
 

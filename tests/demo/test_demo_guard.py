@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from flowpp_tf.programs import demo_flags
+from flowpp_tf.programs.demo import DemoOptions
 from support.programs import call
 from support.summary import need
 
@@ -157,5 +157,5 @@ def test_an_address_is_not_the_name_of_a_host(tmp_path, name):
 
 
 def test_the_printed_address_has_brackets_around_ipv6():
-  assert demo_flags.address("127.0.0.1", 7860) == "http://127.0.0.1:7860"
-  assert demo_flags.address("::1", 7860) == "http://[::1]:7860"
+  assert DemoOptions().address == "http://127.0.0.1:7860"
+  assert DemoOptions(host="::1").address == "http://[::1]:7860"

@@ -216,11 +216,9 @@ def test_configs_recipes_and_flags_import_no_tensorflow():
   code = (
     "import sys, flowpp_tf as fpp\n"
     "from flowpp_tf.config import FlowPlusPlusConfig, RunSettings, TrainingConfig\n"
-    "from flowpp_tf.programs import data_flags, flag_kinds\n"
+    "from flowpp_tf.programs.command import define_flags, options_of\n"
     "fpp.Recipe.load('digits').replace(steps=3, coupling='affine').config, fpp.recipes(), fpp.CONFIGS\n"
-    "flag_kinds.define_settings_flags(FlowPlusPlusConfig, 'Model')\n"
-    "flag_kinds.define_settings_flags(TrainingConfig, 'Training')\n"
-    "data_flags.define_data_flags('digits')\n"
+    "define_flags(options_of('train'))\n"
     "print({'tensorflow', 'keras', 'tensorflow_probability', 'PIL'} & {*sys.modules})"
   )
   assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"

@@ -1,8 +1,11 @@
 """The sources of the site: links that work there, pages of flags, and what the check of the built pages finds."""
 
 import importlib.util
+import re
 import sys
 
+import numpy as np
+from PIL import Image
 import pytest
 
 from support.programs import ROOT, run
@@ -57,6 +60,20 @@ def test_the_page_of_a_program_has_all_flags_of_its_help(ci, command):
   help_text = run([str(ROOT / "bin" / command), "--helpfull"]).out
   names = [line.strip() for line in help_text.splitlines() if line.startswith("  --")]
   assert len(names) > 10 and all(f"| `{name}` |" in page for name in names)
+
+
+def test_a_notebook_calls_commands_without_flags(ci, tmp_path, monkeypatch, capsys):
+  """The example of the reference, with a smaller model."""
+  page = ci("program_pages").pages()["programs/index.md"]
+  (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "my_photos").mkdir()
+  image = np.random.RandomState(0).randint(0, 17, [8, 8]).astype(np.uint8)
+  Image.fromarray(image).save(tmp_path / "my_photos" / "a.png")
+  exec(example.replace('photos",', 'digits",').replace("my_digits", "my_photos"), {})
+  with Image.open(tmp_path / "my_photos_again" / "a.png") as again:
+    np.testing.assert_array_equal(np.asarray(again), image)
+  assert "wrote my_photos.fpp: 1 files" in capsys.readouterr().out
 
 
 def test_the_page_of_all_names_opens_with_the_imports_of_its_examples(ci):

@@ -28,7 +28,7 @@ from flowpp_tf.evaluation.record import write_record
 from flowpp_tf.exporting import export_saved_model
 from flowpp_tf.io.files import check_digests, create_array, replace_directory, replace_file, write_file
 from flowpp_tf.io.weights_file import read_weights
-from flowpp_tf.programs import run
+from flowpp_tf.programs import outputs
 from flowpp_tf.programs.decompress import codec_model_name, save_codec_model
 from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
 from hardening.faults import contents
@@ -321,7 +321,7 @@ def _old_typicality(folder):
 
 def _curves(folder):
   rows = [{"step": i, "bits_per_dim": 4.0 - i, "val_bits_per_dim": 4.1 - i} for i in range(3)]
-  run.replace(folder / "curves.png", lambda path: plot_curves(rows, path))
+  outputs.replace(folder / "curves.png", lambda path: plot_curves(rows, path))
 
 
 def _pictures_are_whole(folder):

@@ -180,8 +180,8 @@ def _import_all():
     "pretrained.presets",
     "config.recipe",
     "training.workdir",
-    "programs.run",
-    "programs.train_flags",
+    "programs.command",
+    "programs.train",
   ):
     importlib.import_module(f"flowpp_tf.{name}")
 

@@ -411,17 +411,13 @@ class Flags(Target):
 
   @contextlib.contextmanager
   def _defined(self, name):
-    import importlib
-
     from absl import flags
 
-    from flowpp_tf.programs import run
+    from flowpp_tf.programs import command
     from support.programs import _own_flags
 
-    module = importlib.import_module(f"flowpp_tf.programs.{name}_flags")
     with _own_flags(), _replaced(sys, "argv", [name]):
-      module.define_flags()
-      run.define_common_flags()
+      command.define_flags(command.options_of(name))
       yield
       flags.FLAGS.unparse_flags()
 
@@ -433,24 +429,23 @@ class Flags(Target):
       self._parse(name, [f"--flagfile={self.write('flags', data[1:])}"])
 
   def _parse(self, name, arguments):
-    from flowpp_tf.config.model import FlowPlusPlusConfig
-    from flowpp_tf.config.recipe import Recipe, RunSettings
-    from flowpp_tf.config.training import TrainingConfig
-    from flowpp_tf.programs import flag_kinds, run
+    from flowpp_tf.programs import command
+    from flowpp_tf.programs.options import options_from_flags
 
+    options_class = command.options_of(name)
     out, error = io.StringIO(), io.StringIO()
     with self._defined(name), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
       try:
-        run._parse(lambda full: "", int(name == "decompress"), [name, *arguments])
+        rest = command.parse_flags(options_class, [name, *arguments])
       except SystemExit as end:
         text = error.getvalue()
         if end.code not in (0, 2) or end.code == 2 and text.count("\n") != 1:
           raise Wrong(f"exit code {end.code}: {text}") from None
         return
-      run._budget_from_flags()
+      command.read_budget()
+      options = options_from_flags(options_class, rest[1:])
       if name == "train":
-        settings = flag_kinds.settings_from_flags(FlowPlusPlusConfig, TrainingConfig, RunSettings)
-        Recipe.load(run.flags.FLAGS.config or "digits").replace(**settings).config  # noqa: B018
+        options.recipe().config  # noqa: B018
 
 
 @contextlib.contextmanager

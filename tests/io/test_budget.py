@@ -8,7 +8,7 @@ import pytest
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget, BudgetError
-from flowpp_tf.programs import run
+from flowpp_tf.programs import command
 
 WHAT = "the index of 'a.fpp'"
 
@@ -43,26 +43,27 @@ def test_output_is_refused_only_if_it_is_large_and_far_larger_than_its_file():
   "text, amount", [("8G", 8 << 30), ("1.5 GiB", 3 << 29), ("500m", 500 << 20), ("64,000", 64000)]
 )
 def test_amounts_are_numbers_with_a_unit(text, amount):
-  assert run._amount("memory", text) == amount
+  assert command.amount("memory", text) == amount
 
 
 @pytest.mark.parametrize("text", ["", "G", "1e3", "-1", "1.5X", "8 GG", ",", ",,G", "9" * 400, "9" * 400 + ".5T"])
 def test_other_amounts_are_refused(text):
   with pytest.raises(InputError, match="`--memory` must be a number such as 500M or 8G"):
-    run._amount("memory", text)
+    command.amount("memory", text)
 
 
 def test_programs_have_the_flags_and_raise_the_limits():
   code = """if True:
     from flowpp_tf.io import budget
-    from flowpp_tf.programs import run
+    from flowpp_tf.programs import command, decompress
 
-    def main():
+    def run(options):
       print(budget.current().memory, budget.current().pixels, budget.current().bytes_out)
 
-    run.run_program(main)
+    decompress.run = run
+    command.run_command("decompress")
   """
   out = subprocess.run(
-    [sys.executable, "-c", code, "--memory=1G", "--max_output=2G"], stdout=subprocess.PIPE, text=True
+    [sys.executable, "-c", code, "a.fpp", "--list", "--memory=1G", "--max_output=2G"], stdout=subprocess.PIPE, text=True
   )
   assert out.stdout.split() == [str(1 << 30), str(Budget.pixels), str(2 << 30)]

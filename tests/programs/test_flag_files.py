@@ -3,7 +3,7 @@
 from absl import flags
 import pytest
 
-from flowpp_tf.programs import flag_kinds, run
+from flowpp_tf.programs import command, options
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,6 @@ def test_the_command_line_replaces_what_a_flag_file_says_otherwise(of_file, argu
   (tmp_path / "some.flags").write_text(of_file)
   argv = ["train", *(f"--flagfile={tmp_path}/some.flags" if a == "FILE" else a for a in arguments)]
   values(argv)
-  run.prefer_command_line(argv)
-  given = {name: value for name, value in flag_kinds.given_from_flags().items() if name != "flagfile"}
+  command.prefer_command_line(argv)
+  given = {name: value for name, value in options.given_flags().items() if name != "flagfile"}
   assert given == expected

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import math
 import os
 import pathlib
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 
-from absl import flags
 import pytest
 
 from flowpp_tf.core.errors import InputError
@@ -23,7 +21,6 @@ from flowpp_tf.programs.commands import COMMANDS
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 
 HUGE = 10**20
-_CONVERTED = tuple({*COMMANDS} - {"demo"})
 
 
 def script(body, *arguments, **options):
@@ -262,32 +259,8 @@ def test_flag_files_that_are_none_are_refused_at_once(tmp_path):
     assert result.code == 2 and "flagfile" in result.error
 
 
-@pytest.mark.parametrize("program", sorted({*COMMANDS} - {*_CONVERTED}))
-def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
-  """The fields of configs have theirs in `Settings`; each is tried here with numbers that are none or too large."""
-  from flowpp_tf.models import FlowPlusPlusConfig
-  from flowpp_tf.training import TrainingConfig
-
-  before, found = {*flags.FLAGS}, {}
-  plan = lambda *arguments: found.update({name: flags.FLAGS[name] for name in flags.FLAGS}) or sys.exit(0)
-  monkeypatch.setattr(importlib.import_module(f"flowpp_tf.programs.{program}_flags"), "plan_from_flags", plan)
-  call(program, cwd=tmp_path)
-  settings = {*FlowPlusPlusConfig.__dataclass_fields__, *TrainingConfig.__dataclass_fields__}
-  numbers = {
-    name: flag
-    for name, flag in found.items()
-    if name not in before
-    and name not in (settings if program == "train" else ())
-    and flag.parser.syntactic_help.rpartition(" ")[2]
-    and isinstance(flag.parser, (flags.IntegerParser, flags.FloatParser))
-  }
-  assert numbers or program in ("export", "decompress")
-  for name, flag in numbers.items():
-    assert None not in (flag.parser.lower_bound, flag.parser.upper_bound), f"--{name} of {program}"
-
-
 def _numbers():
-  for command in _CONVERTED:
+  for command in COMMANDS:
     for field in dataclasses.fields(options_of(command)):
       if value_type(field) in (int, float):
         yield options_of(command), field

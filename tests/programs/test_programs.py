@@ -208,9 +208,8 @@ def test_help_lists_the_flags_of_the_program(tmp_path):
   assert all(flag in full for flag in ("--filters", "--[no]crops", "--max_pixels")) and "--verbosity" not in full
 
 
-def test_flags_are_read_by_functions_that_say_so():
-  """In a program only functions that say so read flags; what they call takes plain values."""
+def test_commands_take_options_and_read_no_flags():
+  """A test or a notebook calls `run(options)`; only what makes options of flags reads them, and the next command's."""
   for path in (ROOT / "flowpp_tf" / "programs").glob("*.py"):
-    for node in ast.parse(path.read_text()).body if path.name not in ("run.py", "flag_kinds.py") else ():
-      if isinstance(node, ast.FunctionDef) and "FLAGS" in ast.unparse(node):
-        assert node.name.endswith("_from_flags"), (path.name, node.name)
+    for node in ast.parse(path.read_text()).body if path.name not in ("command.py", "options.py") else ():
+      assert "FLAGS" not in ast.unparse(node) or getattr(node, "name", "") == "_sibling_command", path.name

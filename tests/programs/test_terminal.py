@@ -16,7 +16,7 @@ from support.programs import LIMIT, ROOT, call
 _READ = """
 import contextlib, io, json, sys
 from absl import flags
-from flowpp_tf.programs import process, run
+from flowpp_tf.programs import command, process
 
 class Reached(BaseException): pass
 
@@ -28,7 +28,7 @@ process.phase, found = phase, []
 for program, *arguments in json.load(sys.stdin):
   sys.argv, before, error, code = [program, *arguments], {*flags.FLAGS}, io.StringIO(), None
   with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
-    try: run.run_command(program)
+    try: command.run_command(program)
     except SystemExit as end: code = end.code
     except Reached: pass
   heavy = {"tensorflow", "keras", "jax", "PIL", "tensorflow_probability", "matplotlib"} & {*sys.modules}

@@ -24,8 +24,7 @@ from absl import logging as absl_logging
 from absl.testing import flagsaver
 import pytest
 
-from flowpp_tf.programs import process
-from flowpp_tf.programs import run as programs
+from flowpp_tf.programs import command, process
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "tests" / "reference"
@@ -59,7 +58,7 @@ def call(program, *arguments, cwd):
     patch.setattr(process, "phase", lambda line: None)
     patch.setattr(sys, "argv", [str(ROOT / "bin" / program), *map(str, arguments)])
     try:
-      programs.run_command(program)
+      command.run_command(program)
       code = 0
     except SystemExit as exit:
       code = exit.code or 0

@@ -1,0 +1,101 @@
+"""Options of commands: a dataclass that a test or a notebook fills in, and the flags that are made of it."""
+
+import dataclasses
+import re
+
+from absl import flags
+import pytest
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import at_least, setting
+from flowpp_tf.programs.command import options_of
+from flowpp_tf.programs.commands import COMMANDS
+from flowpp_tf.programs.compress import CompressOptions
+from flowpp_tf.programs.evaluate import EvaluateOptions
+from flowpp_tf.programs.options import Flag, Options, flags_in_groups, options_from_flags
+from flowpp_tf.programs.sample import SampleOptions
+from flowpp_tf.programs.train import TrainOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Some(Options):
+  """Options that differ in type."""
+
+  GROUP = "Some"
+  ARGUMENTS = ("path",)
+
+  path: str | None = setting(None, "A path.")
+  counts: tuple[int, ...] | None = setting(None, "Numbers.", at_least(0)._replace(holds=len, expected="numbers"))
+  size: int = setting(3, "A size.", at_least(1))
+  loud: bool = setting(False, "Whether to print.")
+
+
+@dataclasses.dataclass(frozen=True)
+class More(Some):
+  """Options that are added to others."""
+
+  name: str | None = setting(None, "A name. (default: a)")
+
+
+def test_flags_are_the_fields_below_the_title_of_their_class():
+  assert flags_in_groups(More) == {
+    "Some": [
+      Flag("counts", tuple, "Numbers."),
+      Flag("loud", bool, "Whether to print."),
+      Flag("size", int, "A size. (default: 3)"),
+    ],
+    "This command": [Flag("name", str, "A name. (default: a)")],
+  }
+
+
+@pytest.mark.parametrize(
+  "arguments, expected",
+  [
+    (["--counts=1,2", "--size=4", "--loud", "a"], More("a", (1, 2), 4, True)),
+    (["--name=b"], More(name="b")),
+    (["--noloud"], More()),
+    (["--counts=1,b"], "`counts` must be numbers, got 1,b"),
+    (["--size=0"], "`size` must be at least 1, got 0"),
+    (["--name="], "`name` is empty; leave it out, or give a value"),
+    (["--name=a\0"], "`name` has a NUL character"),
+  ],
+)
+def test_options_are_what_the_flags_give(arguments, expected, monkeypatch):
+  values = flags.FlagValues()
+  for flag in (flag for found in flags_in_groups(More).values() for flag in found):
+    kind = {int: flags.DEFINE_integer, bool: flags.DEFINE_bool, str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+    kind[flag.kind](flag.name, None, flag.help, flag_values=values)
+  monkeypatch.setattr(flags, "FLAGS", values)
+  rest = values(["program", *arguments])
+  if isinstance(expected, str):
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}"):
+      options_from_flags(More, rest[1:])
+  else:
+    assert options_from_flags(More, rest[1:]) == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_names_in_the_short_help_are_flags(command):
+  options = options_of(command)
+  assert {*options.COMMON} <= {flag.name for found in flags_in_groups(options).values() for flag in found}
+
+
+@pytest.mark.parametrize(
+  "options, values, message",
+  [
+    (CompressOptions, dict(preset="digits", images=("a",)), "give --output, or --estimate"),
+    (CompressOptions, dict(preset="digits", images="a"), "`images` must be a sequence of strings"),
+    (EvaluateOptions, dict(preset="digits", num_samples=(0,)), "`num_samples` must be positive integers"),
+    (SampleOptions, dict(preset="digits", interpolate=("a", "b"), n=3), "--n is for samples"),
+    (TrainOptions, dict(quick="yes"), "`quick` must be True or False"),
+  ],
+)
+def test_wrong_options_of_a_notebook_are_one_line(options, values, message):
+  with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+    options(**values)
+
+
+def test_options_of_training_replace_those_of_the_recipe():
+  recipe = TrainOptions(config="digits", settings={"filters": 16}, epochs=2.0, image_size=16).recipe()
+  assert recipe.config.filters == 16 and recipe.config.image_shape == (16, 16, 1)
+  assert recipe.settings["epochs"] == 2.0 and "steps" not in recipe.settings
