@@ -7,7 +7,7 @@ from absl import flags
 import pytest
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import at_least, setting
+from flowpp_tf.core.settings import Range, at_least, setting
 from flowpp_tf.programs.command import options_of
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.compress import CompressOptions
@@ -25,7 +25,7 @@ class Some(Options):
   ARGUMENTS = ("path",)
 
   path: str | None = setting(None, "A path.")
-  counts: tuple[int, ...] | None = setting(None, "Numbers.", at_least(0)._replace(holds=len, expected="numbers"))
+  counts: tuple[int, ...] | None = setting(None, "Numbers.", Range(len, "numbers"))
   size: int = setting(3, "A size.", at_least(1))
   loud: bool = setting(False, "Whether to print.")
 
