@@ -1,8 +1,8 @@
 """Wrong arguments: a public callable refuses them by one clear line that names the argument, or gives a right answer.
 
 The table of public callables says what each argument is, and so which values are wrong for it; see
-tests/support/wrong_values.py. That the table is complete is tested here too. The quick tests take one of
-forty values of each argument, the slow ones one of twenty; `--exhaustive -m exhaustive` takes all.
+tests/support/wrong_values.py. That the table is complete is tested here too. The quick tests take one of eighty
+values of each argument, the slow ones one of twenty; `--exhaustive -m exhaustive` takes all.
 """
 
 import collections
@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from support import outcomes, shape_checks
 from support.marks import exhaustive, slow
-from support.public_callables.known_failures import KNOWN_FAILURES
 from support.public_callables.surface import FOREIGN_ARGUMENTS, WITHOUT_CASES, WITHOUT_ROWS, public_callables
 from support.public_callables.table import GRAPHS, ROOMS
 from support.public_callables.world import CONTEXT, IMAGES, POINTS, World
@@ -26,32 +25,11 @@ from support.wrong_values import NAN, REFUSED
 ROWS = {name: row for rows in ROOMS.values() for name, row in rows.items()}
 EXEMPT = {name for names in WITHOUT_ROWS.values() for name in names.split()}
 # Values that a graph takes in as tensors.
-_OF_GRAPHS = (
-  "tensor of another dtype",
-  "integer tensor",
-  "boolean tensor",
-  "complex tensor",
-  "an axis too few",
-  "an axis too many",
-  "a number",
-  "NaN",
-  "infinite",
-  "-infinite",
-  # of images
-  "divided",
-  "fractional",
-  "negative floats",
-  "too large",
-  "too large uint8",
-  "another height",
-  "another number of channels",
-  "one image",
-  # of labels
-  "negative",
-  "no label",
-  "2^40",
-  "one too many",
-)
+_OF_REALS = "another dtype tensor, integer tensor, boolean tensor, complex tensor, NaN, infinite, -infinite"
+_OF_SHAPES = "an axis too few, an axis too many, a number, another height, another number of channels, one image"
+_OF_IMAGES = "divided, fractional, negative floats, too large, too large uint8"
+_OF_LABELS = "negative, no label, 2^40, one too many"
+_OF_GRAPHS = f"{_OF_REALS}, {_OF_SHAPES}, {_OF_IMAGES}, {_OF_LABELS}".split(", ")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +48,8 @@ def as_for_users():
 # --- Is the table complete? ---------------------------------------------------------------------
 
 
-def arguments_of_rows():
+@pytest.fixture(scope="module")
+def rows():
   """The arguments that the rows of each callable have."""
   found = collections.defaultdict(set)
   for name, row in ROWS.items():
@@ -78,8 +57,8 @@ def arguments_of_rows():
   return found
 
 
-def test_every_public_callable_and_every_argument_has_a_row():
-  rows, missing = arguments_of_rows(), []
+def test_every_public_callable_and_every_argument_has_a_row(rows):
+  missing = []
   for name, arguments in public_callables().items():
     if name not in EXEMPT:
       exempt = {*FOREIGN_ARGUMENTS, *" ".join(WITHOUT_CASES.get(name, {}).values()).split()}
@@ -87,36 +66,29 @@ def test_every_public_callable_and_every_argument_has_a_row():
   assert not missing, missing
 
 
-def test_nothing_is_exempt_that_is_not_there_or_has_a_row():
+def test_nothing_is_exempt_that_does_not_exist_or_has_a_row(rows):
   assert not EXEMPT - {*public_callables()}
-  assert not EXEMPT & {*arguments_of_rows()}
+  assert not EXEMPT & {*rows}
   assert not {*WITHOUT_CASES} - {*public_callables()}
 
 
 # --- Every wrong value of every argument --------------------------------------------------------
 
 
-def failures(world, rows, part=1):
-  """The cases that are neither refused by a clear line nor answered right, and those of the known ones that are."""
-  found, cases = [], 0
-  for name, row in rows.items():
-    for argument, name_values in outcomes.wrong_values(row, world).items():
-      start = zlib.crc32(f"{name}{argument}".encode()) % part
-      for wrong in name_values[start % max(1, min(part, len(name_values))) :: part]:
-        cases += 1
-        case = f"{name}({argument}): {wrong.name}"
-        outcome = outcomes.outcome(row, world, argument, wrong)
-        if outcome.right == (case in KNOWN_FAILURES):
-          found.append(f"{case}: {outcome.kind} {outcome.what}")
-  assert cases, "no case"
-  return found
-
-
 @pytest.mark.parametrize("part", [80, slow(20), exhaustive(1)])
 @pytest.mark.parametrize("room", ROOMS)
 def test_wrong_arguments_are_refused_or_answered_right(world, room, part):
+  found, cases = [], 0
   rows = {name: row for name, row in ROOMS[room].items() if part < 80 or not row.slow}
-  found = failures(world, rows, part)
+  for name, row in rows.items():
+    for argument, values in outcomes.wrong_values(row, world).items():
+      start = zlib.crc32(f"{name}{argument}".encode()) % part
+      for wrong in values[start % max(1, min(part, len(values))) :: part]:
+        cases += 1
+        outcome = outcomes.outcome(row, world, argument, wrong)
+        if not outcome.right:
+          found.append(f"{name}({argument}): {wrong.name}: {outcome.kind} {outcome.what}")
+  assert cases, "no case"
   assert not found, "\n".join(found)
 
 
@@ -138,30 +110,20 @@ def in_graph(row, argument):
   return row._replace(make=make)
 
 
-def graph_failures(world, rows, part):
-  """The cases that are neither an error, nor NaN where a number follows from the wrong value."""
-  found = []
-  for name, row in rows.items():
-    argument = next(iter(row.arguments))
-    outcomes.call(row, world)  # makes what the row is about, outside of a graph
-    row = in_graph(row, argument)
-    values = [
-      wrong
-      for wrong in outcomes.wrong_values(row, world)[argument]
-      if wrong.name.startswith("size") or wrong.name in _OF_GRAPHS
-    ]
-    for wrong in values[zlib.crc32(name.encode()) % min(part, len(values)) :: part]:
-      wrong = wrong._replace(rule=NAN) if wrong.rule == REFUSED else wrong
-      case = f"{name}({argument}): {wrong.name} in a graph"
-      outcome = outcomes.outcome(row, world, argument, wrong, errors=(tf.errors.InvalidArgumentError,))
-      if outcome.right == (case in KNOWN_FAILURES):
-        found.append(f"{case}: {outcome.kind} {outcome.what}")
-  return found
-
-
 @pytest.mark.parametrize("part", [80, slow(20), exhaustive(1)])
 def test_wrong_tensors_are_refused_or_nan_or_answered_right_in_graphs(world, part):
-  found = graph_failures(world, GRAPHS, part)
+  """A wrong number is refused, or gives NaN where a number follows from it."""
+  found = []
+  for name, argument in ((name, argument) for name, arguments in GRAPHS.items() for argument in arguments):
+    outcomes.call(ROWS[name], world)  # makes what the row is about, outside of a graph
+    row = in_graph(ROWS[name], argument)
+    values = outcomes.wrong_values(row, world)[argument]
+    values = [wrong for wrong in values if wrong.name.startswith("size") or wrong.name in _OF_GRAPHS]
+    for wrong in values[zlib.crc32(f"{name}{argument}".encode()) % min(part, len(values)) :: part]:
+      wrong = wrong._replace(rule=NAN) if wrong.rule == REFUSED else wrong
+      outcome = outcomes.outcome(row, world, argument, wrong, errors=(tf.errors.InvalidArgumentError,))
+      if not outcome.right:
+        found.append(f"{name}({argument}): {wrong.name} in a graph: {outcome.kind} {outcome.what}")
   assert not found, "\n".join(found)
 
 

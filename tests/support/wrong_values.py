@@ -66,8 +66,8 @@ def optional(argument):
   return argument._replace(optional=True)
 
 
-def _of(wrong):
-  """A function of a valid value that returns an argument; further arguments are those of `wrong`."""
+def kind(wrong):
+  """Decorator of the wrong values of a valid one: a function that returns the argument of a valid value."""
   return lambda valid, *args, **kwargs: Argument(valid, lambda value: wrong(value, *args, **kwargs))
 
 
@@ -117,28 +117,29 @@ def _sizes(array, event, first=0):
     yield "a number", array.ravel()[0]
 
 
-def real_values(valid, event=0, batch=None, dtype="float32", finite=False, cast=""):
-  """A tensor of real numbers whose last `event` dimensions are fixed.
+def real_values(valid, event=None, batch=None, finite=False):
+  """A tensor of real numbers whose last `event` dimensions are fixed: all but the first if it is None.
 
-  `batch`: the number of dimensions before them, None for any; `finite`: whether NaN and infinity are refused; `cast`:
-  which tensors of another dtype are cast, "floats" as by Keras, "all" as by NumPy.
+  `batch`: the number of dimensions before them, None for any; `finite`: whether NaN and infinity are refused. A tensor
+  of another dtype may be cast, by Keras or NumPy, which gives the right answer.
   """
-  array = np.asarray(valid, dtype)
+  array = np.asarray(valid)
+  dtype, other = ("float64", "float32") if array.dtype == np.float64 else ("float32", "float64")
+  array = array.astype(dtype)
+  event = max(array.ndim - 1, 0) if event is None else event
   yield from _not_numbers(array)
-  other = "float32" if dtype == "float64" else "float64"
-  of_floats, of_others = cast in ("floats", "all"), cast == "all"
-  half = array.astype(np.float16)
-  yield "tensor of another dtype", lambda: tf.constant(array, other), same(array) if of_floats else REFUSED
-  yield "float16 tensor", lambda: tf.constant(half), same(half.astype(dtype)) if of_floats else REFUSED
-  whole = np.round(array)
-  yield "integer tensor", lambda: tf.constant(whole.astype(np.int32)), same(whole) if of_others else REFUSED
-  yield "boolean tensor", lambda: tf.constant(array > 0), same((array > 0).astype(dtype)) if of_others else REFUSED
-  yield "array of another dtype", array.astype(other), same(array)
+  half, whole, positive = array.astype(np.float16), np.round(array), array > 0
+  for name, value, meaning in (
+    ("another dtype", array.astype(other), array),
+    ("float16", half, half.astype(dtype)),
+    ("integer", whole.astype(np.int32), whole),
+    ("boolean", positive, positive.astype(dtype)),
+  ):
+    yield f"{name} tensor", lambda value=value: tf.constant(value), same(meaning)
+    yield f"{name} array", value, same(meaning)
   yield "list", array.tolist(), same(array)
   yield "array of objects", array.astype(object), same(array)
-  yield "integers", whole.astype(np.int32), same(whole)
   yield "list of integers", whole.astype(int).tolist(), same(whole)
-  yield "booleans", array > 0, same((array > 0).astype(dtype))
   yield from _sizes(array, event)
   if batch is not None:
     yield "an axis too many", array[np.newaxis, np.newaxis]
@@ -150,7 +151,16 @@ def real_values(valid, event=0, batch=None, dtype="float32", finite=False, cast=
     yield name, changed, REFUSED if finite else rule
 
 
-def _images(valid, levels, exact=True, of_int=True):
+real = kind(real_values)
+
+
+def data(valid, event=None):
+  """Finite numbers: examples side by side."""
+  return real(valid, event, batch=1, finite=True)
+
+
+@kind
+def images(valid, levels, exact=True, of_int=True):
   """Integer images `[N, H, W, C]`; `exact`: whether their size is fixed."""
   array = np.asarray(valid)
   floats = array.astype(np.float32)
@@ -187,7 +197,8 @@ def _images(valid, levels, exact=True, of_int=True):
     yield "transposed", np.moveaxis(array, -1, 1)
 
 
-def _labels(valid, classes, lowest=0, exact=True, one=True):
+@kind
+def labels(valid, classes, lowest=0, exact=True, one=True):
   """Class labels `[N]` in lowest .. classes - 1; `one`: whether one is for all."""
   array = np.asarray(valid)
   yield from _not_numbers(array)
@@ -219,8 +230,10 @@ def _labels(valid, classes, lowest=0, exact=True, one=True):
 # --- Numbers ------------------------------------------------------------------------------------
 
 
-def _count(valid, low=1, most=None, huge=None):
-  """An integer of at least `low`; `huge`: what a very large one means."""
+@kind
+def count(valid, low=None, most=None, huge=None):
+  """An integer of at least `low`, which is 0 if 0 is valid, else 1; `huge`: what a very large one means."""
+  low = min(valid, 1) if low is None else low
   yield from _foreign()
   yield "text", str(valid)
   yield "fraction", valid + 0.5
@@ -243,7 +256,8 @@ def _count(valid, low=1, most=None, huge=None):
   yield "huge", 2**62, *([] if huge is None else [huge])
 
 
-def _number(valid, low=-np.inf, high=np.inf, ends=True):
+@kind
+def number(valid, low=-np.inf, high=np.inf, ends=True):
   """A finite real number in low .. high; `ends`: whether these two belong to it."""
   yield from _foreign()
   yield "text", "hot"
@@ -268,7 +282,8 @@ def _number(valid, low=-np.inf, high=np.inf, ends=True):
       yield "upper end", high
 
 
-def _flag(valid):
+@kind
+def flag(valid):
   """A Python bool."""
   yield from _foreign()
   yield "text", "no"
@@ -280,8 +295,8 @@ def _flag(valid):
   yield "np.bool", np.bool_(valid), same(valid)
 
 
+@kind
 def _seed(valid):
-  """An integer, a pair of integers, or None for a random one."""
   yield from _foreign()
   yield "text", "a"
   yield "fraction", 1.5
@@ -304,7 +319,8 @@ def _seed(valid):
 # --- Texts, files, objects ----------------------------------------------------------------------
 
 
-def _text(valid):
+@kind
+def text(valid):
   yield from _foreign()
   yield "number", 3
   yield "fraction", 1.5
@@ -314,18 +330,19 @@ def _text(valid):
   yield "array", np.array([1, 2])
 
 
-def _name(valid):
+@kind
+def name(valid):
   """One of some names."""
-  yield from _text(valid)
+  yield from text(valid).wrong(valid)
   yield "unknown", "no such name"
   yield "empty", ""
   yield "another case", valid.upper() if valid != valid.upper() else "Unknown"
   yield "array of names", np.array([valid, valid])
 
 
-def _path(valid, there=True):
+@kind
+def path(valid, there=True):
   """A path; `there`: whether there must be something."""
-  del valid
   yield from _foreign()
   yield "number", 3
   yield "fraction", 1.5
@@ -340,9 +357,9 @@ def _path(valid, there=True):
     yield "in no folder", "/proc/nowhere/a"
 
 
-def _instance(valid):
+@kind
+def instance(valid):
   """An object of one class."""
-  del valid
   yield from _foreign()
   yield "text", "a"
   yield "number", 3
@@ -350,11 +367,8 @@ def _instance(valid):
   yield "array", np.zeros([2, 2])
 
 
-def _function(valid):
-  yield from (wrong for wrong in _instance(valid))
-
-
-def _shape(valid, rank=3, low=1):
+@kind
+def shape(valid, rank=3, low=1):
   """Sizes: `rank` integers of at least `low`; None for any rank."""
   yield from _foreign()
   yield "text", "a" * (rank or 2)
@@ -377,8 +391,8 @@ def _shape(valid, rank=3, low=1):
     yield "zeros", [0] * len(valid)
 
 
-def _mapping(valid):
-  del valid
+@kind
+def mapping(valid):
   yield "None", None
   yield "object", _Object()
   yield "text", "a"
@@ -387,7 +401,8 @@ def _mapping(valid):
   yield "array", np.zeros([2, 2])
 
 
-def _bytes(valid):
+@kind
+def binary(valid):
   yield from _foreign()
   yield "text", "a"
   yield "number", 3
@@ -398,34 +413,9 @@ def _bytes(valid):
   yield "half", valid[: len(valid) // 2]
 
 
-real, images, labels, count, number, flag, seed, text, name, path, instance, function, shape, mapping, binary = map(
-  _of,
-  (
-    real_values,
-    _images,
-    _labels,
-    _count,
-    _number,
-    _flag,
-    _seed,
-    _text,
-    _name,
-    _path,
-    _instance,
-    _function,
-    _shape,
-    _mapping,
-    _bytes,
-  ),
-)
-
-
-_seed_of = seed
-
-
 def seed(valid):
   """An integer, a pair of integers, or None for a random one."""
-  return optional(_seed_of(valid))
+  return optional(_seed(valid))
 
 
 def some_of(valid, item: Sequence[tuple] = ()):
@@ -455,9 +445,9 @@ OTHER_SHAPES = (
 OF_KERAS = ("objects", "array of objects", "masked")
 
 
-def keras_input(valid, cast="floats", **kwargs):
-  """A tensor that Keras hands to a layer: it casts floating-point numbers to the dtype of the layer."""
-  return real(valid, cast=cast, **kwargs).but(*OF_KERAS)
+def keras_input(valid, **kwargs):
+  """A tensor that Keras hands to a layer."""
+  return real(valid, **kwargs).but(*OF_KERAS)
 
 
 def context(valid=None):

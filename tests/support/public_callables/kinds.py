@@ -6,25 +6,22 @@ import os
 import types
 from typing import Any, Union, get_args, get_origin
 
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.types import Seed, Shape
-from support.wrong_values import (
-  Argument,
-  count,
-  flag,
-  function,
-  instance,
-  mapping,
-  number,
-  optional,
-  path,
-  seed,
-  shape,
-  text,
-)
+from support import wrong_values as wrong
 
-_KINDS = {bool: flag, int: count, float: number, str: text, Mapping: mapping, dict: mapping, Callable: function}
+_KINDS = {
+  bool: wrong.flag,
+  int: wrong.count,
+  float: wrong.number,
+  str: wrong.text,
+  bytes: wrong.binary,
+  Mapping: wrong.mapping,
+  dict: wrong.mapping,
+  Callable: wrong.instance,
+}
 _SHAPES = (Shape, Sequence[int], tuple[int, int, int])
 
 
@@ -50,17 +47,19 @@ def annotations(thing: Any) -> dict[str, Any]:
   return found
 
 
-def argument(annotation: Any, valid: Any) -> Argument | None:
+def argument(annotation: Any, valid: Any) -> wrong.Argument | None:
   """Return the argument that an annotation and a valid value say; None if they say nothing of its wrong values."""
+  if isinstance(valid, wrong.Argument):
+    return valid
   if annotation == Seed:
-    return seed(valid)
+    return wrong.seed(valid)
   parts = _parts(annotation)
   is_optional = {None, type(None), "None"} & {*parts}
   parts = [part for part in parts if part not in (None, type(None), "None", tf.Tensor)]
-  kind = _kind(parts)
+  kind = _array(valid) if isinstance(valid, np.ndarray) else _kind(parts)
   if kind is None:
     return None
-  return optional(kind(valid)) if is_optional else kind(valid)
+  return wrong.optional(kind(valid)) if is_optional else kind(valid)
 
 
 def _parts(annotation):
@@ -69,13 +68,22 @@ def _parts(annotation):
   return [*get_args(annotation)] if get_origin(annotation) in (Union, types.UnionType) else [annotation]
 
 
+def _array(valid):
+  """The kind of an array: images of bytes, labels of integers, else examples of real numbers."""
+  if valid.dtype == np.uint8:
+    return lambda valid: wrong.images(valid, 8 if valid.max() < 8 else 256)
+  if np.issubdtype(valid.dtype, np.integer):
+    return lambda valid: wrong.labels(valid, int(valid.max()) + 1)
+  return wrong.data
+
+
 def _kind(parts):
   if os.PathLike in parts:
-    return path
+    return wrong.path
   if any(part in _SHAPES for part in parts):
-    return shape
+    return wrong.shape
   if len(parts) == 1 and (get_origin(parts[0]) or parts[0]) in _KINDS:
     return _KINDS[get_origin(parts[0]) or parts[0]]
   of_classes = all(isinstance(part, str) or isinstance(part, type) and not get_origin(part) for part in parts)
   plain = {int, float, bool, str, bytes, inspect.Parameter.empty} & {*parts}
-  return instance if parts and of_classes and not plain and "ndarray" not in str(parts) else None
+  return wrong.instance if parts and of_classes and not plain and "ndarray" not in str(parts) else None

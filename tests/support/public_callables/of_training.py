@@ -12,26 +12,18 @@ import flowpp_tf as fpp
 from flowpp_tf import config, training
 from flowpp_tf.config.recipe import _REGISTERED
 from flowpp_tf.core.settings import value_type
+from support import wrong_values as wrong
 from support.models import MINIMAL
-from support.public_callables.row import Row, look, row
+from support.public_callables.row import look, row
 from support.public_callables.world import IMAGES, NORMAL, VECTORS
-from support.wrong_values import (
-  OTHER_SHAPES,
-  Argument,
-  count,
-  flag,
-  images,
-  instance,
-  labels,
-  mapping,
-  name,
-  number,
-  optional,
-  path,
-  real,
-  same,
-  some_of,
-  text,
+
+OBJECTS = {"Workdir": lambda w: training.Workdir(w.run)}
+USUAL = dict(
+  config=MINIMAL,
+  model=lambda w: w.model,
+  dataset=lambda w: w.dataset,
+  precision=wrong.optional(wrong.name("float32")),
+  log_fn=lambda line: None,
 )
 
 # --- Settings: an argument for each field, by its type ------------------------------------------
@@ -42,20 +34,20 @@ def _setting(field, valid):
   kind = value_type(field)
   if typing.get_origin(kind) is tuple:
     of_texts = typing.get_args(kind)[0] is str
-    argument = some_of(valid or (), [("fraction", 0.5)]) if of_texts else _numbers(valid or (1, 2))
+    argument = wrong.some_of(valid or (), [("fraction", 0.5)]) if of_texts else _numbers(valid or (1, 2))
   else:
     argument = {
-      bool: flag,
-      int: lambda v: count(v, huge=same(2**62)).but("too small"),
-      float: lambda v: number(v, low=0).but("too small").also(("negative", -1.5)),
-      str: text,
+      bool: wrong.flag,
+      int: lambda v: wrong.count(v, huge=wrong.same(2**62)).but("too small"),
+      float: lambda v: wrong.number(v, low=0).but("too small").also(("negative", -1.5)),
+      str: wrong.text,
     }[kind](valid)
   is_optional = isinstance(field.type, types.UnionType) and types.NoneType in typing.get_args(field.type)
   return argument._replace(optional=is_optional)
 
 
 def _numbers(valid):
-  def wrong(valid):
+  def values(valid):
     yield "None", None
     yield "number", 3
     yield "text", "a"
@@ -66,7 +58,7 @@ def _numbers(valid):
     yield "booleans", tuple(True for _ in valid)
     yield "nested", (valid,)
 
-  return Argument(valid, wrong)
+  return wrong.Argument(valid, values)
 
 
 def _settings(cls, **valid):
@@ -78,18 +70,10 @@ OF_MODEL = _settings(
   config.FlowPlusPlusConfig, condition_shape=(2, 2, 1), num_classes=3, augment_channels=2, dropout=0.2
 )
 OF_MODEL["condition_shape"] = OF_MODEL["condition_shape"].but("nested")
-for key in (
-  "coupling",
-  "invertible_conv",
-  "dequantization",
-  "augment_posterior",
-  "remat",
-  "dtype",
-  "structure",
-  "dequant_structure",
-):
-  OF_MODEL[key] = name(OF_MODEL[key].valid)
-OF_MODEL["flow_dtype"] = name("float64").but("empty")
+OF_NAMES = "coupling invertible_conv dequantization augment_posterior remat dtype structure dequant_structure"
+for key in OF_NAMES.split():
+  OF_MODEL[key] = wrong.name(OF_MODEL[key].valid)
+OF_MODEL["flow_dtype"] = wrong.name("float64").but("empty")
 OF_TRAINING = _settings(
   config.TrainingConfig,
   steps=10,
@@ -100,7 +84,7 @@ OF_TRAINING = _settings(
   seed=1,
   warmup_steps=1,
 )
-OF_TRAINING["optimizer"] = name("adam")  # the text of a schedule is read when the run begins
+OF_TRAINING["optimizer"] = wrong.name("adam")  # the text of a schedule is read when the run begins
 OF_RUN = _settings(
   config.RunSettings,
   epochs=2.0,
@@ -116,7 +100,7 @@ OF_RUN = _settings(
   num_samples=2,
   eval_images=3,
 )
-OF_RUN["precision"] = optional(name("float32"))
+OF_RUN["precision"] = wrong.optional(wrong.name("float32"))
 
 
 def _with_steps(recipe):
@@ -133,17 +117,6 @@ def _chosen(recipe):
 TRAINING = training.TrainingConfig(steps=1, batch_size=2, validate_every=1, tensorboard=())
 
 
-def _run(w, **kwargs):
-  arguments = dict(
-    config=MINIMAL,
-    training=TRAINING,
-    dataset=w.dataset,
-    workdir=training.Workdir(w.new("run")),
-    log_fn=lambda line: None,
-  )
-  return training.run_training(**{**arguments, **kwargs})
-
-
 MANY = np.concatenate([IMAGES] * 8)
 
 
@@ -154,16 +127,6 @@ def _train(w, **kwargs):
 
 
 TO_FIT = np.random.RandomState(0).randn(8, 2).astype(np.float32)
-POINTS_TO_FIT = real(TO_FIT, event=1, batch=1, finite=True, cast="all")
-
-
-def _fit(**kwargs):
-  """Two steps of a normal distribution."""
-  return fpp.fit(**{"flow": _normal(), "data": TO_FIT, "steps": 2, **kwargs})
-
-
-def _given():
-  return fpp.vector_flow(2, 3, **VECTORS)
 
 
 def _normal():
@@ -172,72 +135,66 @@ def _normal():
 
 _TRAINING = {
   "fit": row(
-    lambda w: _fit,
-    data=POINTS_TO_FIT,
-    validation=optional(POINTS_TO_FIT._replace(valid=NORMAL(4, 2))),
+    flow=lambda w: _normal(),
+    data=TO_FIT,
+    validation=NORMAL(4, 2),
     steps=2,
     batch_size=2,
-    learning_rate=number(0.001, low=0, ends=False),
-    weight_decay=optional(number(0.1, low=0)),
+    learning_rate=wrong.number(0.001, low=0, ends=False),
+    weight_decay=wrong.optional(wrong.number(0.1, low=0)),
     patience=2,
-    seed=count(1, low=0, most=2**32 - 1),
+    seed=wrong.count(1, low=0, most=2**32 - 1),
   ),
-  "fit/flow": row(lambda w: _fit, flow=lambda w: _normal()),
   "fit/context": row(
-    lambda w: lambda **kwargs: fpp.fit(_given(), TO_FIT, validation=NORMAL(4, 2), steps=1, **kwargs).steps,
-    context=real(NORMAL(8, 3), event=1, batch=1, finite=True, cast="all").named("data"),
-    validation_context=real(NORMAL(4, 3), event=1, batch=1, finite=True, cast="all"),
+    lambda w: (
+      lambda **kwargs: (
+        fpp.fit(fpp.vector_flow(2, 3, **VECTORS), TO_FIT, validation=NORMAL(4, 2), steps=1, **kwargs).steps
+      )
+    ),
+    context=wrong.data(NORMAL(8, 3)).named("data"),
+    validation_context=wrong.data(NORMAL(4, 3)),
     slow=True,
   ),
   "run_training": row(
-    lambda w: lambda **kwargs: _run(w, **kwargs),
-    config=MINIMAL,
     training=TRAINING,
-    dataset=lambda w: w.dataset,
     workdir=lambda w: training.Workdir(w.new("run")),
     extra_metadata={},
     init_from=lambda w: fpp.models.InitialWeights.find(str(w.preset)),
-    log_fn=lambda line: None,
     slow=True,
   ),
-  "TrainState": row(model=lambda w: w.model, config=TRAINING, look=lambda state: None),
+  "TrainState": row(config=TRAINING, look=lambda state: None),
   "Workdir": row(
-    path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"),
+    path=wrong.path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"),
     look=lambda workdir: str(workdir.path),
   ),
-  "Workdir.load": row(
-    lambda w: training.Workdir(w.run).load,
-    precision=optional(name("float32")),
-    look=lambda found: found[0].config.dtype,
-  ),
+  "Workdir.load": row(look=lambda found: found[0].config.dtype),
   "PiecewiseSchedule": row(
-    pieces=name("linear:1.0@10,hold")
+    pieces=wrong.name("linear:1.0@10,hold")
     .named("schedule")
     .also(*((entry, entry) for entry in ("hold:-1", "hold:nan", "linear:1", "decay:2", ",", "hold:1@1.5"))),
     look=lambda schedule: float(schedule(3)),
   ),
   "get_strategy": row(
-    name=name("one").named("strategy"),
-    num_virtual_cpus=count(0, low=0).but("np.int64", "tensor", "array of rank 0"),
-    tpu=optional(text(None).also(("address", "a"))),
-    log_fn=print,
+    name=wrong.name("one").named("strategy"),
+    num_virtual_cpus=wrong.count(0, low=0).but("np.int64", "tensor", "array of rank 0"),
+    tpu=wrong.optional(wrong.text(None).also(("address", "a"))),
     look=repr,
   ),
   "Workers": row(strategy=tf.distribute.get_strategy(), look=lambda workers: workers.count),
-  "load": row(workdir=lambda w: w.run, precision=optional(name("float32"))),
+  "load": row(workdir=lambda w: w.run),
   "train": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
     # From which the config takes its image shape; an image of three axes is one of one channel each.
-    images=images(MANY, 8).but(*OTHER_SHAPES).named("dataset"),
-    config=name(MINIMAL)._replace(wrong=lambda valid: name("digits").wrong("digits")),
-    workdir=optional(path(lambda w: w.new("run"), there=False)),
-    verbose=flag(False),
+    images=wrong.images(MANY, 8).but(*wrong.OTHER_SHAPES).named("dataset"),
+    config=wrong.name(MINIMAL)._replace(wrong=lambda valid: wrong.name("digits").wrong("digits")),
+    workdir=wrong.optional(wrong.path(lambda w: w.new("run"), there=False)),
+    verbose=wrong.flag(False),
     look=lambda model: model.config,
     slow=True,
   ),
   "train/labels": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    labels=labels(np.arange(len(MANY)) % 3, 3, one=False).but("too large", "None"),
+    labels=wrong.labels(np.arange(len(MANY)) % 3, 3, one=False).but("too large", "None"),
     look=lambda model: model.config,
     slow=True,
   ),
@@ -251,32 +208,34 @@ _TRAINING = {
 }
 
 ROWS = {
-  "FlowPlusPlusConfig": Row(
-    lambda w: lambda **kwargs: config.FlowPlusPlusConfig(**{"num_classes": 3, **kwargs}), OF_MODEL
+  "FlowPlusPlusConfig": row(
+    lambda w: lambda **kwargs: config.FlowPlusPlusConfig(**{"num_classes": 3, **kwargs}), **OF_MODEL
   ),
-  "TrainingConfig": Row(lambda w: lambda **kwargs: config.TrainingConfig(**{"steps": 10, **kwargs}), OF_TRAINING),
-  "RunSettings": Row(lambda w: config.RunSettings, OF_RUN),
+  "TrainingConfig": row(lambda w: lambda **kwargs: config.TrainingConfig(**{"steps": 10, **kwargs}), **OF_TRAINING),
+  "RunSettings": row(lambda w: config.RunSettings, **OF_RUN),
   "Recipe": row(
     base=MINIMAL,
-    settings=mapping({"steps": 3}).also(("unknown", {"stepz": 3}), ("wrong", {"steps": "a"})).named("setting", "steps"),
+    settings=wrong.mapping({"steps": 3})
+    .also(("unknown", {"stepz": 3}), ("wrong", {"steps": "a"}))
+    .named("setting", "steps"),
     look=_chosen,
   ),
-  "Recipe.load": row(name=name("digits").named("config"), look=_chosen),
-  "Recipe.replace": Row(
+  "Recipe.load": row(name=wrong.name("digits").named("config"), look=_chosen),
+  "Recipe.replace": row(
     lambda w: config.Recipe(dataclasses.replace(MINIMAL, num_classes=3)).replace,
-    {**OF_MODEL, **{k: v for k, v in OF_TRAINING.items() if k != "tensorboard"}},
-    _chosen,
+    **{**OF_MODEL, **{key: value for key, value in OF_TRAINING.items() if key != "tensorboard"}},
+    look=_chosen,
   ),
-  "Recipe.replace/run": Row(lambda w: config.Recipe(MINIMAL).replace, OF_RUN, _chosen),
+  "Recipe.replace/run": row(lambda w: config.Recipe(MINIMAL).replace, **OF_RUN, look=_chosen),
   "Recipe.resolve": row(
     lambda w: config.Recipe(MINIMAL, {"steps": 3}).resolve,
-    dataset=instance(lambda w: w.dataset).but("text", "list", "array"),
+    dataset=wrong.instance(lambda w: w.dataset).but("text", "list", "array"),
   ),
   "register_config": row(
-    name=text("mine").also(("empty", ""), ("taken", "digits")),
+    name=wrong.text("mine").also(("empty", ""), ("taken", "digits")),
     recipe=config.Recipe(MINIMAL, {"steps": 3}),
     reset=lambda w: (fpp.CONFIGS.pop("mine", None), _REGISTERED.pop("mine", None)),
   ),
-  "get_config": row(name=name("digits").named("config")),
+  "get_config": row(name=wrong.name("digits").named("config")),
   **_TRAINING,
 }

@@ -51,10 +51,11 @@ def row(make=None, look=look, reset=None, slow=False, **valid) -> Row:
   """Return the row of a callable from one valid call.
 
   Args:
-    make: as in `Row`; None for the public callable of the row's name.
+    make: as in `Row`; None for the callable of the row's name, of the object that its file has for the class.
     look: as in `Row`.
     reset: as in `Row`.
     slow: as in `Row`.
-    **valid: arguments. One that is no `Argument` is the valid value of the kind that the annotation says.
+    **valid: arguments that are not what their names are in the file, or their default. One that is not an `Argument`
+      is the valid value of the kind that the annotation says.
   """
   return Row(make, valid, look, reset, slow)

@@ -12,11 +12,9 @@ import weakref
 import keras
 import numpy as np
 from PIL import Image
-import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import compression, data, evaluation, training
-from flowpp_tf.bijectors.base import Bijector
 from support.models import MINIMAL, perturb, small_images
 
 CONDITIONAL = dataclasses.replace(
@@ -30,6 +28,7 @@ LABELS = np.array([0, 1, 2], np.int32)
 POINTS = np.random.RandomState(0).randn(3, 2).astype(np.float32)
 CONTEXT = np.random.RandomState(1).randn(3, 3).astype(np.float32)
 NORMAL = lambda *shape: np.random.RandomState(2).randn(*shape).astype(np.float32)
+UNIFORM = lambda *shape: np.random.RandomState(3).uniform(0.2, 0.8, shape).astype(np.float32)
 
 
 class World:
@@ -104,22 +103,6 @@ class World:
   def exported(self):
     fpp.export_saved_model(self.conditional, self.folder / "exported" / "1")
     return self.folder / "exported" / "1"
-
-  # --- Bijectors --------------------------------------------------------------------------------
-
-  @functools.cached_property
-  def double(self):
-    class Double(Bijector):
-      def __init__(self):
-        super().__init__(forward_min_event_ndims=0)
-
-      def _forward_and_log_det(self, x, ctx):
-        return 2 * x, tf.math.log(tf.constant(2.0, x.dtype))
-
-      def _inverse_and_log_det(self, y, ctx):
-        return y / 2, -tf.math.log(tf.constant(2.0, y.dtype))
-
-    return Double()
 
   # --- Data, runs, archives ---------------------------------------------------------------------
 
