@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from support.marks import exhaustive, quick_rows, slow
+from support.marks import quick_rows, slow
 from support.models import MINIMAL, small_images
 
 CONFIG = dataclasses.replace(MINIMAL, num_classes=3)
@@ -52,83 +52,28 @@ def unconditional():
   return fpp.FlowPlusPlus(MINIMAL)
 
 
-def fitted(model, images, labels=LABELS):
-  return model.fit({"image": images, "label": labels}, verbose=0)
-
-
-# Of a model with classes.
-EAGER = {
-  "log_prob_bound": lambda m, x: m.log_prob_bound(x, labels=0),
-  "bound_terms": lambda m, x: m.bound_terms(x, labels=0),
-  "bits_per_dim": lambda m, x: m.bits_per_dim(x, labels=0),
-  "initialize": lambda m, x: m.initialize(x, labels=0, overwrite=True),
-  "encode": lambda m, x: m.encode(x, labels=0),
-  "call": lambda m, x: m({"image": x, "label": LABELS}),
-  "fit": fitted,
-  "evaluate": lambda m, x: m.evaluate({"image": x, "label": LABELS}, verbose=0),
-  "predict": lambda m, x: m.predict({"image": x, "label": LABELS}, verbose=0),
-  "BatchedModel.encode": lambda m, x: evaluation.BatchedModel(m, labels=0).encode(x),
-  "reconstruct": lambda m, x: evaluation.reconstruct(evaluation.BatchedModel(m, labels=0), x),
-  "Scorer": lambda m, x: evaluation.Scorer(m)(x),
-  "Scorer.log_likelihood": lambda m, x: evaluation.Scorer(m).log_likelihood(x),
-  "Scorer.bits_per_dim": lambda m, x: evaluation.Scorer(m).bits_per_dim(x),
-  "classify": lambda m, x: evaluation.classify(m, x, LABELS),
-  "evaluate_bits_per_dim": lambda m, x: evaluation.evaluate_bits_per_dim(m, x, conditioning={"labels": 0}),
-  "image_grid": lambda m, x: evaluation.image_grid(x, m.config.levels),
-  "ImageDataset": lambda m, x: data.ImageDataset("wrong", m.config.levels, IMAGES, x, IMAGES),
-}
-EAGER_UNCONDITIONAL = {
-  "distribution.log_prob": lambda m, x: m.distribution.log_prob(x),
-  "distribution.prob": lambda m, x: m.distribution.prob(x),
-  "compress": lambda m, x: fpp.compress(m, x),
-  "train": lambda m, x: fpp.train(x, m.config),
-}
-# Shapes that are no mistake there.
-RANKS, SIZES = ("one image", "too many dimensions"), ("another shape", "another number of channels")
-TAKES = {
-  "distribution.log_prob": RANKS,
-  "distribution.prob": RANKS,
-  "image_grid": SIZES,
-  "train": (*RANKS, *SIZES),  # which makes a model for them
-}
-
-
-_SLOW = ("divided", "another shape")  # one of the values and one of the shape; the check of all kinds is one function
-_FEW = ("initialize", "fit", "Scorer", "compress", "distribution.log_prob")
-
-
-def rows():
-  """Each callable with each kind of wrong images; quick ones are one callable with all, and a few with one kind."""
-  for name in (*EAGER, *EAGER_UNCONDITIONAL):
-    for kind in WRONG:
-      if kind not in TAKES.get(name, ()):
-        quick = name == "log_prob_bound" or (name in _FEW and kind == "divided")
-        yield (name, kind) if quick else (slow if kind in _SLOW else exhaustive)(name, kind)
-
-
-@pytest.mark.parametrize("name, kind", [*rows()])
-def test_wrong_images_are_the_same_error_everywhere(request, name, kind):
-  images, message = WRONG[kind]
-  call = {**EAGER, **EAGER_UNCONDITIONAL}[name]
-  model = request.getfixturevalue("model" if name in EAGER else "unconditional")
-  with pytest.raises(fpp.InputError, match=message):
-    call(model, images)
-
-
-@pytest.fixture(scope="module")
-def loaded(unconditional, tmp_path_factory):
-  path = tmp_path_factory.mktemp("exported") / "1"
-  fpp.export_saved_model(unconditional, path)
-  return fpp.load_saved_model(path)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG)
-@pytest.mark.parametrize("name", ["log_prob_bound", "bits_per_dim", "encode"])
-def test_wrong_images_are_the_same_error_of_a_saved_model(loaded, name, kind):
+def test_the_error_says_what_is_wrong_with_images(model, kind):
+  """That every callable refuses them is in test_wrong_arguments.py."""
   images, message = WRONG[kind]
-  with pytest.raises(fpp.InputError, match="the number of `images` must be" if kind == "empty" else message):
-    getattr(loaded, name)(images)
+  with pytest.raises(fpp.InputError, match=message):
+    model.log_prob_bound(images, labels=0)
+
+
+def test_divided_images_are_the_same_error_at_every_kind_of_door(model, unconditional):
+  images, message = WRONG["divided"]
+  for call in (
+    lambda: model.initialize(images, labels=0, overwrite=True),
+    lambda: model.fit({"image": images, "label": LABELS}, verbose=0),
+    lambda: unconditional.distribution.log_prob(images),
+    lambda: evaluation.Scorer(unconditional)(images),
+    lambda: evaluation.image_grid(images, 8),
+    lambda: data.ImageDataset("wrong", 8, IMAGES, images, IMAGES),
+    lambda: fpp.compress(unconditional, images),
+    lambda: fpp.train(images, unconditional.config),
+  ):
+    with pytest.raises(fpp.InputError, match=message):
+      call()
 
 
 GRAPHS = {
@@ -143,16 +88,6 @@ def batches(images, labels):
   return tf.data.Dataset.from_tensors({"image": images, "label": labels})
 
 
-def rows_of_graphs():
-  """One of each in CI: every kind for one callable, and one kind for every callable."""
-  for name in GRAPHS:
-    for kind in WRONG:
-      if (name, kind) == ("call", "divided"):
-        yield name, kind
-      elif kind != "empty":
-        yield slow(name, kind) if name == "call" or kind == "divided" else exhaustive(name, kind)
-
-
 def assert_nan_or_diverged(name, model, images, labels):
   """Training ends; other graphs give NaN."""
   if name == "fit":
@@ -160,17 +95,6 @@ def assert_nan_or_diverged(name, model, images, labels):
       GRAPHS[name](model, images, labels)
   else:
     assert np.isnan(GRAPHS[name](model, images, labels)).any()
-
-
-@pytest.mark.parametrize("name, kind", [*rows_of_graphs()])
-def test_wrong_images_are_an_error_or_nan_in_graphs(model, name, kind):
-  images, message = WRONG[kind]
-  model.initialize(IMAGES, labels=LABELS, overwrite=True)
-  if message == SHAPE:
-    with pytest.raises(fpp.InputError, match=f"`images` must be {SHAPE}"):
-      GRAPHS[name](model, images, LABELS)
-  else:
-    assert_nan_or_diverged(name, model, images, LABELS)
 
 
 @pytest.mark.parametrize("jit", [None, slow(True)])
