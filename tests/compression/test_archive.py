@@ -24,23 +24,14 @@ from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 from support import programs as program_calls
 from support.marks import exhaustive, slow
-from support.models import SMALL, perturb, small_images
+from support.models import GREY, perturb, small_config, small_images
 from support.programs import REFERENCE
 
 pytestmark = pytest.mark.needs("constriction")
 
 RNG = np.random.default_rng
-# Grey, without attention, so that decoding hundreds of damaged archives takes seconds.
-CONFIG = dataclasses.replace(
-  SMALL,
-  image_shape=(4, 4, 1),
-  levels=256,
-  structure="columns:1,squeeze,channels:1",
-  attention=False,
-  dropout=0.0,
-  dequant_structure="columns:1",
-)
-AUGMENTED = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
+CONFIG = GREY
+AUGMENTED = small_config(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
 VFLOW = dict(augment_end="sigmoid", coupling_margin=0.05)
 
 

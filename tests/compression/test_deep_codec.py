@@ -25,25 +25,17 @@ from flowpp_tf.io.deep_image import read_deep
 from support import archives
 from support import programs as program_calls
 from support.marks import quick_rows
-from support.models import SMALL, perturb
+from support.models import GREY, perturb, small_config
 
 pytestmark = pytest.mark.needs("constriction")
 
 LEVELS = 1 << 16
-CONFIG = dataclasses.replace(
-  SMALL,
-  image_shape=(4, 4, 1),
-  levels=LEVELS,
-  structure="columns:1,squeeze,channels:1",
-  attention=False,
-  dropout=0.0,
-  dequant_structure="columns:1",
-)
+CONFIG = small_config(GREY, levels=LEVELS)
 VARIANTS = {
   "plain logit": CONFIG,
-  "asinh": dataclasses.replace(CONFIG, pixel_transform="asinh", dequantization="uniform"),
-  "12 bits": dataclasses.replace(CONFIG, levels=4096),
-  "augmented": dataclasses.replace(
+  "asinh": small_config(CONFIG, pixel_transform="asinh", dequantization="uniform"),
+  "12 bits": small_config(CONFIG, levels=4096),
+  "augmented": small_config(
     CONFIG, pixel_transform="asinh", augment_channels=1, structure="channels:1,squeeze,channels:1"
   ),
 }

@@ -19,7 +19,7 @@ from flowpp_tf.io.budget import Budget, BudgetError, use
 from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 from support.marks import slow
-from support.models import SMALL, TINY, perturb, value_and_log_det
+from support.models import SMALL, TINY, perturb, small_config, value_and_log_det
 
 SHAPE = (16, 16, 1)
 CONFIG = dataclasses.replace(
@@ -164,8 +164,8 @@ def test_few_cropped_models_are_kept(monkeypatch):
 # Attention sees the positions that there are.
 VARIANTS = {
   "published": TINY,
-  "augmented": dataclasses.replace(TINY, augment_channels=2, augment_blocks=1),
-  "imagenet32": dataclasses.replace(TINY, context_attention=True, weight_norm=True, invertible_conv="none"),
+  "augmented": small_config(TINY, augment_channels=2, augment_blocks=1),
+  "imagenet32": small_config(TINY, context_attention=True, weight_norm=True, invertible_conv="none"),
 }
 
 
@@ -212,7 +212,7 @@ def test_a_size_that_the_structure_cannot_split_is_refused(size, words):
 
 
 def test_a_model_given_another_image_is_not_cropped():
-  config = dataclasses.replace(SMALL, condition_shape=(4, 4, 1))
+  config = small_config(SMALL, condition_shape=(4, 4, 1))
   with pytest.raises(fpp.InputError, match="must not be given another image"):
     fpp.FlowPlusPlus(config).cropped(4, 4)
 
@@ -229,7 +229,7 @@ def test_a_model_given_another_image_is_not_cropped():
   ],
 )
 def test_sizes_at_edges_are_multiples_of_the_smallest_that_the_structure_can_split(structure, variational):
-  config = dataclasses.replace(
+  config = small_config(
     SMALL,
     image_shape=(16, 16, 2),
     tile_neighbours=True,

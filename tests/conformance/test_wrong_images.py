@@ -1,7 +1,5 @@
 """Wrong images: every callable that takes images raises the same error for them, in eager mode and in graphs."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -10,9 +8,9 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from support.marks import quick_rows, slow
-from support.models import MINIMAL, small_images
+from support.models import MINIMAL, small_config, small_images
 
-CONFIG = dataclasses.replace(MINIMAL, num_classes=3)
+CONFIG = small_config(num_classes=3)
 IMAGES = small_images(6).astype(np.int32)
 LABELS = np.arange(6) % 3
 FLOATS = IMAGES.astype(np.float32)

@@ -1,6 +1,5 @@
 """Arrays of another byte order than the machine's, as of FITS files, are the same numbers at every entrance."""
 
-import dataclasses
 import functools
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
-from support.models import MINIMAL, perturb
+from support.models import perturb, small_config
 
-REAL = dataclasses.replace(MINIMAL, dequantization="none")
-DEEP = dataclasses.replace(MINIMAL, levels=1 << 16)
+REAL = small_config(dequantization="none")
+DEEP = small_config(levels=1 << 16)
 RNG = np.random.RandomState(0)
 FIELDS = RNG.normal(size=[4, *REAL.image_shape]).astype(np.float32)
 FRAMES = RNG.randint(0, DEEP.levels, [4, *DEEP.image_shape]).astype(np.uint16)

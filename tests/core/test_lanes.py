@@ -1,6 +1,5 @@
 """Lanes of a CPU: the same numbers as the whole batch, one trace for all of them, and clear errors."""
 
-import dataclasses
 import json
 
 import keras
@@ -14,7 +13,7 @@ from flowpp_tf.core import lanes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
 from support.marks import exhaustive
-from support.models import SMALL, TINY, small_images
+from support.models import SMALL, TINY, small_config, small_images
 from support.programs import ROOT, run
 from support.runs import TINY_RUN
 from support.training_steps import train_state
@@ -71,7 +70,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
 def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():
     keras.utils.set_random_seed(0)
-    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64", **changes))
+    model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", **changes))
     return model.initialize(small_images(16), overwrite=True), *model.get_weights()
 
   whole = initialised()

@@ -11,7 +11,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.config.size import model_size
 from flowpp_tf.core import registry
-from support.models import MINIMAL, small_images
+from support.models import MINIMAL, small_config, small_images
 from support.programs import call
 from support.runs import TINY_RUN
 
@@ -34,7 +34,7 @@ fpp.register_config("mine", fpp.Recipe.load("digits").replace(coupling="shift", 
 def test_a_registered_coupling_is_one_of_a_model():
   fpp.register_coupling("shift", SHIFT)
   assert fpp.bijectors.num_parameters("shift", 8) == 1
-  config = dataclasses.replace(MINIMAL, coupling="shift")
+  config = small_config(coupling="shift")
   model = fpp.FlowPlusPlus(config)
   images = small_images(4, config)
   assert np.isfinite(model.initialize(images, seed=0)).all() and model.count_params() == model_size(config).parameters
@@ -97,7 +97,7 @@ def test_a_function_with_other_parameters_is_refused():
   [
     (lambda: fpp.get_config("mine"), "unknown config 'mine'; "),
     (lambda: data.load_dataset("mine"), "unknown dataset 'mine'; "),
-    (lambda: dataclasses.replace(MINIMAL, coupling="mine"), "`coupling` must be one of mixture_logistic, "),
+    (lambda: small_config(coupling="mine"), "`coupling` must be one of mixture_logistic, "),
   ],
 )
 def test_an_unknown_name_says_how_others_are_registered(use, message):

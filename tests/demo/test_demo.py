@@ -38,11 +38,11 @@ from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import demo as programs_demo
 from flowpp_tf.training import Workdir
 from support.marks import slow
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 from support.summary import need
 
-CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
+CONFIG = small_config(  # short: every function of it is traced, by the program too
   SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1"
 )
 NAN = float("nan")

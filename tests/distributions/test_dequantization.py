@@ -1,18 +1,16 @@
 """The two densities of dequantization noise, against integrals and draws."""
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models.conditioning import Conditioning
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 
 
 def test_uniform_noise_has_density_one_and_passes_through():
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dequantization="uniform"))
+  model = fpp.FlowPlusPlus(small_config(SMALL, dequantization="uniform"))
   q = model.dequantizer.posterior(small_images())
   noise = model.sample_noise([6], tf.constant([0, 1]))
   u, log_q = q.transform(noise)
@@ -23,7 +21,7 @@ def test_uniform_noise_has_density_one_and_passes_through():
 
 def test_variational_density_integrates_to_one():
   # Over an event of two pixels, so small that the midpoint rule can cover it.
-  config = dataclasses.replace(
+  config = small_config(
     SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2", dtype="float64"
   )
   model = fpp.FlowPlusPlus(config)

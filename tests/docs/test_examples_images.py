@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import io
 import itertools
 import plistlib
@@ -21,7 +20,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
-from support.models import SMALL, perturb
+from support.models import SMALL, perturb, small_config
 from support.programs import ROOT, _messages_of_a_process, _own_flags, example, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
@@ -192,7 +191,7 @@ def four_pixels():
   """A perturbed model of 2x2 pixels."""
   keras.utils.set_random_seed(1)
   model = fpp.FlowPlusPlus(
-    dataclasses.replace(SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform")
+    small_config(SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform")
   )
   perturb(model, scale=0.5, seed=2)
   return model

@@ -1,6 +1,5 @@
 """docs/flow_in_one_file.py is Flow++ with nothing of the package imported: with its weights, it computes the same."""
 
-import dataclasses
 import importlib.util
 import sys
 
@@ -9,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.programs import ROOT
 
 pytestmark = pytest.mark.docs
 
 PATH = ROOT / "docs" / "flow_in_one_file.py"
-CONFIG = dataclasses.replace(SMALL, dtype="float64", blocks=2, context_blocks=2)
+CONFIG = small_config(SMALL, dtype="float64", blocks=2, context_blocks=2)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Measured bits/dim and pictures."""
 
 import concurrent.futures
-import dataclasses
 import json
 import math
 
@@ -14,14 +13,12 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.evaluation import likelihood, record
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 
 
 @pytest.fixture(scope="module")
 def model():
-  model = fpp.FlowPlusPlus(
-    dataclasses.replace(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1")
-  )
+  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
   perturb(model)
   return model
 
@@ -145,7 +142,7 @@ def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   """Two pixels of four levels: P(x) is an integral over a unit square, by Gauss-Legendre."""
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(
-    dataclasses.replace(
+    small_config(
       SMALL, image_shape=(1, 2, 1), levels=4, structure="columns:3", dequant_structure="columns:1", dtype="float64"
     )
   )

@@ -1,6 +1,5 @@
 """Maps of whole pictures: they add up to the bound of the tiles that an archive would code."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.evaluation import BitMaps, Scorer, heat_map, to_shades
 from flowpp_tf.tiles.cutting import to_tiles
-from support.models import TINY, perturb
+from support.models import TINY, perturb, small_config
 
 SHAPE = TINY.image_shape
 
@@ -62,7 +61,7 @@ def test_pictures_that_do_not_fit_are_refused_before_any_is_measured(model, pict
 
 def test_a_model_that_needs_a_label_is_refused_before_anything_is_measured():
   with pytest.raises(fpp.InputError, match="`model` must need no label and no condition"):
-    BitMaps(fpp.FlowPlusPlus(dataclasses.replace(TINY, num_classes=2)))
+    BitMaps(fpp.FlowPlusPlus(small_config(TINY, num_classes=2)))
 
 
 def test_colours_of_a_heat_map_end_at_its_limits():

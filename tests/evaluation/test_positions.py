@@ -13,7 +13,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf import evaluation
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.evaluation.positions import _terms
-from support.models import TINY, VARIANTS, perturb, small_images
+from support.models import TINY, VARIANTS, perturb, small_config, small_images
 
 
 def of_dtype(config, dtype):
@@ -43,7 +43,7 @@ def test_the_sum_over_positions_is_the_bound_term_by_term(name):
 
 @pytest.mark.slow
 def test_with_several_draws_the_sum_is_the_score_of_scorer():
-  config = dataclasses.replace(TINY, num_classes=3, label_dropout=0.1)
+  config = small_config(TINY, num_classes=3, label_dropout=0.1)
   model = of_dtype(config, "float64")
   images = small_images(4, config)
   bounds = evaluation.Scorer(model, 4, seed=2).class_log_likelihoods(images)

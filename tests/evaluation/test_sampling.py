@@ -1,7 +1,5 @@
 """Samples, interpolations, reconstructions, nearest neighbours and their pictures, by the library."""
 
-import dataclasses
-
 import numpy as np
 from PIL import Image
 import pytest
@@ -10,7 +8,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.evaluation import neighbours
-from support.models import MINIMAL, SMALL, perturb, small_images
+from support.models import MINIMAL, SMALL, perturb, small_config, small_images
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def batched(model):
 @pytest.fixture(scope="module")
 def exact():
   """In float64, where no pixel is within the rounding of another."""
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
   perturb(model)
   return evaluation.BatchedModel(model, 4)
 

@@ -1,7 +1,6 @@
 """Scores of single images: their formulas, their directions, and the program on a folder."""
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -23,7 +22,7 @@ from flowpp_tf.data import images as image_files
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import score as score_program
 from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.programs import call, times_of_files
 
 
@@ -61,7 +60,7 @@ def test_png_bytes_of_channels_that_png_has_not_are_an_error():
 
 @pytest.fixture(scope="module")
 def scorer():
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
   perturb(model)
   return evaluation.Scorer(model, num_samples=3, seed=5, typical=3.5), model
 
@@ -207,9 +206,7 @@ DIGITS = data.load_dataset("digits")
 def place(tmp_path_factory):
   """A folder to work in, with two small runs and images of every kind."""
   cwd = tmp_path_factory.mktemp("scores")
-  config = dataclasses.replace(
-    SMALL, image_shape=(8, 8, 1), levels=17, structure="columns:1", dequant_structure="columns:1"
-  )
+  config = small_config(SMALL, image_shape=(8, 8, 1), levels=17, structure="columns:1", dequant_structure="columns:1")
   model = fpp.FlowPlusPlus(config)
   for name, settings in (
     ("run", {"dataset": "digits", "fingerprint": DIGITS.fingerprint()}),

@@ -1,6 +1,5 @@
 """The package flowpp_runtime: the numbers of TensorFlow from an export, without TensorFlow, and bad calls."""
 
-import dataclasses
 import errno
 import hashlib
 import io
@@ -21,7 +20,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
-from support.models import MINIMAL, perturb, small_images
+from support.models import MINIMAL, perturb, small_config, small_images
 from support.programs import ROOT
 
 pytest.importorskip("onnx")
@@ -43,8 +42,8 @@ def digits(tmp_path_factory):
 def classes(tmp_path_factory):
   """A small model with classes, a condition and augmented channels, and its export."""
   keras.utils.set_random_seed(0)
-  config = dataclasses.replace(
-    MINIMAL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), augment_channels=2, augment_posterior="normal"
+  config = small_config(
+    num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), augment_channels=2, augment_posterior="normal"
   )
   model, folder = fpp.FlowPlusPlus(config), tmp_path_factory.mktemp("classes") / "onnx"
   perturb(model)

@@ -23,7 +23,7 @@ from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from support.hard_mixtures import grid
 from support.marks import slow
-from support.models import MINIMAL, TINY, perturb, small_images
+from support.models import TINY, perturb, small_config, small_images
 from support.programs import ROOT, call
 
 pytestmark = pytest.mark.needs("onnx", "onnxruntime", "openvino")
@@ -32,7 +32,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", SERVING.partition("## Without Tens
 NATS = 1e-5  # per dimension, of the log density
 # Between them every part that can be exported.
 CONFIGS = {
-  "learned": dataclasses.replace(
+  "learned": small_config(
     TINY,
     structure="channels:1,columns:1,squeeze,channels:1",
     num_classes=3,
@@ -48,8 +48,7 @@ CONFIGS = {
     context_layer_norm=True,
     context_attention=True,
   ),
-  "plain": dataclasses.replace(
-    MINIMAL,
+  "plain": small_config(
     structure="columns:1,squeeze,channels:1",
     coupling="mixture_logistic",
     augment_channels=2,
@@ -163,7 +162,7 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
 @pytest.mark.parametrize("dtype", ["float16", slow("int8")])
 def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="channels:1,squeeze,channels:1"))
+  model = fpp.FlowPlusPlus(small_config(TINY, structure="channels:1,squeeze,channels:1"))
   perturb(model)
   fpp.export_onnx(model, tmp_path / "float32")
   fpp.export_onnx(model, tmp_path / dtype, weight_dtype=dtype)
@@ -181,7 +180,7 @@ def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path)
 
 @pytest.mark.parametrize("label_dropout", [slow(0.0), 0.1])
 def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_dropout, tmp_path):
-  config = dataclasses.replace(MINIMAL, coupling="affine", num_classes=3, label_dropout=label_dropout)
+  config = small_config(coupling="affine", num_classes=3, label_dropout=label_dropout)
   model = fpp.FlowPlusPlus(config)
   fpp.export_onnx(model, tmp_path / "onnx")
   fpp.export_litert(model, tmp_path / "litert")
@@ -294,7 +293,7 @@ def test_the_example_of_the_docs_writes_a_flow_of_vectors(tmp_path, monkeypatch)
 
 class TestBadCalls:
   def test_a_part_that_inference_graphs_do_not_have_is_named(self, tmp_path):
-    splines = fpp.FlowPlusPlus(dataclasses.replace(MINIMAL, coupling="rational_quadratic"))
+    splines = fpp.FlowPlusPlus(small_config(coupling="rational_quadratic"))
     with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
       fpp.export_onnx(splines, tmp_path / "onnx")
     normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)

@@ -1,7 +1,6 @@
 """A trained model as a SavedModel: what bin/export writes, in TensorFlow alone, and bad calls of it."""
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import json
@@ -19,11 +18,11 @@ import flowpp_tf as fpp
 from flowpp_tf.io.files import replace_directory
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.programs import ROOT, call, run
 
 SERVING = (ROOT / "docs" / "serving.md").read_text()
-CONFIG = dataclasses.replace(  # short: every function of it is traced
+CONFIG = small_config(  # short: every function of it is traced
   SMALL, structure="squeeze,channels:1", dequant_structure="columns:1"
 )
 MAX_BATCH = 64

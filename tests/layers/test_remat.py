@@ -18,7 +18,7 @@ from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from support.marks import exhaustive, slow
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.repeatable import forget_traces
 
 
@@ -196,7 +196,7 @@ def bound_and_gradients(config, graph, seed=3):
   ],
 )
 def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
-  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
+  config = small_config(SMALL, blocks=2, structure="columns:2", dtype="float64")
   expected = bound_and_gradients(config, graph=False)  # each block on its own
   found = bound_and_gradients(dataclasses.replace(config, remat=remat_), graph)
   for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
@@ -330,7 +330,7 @@ def jit():
 @pytest.mark.slow
 def test_bound_and_gradients_are_the_same_when_xla_compiles(jit):
   # Without dropout: for a negative seed TensorFlow's generator gives other numbers under XLA.
-  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64", dropout=0.0)
+  config = small_config(SMALL, blocks=2, structure="columns:2", dtype="float64", dropout=0.0)
   expected = bound_and_gradients(config, graph=True)
   jit("blocks")
   found = bound_and_gradients(config, graph=True)
@@ -340,7 +340,7 @@ def test_bound_and_gradients_are_the_same_when_xla_compiles(jit):
 
 def test_each_kind_of_block_is_compiled_once(jit):
   jit("blocks")
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, blocks=3, structure="columns:2"))
+  model = fpp.FlowPlusPlus(small_config(SMALL, blocks=3, structure="columns:2"))
   graph = (
     tf.function(lambda images: model.log_prob_bound(images, seed=0), autograph=False)
     .get_concrete_function(tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))

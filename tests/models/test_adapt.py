@@ -14,9 +14,9 @@ from flowpp_tf.data import ImageDataset
 from flowpp_tf.models import InitialWeights, export_official_weights
 from flowpp_tf.training.loop import Run
 from support.marks import quick_rows, slow
-from support.models import TINY, small_images
+from support.models import TINY, small_config, small_images
 
-CONFIG = dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2)
+CONFIG = small_config(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2)
 IMAGES = small_images(16)
 
 

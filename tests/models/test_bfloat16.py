@@ -5,7 +5,6 @@ whatever the network rounds, value, inverse and log-det belong together to float
 is within one mode of execution: eager mode, graph mode and XLA round a network in their own ways.
 """
 
-import dataclasses
 import functools
 
 import keras
@@ -17,7 +16,7 @@ import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
 from support.marks import slow
-from support.models import SMALL, perturb, small_images, value_and_log_det
+from support.models import SMALL, perturb, small_config, small_images, value_and_log_det
 
 X = tf.constant(np.random.RandomState(0).randn(8, 4, 2, 4), tf.float32)
 ROUNDING = 5e-5  # of float32, in a round trip of this coupling
@@ -38,7 +37,7 @@ def coupling(kind, policy):
 
 def model(dtype):
   keras.utils.set_random_seed(0)
-  made = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
+  made = fpp.FlowPlusPlus(small_config(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
   perturb(made)
   return made
 

@@ -16,15 +16,15 @@ from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models.conditioning import Conditioning
 from support.marks import slow
-from support.models import TINY, perturb, small_images, value_and_log_det
+from support.models import TINY, perturb, small_config, small_images, value_and_log_det
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
 from support.training_steps import train_state
 
 tfd = tfp.distributions
 
-BY_CLASS = dataclasses.replace(TINY, num_classes=3, label_dropout=0.2, condition_channels=4)
-GIVEN_IMAGE = dataclasses.replace(TINY, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1)
+BY_CLASS = small_config(TINY, num_classes=3, label_dropout=0.2, condition_channels=4)
+GIVEN_IMAGE = small_config(TINY, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1)
 BOTH = dataclasses.replace(
   BY_CLASS, condition_shape=(2, 2, 1), condition_blocks=1, augment_channels=2, augment_blocks=1, remat="couplings"
 )
@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_an_error(config, evaluate, message):
 )
 def test_configs_without_meaning_are_errors(fields, message):
   with pytest.raises(fpp.InputError, match=message):
-    dataclasses.replace(TINY, **fields)
+    small_config(TINY, **fields)
 
 
 @pytest.mark.slow

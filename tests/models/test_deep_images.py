@@ -15,10 +15,10 @@ from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models.conditioning import Conditioning
 from flowpp_tf.models.fitted_transform import fit_asinh
 from support.marks import quick_rows
-from support.models import SMALL, perturb
+from support.models import SMALL, perturb, small_config
 
 LEVELS = 1 << 16
-CONFIG = dataclasses.replace(SMALL, levels=LEVELS, attention=False, dropout=0.0)
+CONFIG = small_config(SMALL, levels=LEVELS, attention=False, dropout=0.0)
 VARIANTS = {
   "variational": CONFIG,
   "uniform": dataclasses.replace(CONFIG, dequantization="uniform"),

@@ -10,12 +10,12 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import training
 from support.marks import slow
-from support.models import SMALL, perturb, small_images
+from support.models import SMALL, perturb, small_config, small_images
 from support.training_steps import step as take_step
 from support.training_steps import train_state
 
 IMAGES = small_images(8)
-SHORT = dataclasses.replace(SMALL, dropout=0.0, structure="columns:2", dequant_structure="columns:1")
+SHORT = small_config(SMALL, dropout=0.0, structure="columns:2", dequant_structure="columns:1")
 
 
 def made(dtype="mixed_float16", devices=1, optimizer=lambda: keras.optimizers.SGD(1e-3), **settings):

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.models import TINY, perturb, small_images
+from support.models import TINY, perturb, small_config, small_images
 from support.training_steps import step, train_state
 
 IMAGES = small_images()
-CONFIG = dataclasses.replace(TINY, flow_dtype="float64")
+CONFIG = small_config(TINY, flow_dtype="float64")
 networks = pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 
 

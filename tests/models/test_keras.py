@@ -11,12 +11,10 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from support.marks import quick_rows, slow
-from support.models import TINY, perturb, small_images
+from support.models import TINY, perturb, small_config, small_images
 
 # Little to trace: most tests are of what Keras does around a model.
-CONFIG = dataclasses.replace(
-  TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0
-)
+CONFIG = small_config(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0)
 IMAGES = small_images(16)
 MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
 

@@ -19,7 +19,7 @@ from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
 from flowpp_tf.data.published import read_idx_labels
 from support.files import spoiled
-from support.models import TINY
+from support.models import TINY, small_config
 from support.tfds_builders import OfSplits, prepared
 
 CLASSES = ("ant", "bee", "cat")
@@ -88,7 +88,7 @@ def test_labels_that_do_not_fit_are_refused(changes, message):
 
 
 def test_a_models_classes_must_be_those_of_the_data():
-  config = dataclasses.replace(TINY, image_shape=(4, 4, 1), levels=256)
+  config = small_config(TINY, image_shape=(4, 4, 1), levels=256)
   small_set().check(config)
   small_set(labels=None, classes=()).check(config)
   config = dataclasses.replace(config, num_classes=3)

@@ -10,9 +10,9 @@ import flowpp_tf as fpp
 from flowpp_tf import training
 from flowpp_tf.core import context
 from support.marks import slow
-from support.models import SMALL, VARIANTS, perturb, small_images, value_and_log_det
+from support.models import SMALL, VARIANTS, perturb, small_config, small_images, value_and_log_det
 
-FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
+FLOAT64 = small_config(SMALL, dtype="float64")
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)

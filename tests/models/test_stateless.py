@@ -1,7 +1,5 @@
 """Weights are read when they are used: new ones in a `keras.StatelessScope` give what assigning them gives."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from flowpp_tf.layers import Conditioner, NetworkConfig
 from support.bijector_cases import CASES, draw, tensor_parameters
 from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
 from support.marks import quick_rows
-from support.models import SMALL, small_images
+from support.models import SMALL, small_config, small_images
 
 WITH_PARAMETERS = [name for name, case in CASES.items() if tensor_parameters(case.make("float64"))]
 MODELS = [name for name in ROWS if name.startswith("model_")]
@@ -102,7 +100,7 @@ def test_gradients_of_a_stateless_call_are_those_without_rematerialized_coupling
   found = []
   for remat in ("off", "couplings"):
     keras.utils.set_random_seed(0)
-    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, structure="columns:1", dtype="float64", remat=remat))
+    model = fpp.FlowPlusPlus(small_config(SMALL, structure="columns:1", dtype="float64", remat=remat))
     images, others = small_images(), [v.value for v in model.non_trainable_variables]
     values = [value for _, value in new_values(model.trainable_variables)]
 

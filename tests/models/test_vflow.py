@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.pretrained.official import official_entries
-from support.models import VARIANTS
+from support.models import VARIANTS, small_config
 from support.reference import reference
 
 SMALL = dataclasses.replace(
@@ -77,14 +77,14 @@ def test_bound_and_its_parts(model, data, record_property):
 def test_the_flow_without_margin_or_sigmoid_is_another_model(model, data):
   """What the config was before: some 2.5 bits/dim away."""
   for changes in (dict(coupling_margin=0.0), dict(augment_end="none")):
-    other = fpp.FlowPlusPlus(dataclasses.replace(SMALL, **changes))
+    other = fpp.FlowPlusPlus(small_config(SMALL, **changes))
     other.set_weights(model.get_weights())
     assert np.min(np.abs(other.bits_per_dim(data["x"], noise=noise_of(data)) - data["bpd"])) > 0.05, changes
 
 
 @pytest.mark.slow
 def test_float32_has_the_same_bound(model, data):
-  single = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float32"))
+  single = fpp.FlowPlusPlus(small_config(SMALL, dtype="float32"))
   single.set_weights(model.get_weights())
   np.testing.assert_allclose(single.bits_per_dim(data["x"], noise=noise_of(data)), data["bpd"], atol=1e-4)
 

@@ -1,6 +1,5 @@
 """Presets of hubs of models: addresses, what is downloaded, the card; fakes of the hubs' libraries need no network."""
 
-import dataclasses
 import fnmatch
 import json
 import shutil
@@ -16,10 +15,10 @@ import flowpp_tf as fpp
 from flowpp_tf import models
 from flowpp_tf.io import budget
 from flowpp_tf.io.model_folders import download
-from support.models import MINIMAL, perturb
+from support.models import perturb, small_config
 from support.programs import call
 
-GREY = dataclasses.replace(MINIMAL, image_shape=(4, 4, 1))
+GREY = small_config(image_shape=(4, 4, 1))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.pretrained import official
 from support.marks import quick_rows
-from support.models import TINY
+from support.models import TINY, small_config
 from support.reference import reference
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
@@ -186,7 +186,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
   ],
 )
 def test_a_model_with_weights_that_the_release_lacks_is_refused(tmp_path, changes, message):
-  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, **{"dequantization": "uniform", **changes}))
+  model = fpp.FlowPlusPlus(small_config(TINY, **{"dequantization": "uniform", **changes}))
   with pytest.raises(fpp.InputError, match=message):
     fpp.export_official_weights(model, tmp_path / "weights.npz")
 

@@ -18,7 +18,7 @@ from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import data_options
 from flowpp_tf.programs.export import metadata_of_run
 from support.marks import slow
-from support.models import TINY, perturb, small_images
+from support.models import TINY, perturb, small_config, small_images
 from support.programs import ROOT, call, run
 
 MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 28e6
@@ -351,10 +351,9 @@ def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
 
 
 def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, tmp_path):
-  import dataclasses
 
   with pytest.raises(ValueError, match="do not fit the model"):
-    train_from(own[1], tmp_path / "other", dataclasses.replace(TINY, filters=6))
+    train_from(own[1], tmp_path / "other", small_config(TINY, filters=6))
   for source, message in (
     ("missing.npz", "cannot be read"),
     (tmp_path, "best.weights.h5' cannot be read"),

@@ -1,6 +1,5 @@
 """The programs on a user's own images: a small run, evaluations, and every bad input."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +10,7 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.programs import demo
-from support.models import MINIMAL
+from support.models import MINIMAL, small_config
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN
 
@@ -130,7 +129,7 @@ def test_a_preset_that_does_not_name_its_data_asks_for_them(tmp_path):
 
 
 def test_a_preset_that_does_not_name_its_data_scores_others_without_typicality(images):
-  config = dataclasses.replace(MINIMAL, image_shape=(16, 16, 3), levels=256)
+  config = small_config(image_shape=(16, 16, 3), levels=256)
   fpp.FlowPlusPlus(config).save_to_preset(images / "nameless", "a model")
   result = call("score", "--workdir=nameless", "--dataset=npz:other.npz", "--limit=2", "--num_samples=1", cwd=images)
   assert result.code == 0 and len(result.out.splitlines()) == 3 and "no typicality" in result.error

@@ -1,7 +1,6 @@
 """bin/score on real-valued images: their exact density from every source, maps, p-values, and what is refused."""
 
 import csv
-import dataclasses
 import io
 import math
 
@@ -13,7 +12,7 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb
+from support.models import SMALL, perturb, small_config
 from support.programs import call
 
 
@@ -21,7 +20,7 @@ from support.programs import call
 def fields(tmp_path_factory):
   """A folder with a run of a model of real-valued images, the model, and test images in files of every kind."""
   cwd = tmp_path_factory.mktemp("fields")
-  config = dataclasses.replace(
+  config = small_config(
     SMALL, structure="columns:1", coupling="affine", attention=False, dropout=0.0, dequantization="none"
   )
   model = fpp.FlowPlusPlus(config)

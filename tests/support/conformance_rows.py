@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from support.bijector_cases import CASES, draw, with_variables
-from support.models import SMALL, VARIANTS, perturb, small_images
+from support.models import CONDITIONED, SMALL, VARIANTS, perturb, small_config, small_images
 
 
 class Row(NamedTuple):
@@ -170,9 +170,7 @@ MODEL_ROWS = {
   )
   for name, config in VARIANTS.items()
 }
-CONDITIONAL = dataclasses.replace(
-  SMALL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
-)
+CONDITIONAL = small_config(SMALL, **CONDITIONED)
 MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
   make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed),
   evaluate=_evaluate_conditional,

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from support.conformance_rows import ROWS
-from support.models import MINIMAL, perturb, small_images
+from support.models import CONDITIONED, MINIMAL, perturb, small_config, small_images
 
 tfd = tfp.distributions
 
@@ -19,10 +19,8 @@ NOISE = tf.constant(np.random.RandomState(1).uniform(0.01, 0.99, IMAGES.shape))
 X, CONTEXT = ROWS["given"].inputs("float64")
 SCALE = tf.exp(X)
 NORMAL = tfd.Normal(tf.zeros([], tf.float64), 1.0)
-VARIATIONAL = dataclasses.replace(MINIMAL, dequantization="variational")
-CONDITIONAL = dataclasses.replace(
-  MINIMAL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
-)
+VARIATIONAL = small_config(dequantization="variational")
+CONDITIONAL = small_config(**CONDITIONED)
 
 
 def model(config=MINIMAL):

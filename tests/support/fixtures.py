@@ -1,7 +1,5 @@
 """Plugin: two logical devices, and fixtures that many files take."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +8,7 @@ from tensorflow.python.framework.config import disable_op_determinism
 import flowpp_tf as fpp
 from flowpp_tf.config import recipe
 from flowpp_tf.core import registry
-from support.models import SMALL, perturb
+from support.models import SMALL, perturb, small_config
 
 # Before anything uses a device: the tests of MirroredStrategy need two.
 tf.config.set_logical_device_configuration(
@@ -45,7 +43,7 @@ tf.config.optimizer.set_experimental_options(
 @pytest.fixture(scope="module")
 def small_model():
   """A perturbed small model in float64, where mathematics is checked; not to be changed."""
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
   perturb(model)
   before = model.get_weights()
   yield model

@@ -30,14 +30,33 @@ TINY = dataclasses.replace(SMALL, structure="columns:1,squeeze,channels:1", dequ
 # For tests of runs and files, which train whatever model: it is traced in a second.
 MINIMAL = dataclasses.replace(TINY, structure="columns:1", coupling="affine", dequantization="uniform", attention=False)
 
+
+def small_config(base=MINIMAL, /, **changes):
+  """A small config with other settings."""
+  return dataclasses.replace(base, **changes)
+
+
+# Given a class, or none, and a smaller image.
+CONDITIONED = dict(
+  num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
+)
+# Grey images of bytes, without attention, so that decoding hundreds of damaged archives takes seconds.
+GREY = small_config(
+  SMALL,
+  image_shape=(4, 4, 1),
+  levels=256,
+  structure="columns:1,squeeze,channels:1",
+  attention=False,
+  dropout=0.0,
+  dequant_structure="columns:1",
+)
+
 VARIANTS = {
   "published": SMALL,
-  "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
-  "affine": dataclasses.replace(SMALL, coupling="affine", invertible_conv="lu"),
-  "no_attention": dataclasses.replace(
-    SMALL, attention=False, act_norm_per_position=False, invertible_conv_init="whitening"
-  ),
-  "imagenet32": dataclasses.replace(
+  "uniform": small_config(SMALL, dequantization="uniform"),
+  "affine": small_config(SMALL, coupling="affine", invertible_conv="lu"),
+  "no_attention": small_config(SMALL, attention=False, act_norm_per_position=False, invertible_conv_init="whitening"),
+  "imagenet32": small_config(
     SMALL,
     weight_norm=True,
     output_concat_elu=True,
@@ -45,18 +64,18 @@ VARIANTS = {
     context_layer_norm=True,
     context_attention=True,
   ),
-  "imagenet64": dataclasses.replace(
+  "imagenet64": small_config(
     SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False, context_layer_norm=True
   ),
-  "augmented": dataclasses.replace(SMALL, augment_channels=2, augment_blocks=1),
-  "augmented_normal": dataclasses.replace(
+  "augmented": small_config(SMALL, augment_channels=2, augment_blocks=1),
+  "augmented_normal": small_config(
     SMALL,
     dequantization="uniform",
     augment_channels=2,
     augment_posterior="normal",
     structure="channels:1,columns:1,squeeze,channels:2",
   ),
-  "augmented_vflow": dataclasses.replace(
+  "augmented_vflow": small_config(
     SMALL,
     augment_channels=2,
     augment_end="sigmoid",

@@ -1,7 +1,6 @@
 """Adam in one kernel a variable: the weights of Keras' Adam, in every mode of execution."""
 
 import collections
-import dataclasses
 import functools
 
 import keras
@@ -13,7 +12,7 @@ import flowpp_tf as fpp
 from flowpp_tf import training
 from flowpp_tf.training.optimizer import make_optimizer
 from support.marks import slow
-from support.models import MINIMAL, TINY, small_images
+from support.models import MINIMAL, TINY, small_config, small_images
 from support.training_steps import step, train_state
 
 STEPS = 20
@@ -80,7 +79,7 @@ def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, option
 def steps_of_a_model(optimizer, **options):
   """Weights, moments and EMA weights after three steps of Keras' `fit`."""
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
+  model = fpp.FlowPlusPlus(small_config(TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
   # XLA would draw others.
   model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
   model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
@@ -162,7 +161,7 @@ RUN_OPTIMIZERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN_OPTIMIZERS)
 def test_the_steps_of_a_run_are_those_of_keras_fit(name):
-  config = dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0)
+  config = small_config(TINY, structure="columns:1", dequantization="uniform", dropout=0.0)
   images = small_images(8)
   ours, of_keras = RUN_OPTIMIZERS[name]
   state = train_state(config, optimizer=ours, clip_norm=1.0, ema_decay=0.9)

@@ -22,7 +22,7 @@ from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
 from flowpp_tf.training import loop
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
 from support.marks import slow
-from support.models import MINIMAL, TINY, small_images
+from support.models import MINIMAL, TINY, small_config, small_images
 
 DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
 
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_at_step_0_validates_its_trained_weights_once(workd
 
 def test_precision_is_a_setting_of_training(tmp_path):
   """What a run leaves computes in float32, unless less is asked for; the run itself stays what it was."""
-  lines, config = [], dataclasses.replace(MINIMAL, dtype="mixed_bfloat16")
+  lines, config = [], small_config(dtype="mixed_bfloat16")
   workdir = training.Workdir(tmp_path / "run")
   settings = training.TrainingConfig(steps=1, batch_size=8, learning_rate=3e-3, tensorboard=())
   training.run_training(config, settings, DATA, workdir, log_fn=lines.append)
@@ -390,7 +390,7 @@ def test_a_run_that_lacks_a_setting_has_its_default(workdir):
     edit(folder / "manifest.json", lambda manifest: of_before(manifest["run"]))
   with pytest.raises(InputError, match="holds another run: adam_epsilon is 1e-07 there and 1e-08 here"):
     run(workdir.path, steps=3, adam_epsilon=1e-8)
-  other = dataclasses.replace(MINIMAL, invertible_conv_stddev=0.01)
+  other = small_config(invertible_conv_stddev=0.01)
   with pytest.raises(InputError, match="invertible_conv_stddev is 0.001 there and 0.01 here"):
     workdir.check(other, json.loads(workdir.config.read_text())["training"])
   assert workdir.load()[0].config == MINIMAL

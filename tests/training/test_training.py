@@ -18,7 +18,7 @@ from flowpp_tf.training import loop
 from flowpp_tf.training.step import dropout_seed, step_seed
 from flowpp_tf.training.tensorboard import TensorBoard
 from support.marks import exhaustive, slow
-from support.models import MINIMAL, TINY, small_images
+from support.models import MINIMAL, TINY, small_config, small_images
 from support.training_steps import step, train_state
 
 NO_DROPOUT = dict(
@@ -54,7 +54,7 @@ def rows(workdir):
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):
-  config = dataclasses.replace(TINY, structure="columns:1")
+  config = small_config(TINY, structure="columns:1")
   state = train_state(config, devices, optimizer, clip_norm=1.0, ema_decay=0.9, seed=3, **settings)
   state.model.initialize(small_images(40), seed=0)
   batches = data.training_batches(small_images(40), 8, seed=0)
@@ -236,7 +236,7 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
 @pytest.mark.slow
 def test_weights_that_nothing_uses_do_not_stop_a_training_step():
   # The published ImageNet 64 dequantizer has position embeddings that it never adds.
-  state = train_state(dataclasses.replace(TINY, dequant_mixing=False), clip_norm=1.0)
+  state = train_state(small_config(TINY, dequant_mixing=False), clip_norm=1.0)
   unused = state.model.dequantizer.coupling_flow.steps[0].conditioner
   before = unused.position_embedding.numpy(), unused.input_conv.kernel.numpy()
   step(state, small_images())
@@ -246,7 +246,7 @@ def test_weights_that_nothing_uses_do_not_stop_a_training_step():
 
 def test_workers_get_all_that_is_initialised_from_data_from_the_chief():
   """Also the standardization of real-valued images, which is not trained: workers would differ by it for ever."""
-  state = train_state(dataclasses.replace(MINIMAL, dequantization="none"))
+  state = train_state(small_config(dequantization="none"))
   fields = np.random.RandomState(0).normal(size=[8, 4, 4, 2]).astype(np.float32)
   fields = data.ImageDataset("fields", None, fields, fields, fields)
   workers, sent = training.Workers(state.strategy), []
@@ -281,7 +281,7 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     workdir.open(TINY, {"batch_size": 16, "steps": 3})
   assert workdir.config.read_bytes() == before
   workdir.open(TINY, {"batch_size": 8, "steps": 6})  # a run may be prolonged
-  workdir.open(dataclasses.replace(TINY, remat="blocks"), {"batch_size": 8, "steps": 6})
+  workdir.open(small_config(TINY, remat="blocks"), {"batch_size": 8, "steps": 6})
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_tensorboard_gets_scalars_and_samples_by_step(tmp_path):
 
 
 def test_tensorboard_shows_samples_of_any_number_of_channels(tmp_path):
-  config = dataclasses.replace(MINIMAL, image_shape=(4, 4, 5), structure="columns:1")
+  config = small_config(image_shape=(4, 4, 5), structure="columns:1")
   state = training.TrainState(fpp.FlowPlusPlus(config), training.TrainingConfig(steps=1, tensorboard=("samples",)))
   TensorBoard(tmp_path, state).after_validation({})
   assert list(tmp_path.rglob("*.tfevents*"))
@@ -353,7 +353,7 @@ def test_tensorboard_shows_samples_of_any_number_of_channels(tmp_path):
 @pytest.mark.slow
 def test_models_of_different_sizes_train_on_two_devices_in_one_process():
   for filters in (4, 8):
-    state = train_state(dataclasses.replace(MINIMAL, filters=filters), 2)
+    state = train_state(small_config(filters=filters), 2)
     assert np.isfinite(step(state, small_images(4))["bits_per_dim"])
 
 
@@ -363,7 +363,7 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
   for strategy in ("one", "mirrored"):
     with training.get_strategy(strategy).scope():
       keras.utils.set_random_seed(0)
-      model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
+      model = fpp.FlowPlusPlus(small_config(TINY, dropout=0.0))
       model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
       model.compile(keras.optimizers.SGD(1e-3))
     model.adapt(small_images(16))
@@ -381,7 +381,7 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])  # in which another optimizer is around it
 def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica(dtype):
   with training.get_strategy("mirrored").scope():
-    model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dtype=dtype))
+    model = fpp.FlowPlusPlus(small_config(TINY, dtype=dtype))
     with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
       model.compile(keras.optimizers.Adam(clipnorm=1.0))
 

@@ -13,7 +13,7 @@ from flowpp_tf import config, training
 from flowpp_tf.config.recipe import _REGISTERED
 from flowpp_tf.core.settings import value_type
 from support import wrong_values as wrong
-from support.models import MINIMAL
+from support.models import MINIMAL, small_config
 from support.public_callables.row import look, row
 from support.public_callables.world import IMAGES, NORMAL, VECTORS
 
@@ -222,7 +222,7 @@ ROWS = {
   ),
   "Recipe.load": row(name=wrong.name("digits").named("config"), look=_chosen),
   "Recipe.replace": row(
-    lambda w: config.Recipe(dataclasses.replace(MINIMAL, num_classes=3)).replace,
+    lambda w: config.Recipe(small_config(num_classes=3)).replace,
     **{**OF_MODEL, **{key: value for key, value in OF_TRAINING.items() if key != "tensorboard"}},
     look=_chosen,
   ),

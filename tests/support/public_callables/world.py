@@ -15,13 +15,11 @@ from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf import compression, data, evaluation, training
-from support.models import MINIMAL, perturb, small_images
+from support.models import CONDITIONED, MINIMAL, perturb, small_config, small_images
 
-CONDITIONAL = dataclasses.replace(
-  MINIMAL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
-)
-TILES = dataclasses.replace(MINIMAL, tile_neighbours=True, condition_channels=4, condition_blocks=1)
-LABELLED = dataclasses.replace(MINIMAL, num_classes=3)
+CONDITIONAL = small_config(**CONDITIONED)
+TILES = small_config(tile_neighbours=True, condition_channels=4, condition_blocks=1)
+LABELLED = small_config(num_classes=3)
 VECTORS = dict(couplings=1, components=2, hidden=4, blocks=1)
 IMAGES = small_images(3)
 LABELS = np.array([0, 1, 2], np.int32)
@@ -57,7 +55,7 @@ class World:
 
   @functools.cached_property
   def real_valued(self):
-    return _model(dataclasses.replace(MINIMAL, dequantization="none"))
+    return _model(small_config(dequantization="none"))
 
   @functools.cached_property
   def real_valued_conditional(self):
@@ -153,7 +151,7 @@ class World:
   @functools.cached_property
   def official(self):
     keras.utils.set_random_seed(0)
-    return _started(fpp.FlowPlusPlus(dataclasses.replace(MINIMAL, coupling="mixture_logistic")))
+    return _started(fpp.FlowPlusPlus(small_config(coupling="mixture_logistic")))
 
   @functools.cached_property
   def run(self):
