@@ -151,14 +151,10 @@ def test_a_damaged_npz_is_named(tmp_path, content):
   "call, message",
   [
     (lambda: small_set(test=IMAGES + 1), r"`test` must lie in 0 .. 49 \(50 levels\), got values"),
-    (lambda: small_set(test=IMAGES * np.nan), "`test` must be finite, got 50 values"),
     (lambda: small_set(validation=IMAGES[:, 0]), r"`validation` must be of shape \[N, 1, 1, 1\]"),
-    (lambda: small_set(validation=IMAGES[:0]), "`validation` must hold at least one image"),
     (lambda: data.load_dataset("digts"), "unknown dataset 'digts'; did you mean digits"),
-    (lambda: data.load_dataset("digits").split("dev"), "`split` must be one of train, validation, test"),
     (lambda: data.load_dataset("digits").check(fpp.get_config("photos")), "image_shape"),
     (lambda: data.load_dataset("digits", bits=5), "`bits` is for images of 256 levels; .* has 17"),
-    (lambda: data.load_dataset("photos", bits=9), "`bits` must be at most 8, got 9"),
     (
       lambda: data.load_dataset("photos", bits=5, levels=256),
       "`bits` 5 gives 32 levels, the model's config has 256; give --levels=32",

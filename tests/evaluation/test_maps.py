@@ -45,20 +45,6 @@ def test_a_map_has_the_bits_of_each_tile_in_its_place(model):
   np.testing.assert_allclose(bits[height:, width : 2 * width], part, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-  "pictures, words",
-  [
-    ([], "`pictures` must hold at least one picture"),
-    ([np.zeros([3, 3, SHAPE[2] + 1], np.uint8)], "`pictures` must"),
-    ([np.zeros([0, 3, SHAPE[2]], np.uint8)], "`pictures` must have pixels"),
-    ([np.full([3, 3, SHAPE[2]], TINY.levels)], "pictures"),
-  ],
-)
-def test_pictures_that_do_not_fit_are_refused_before_any_is_measured(model, pictures, words):
-  with pytest.raises(fpp.InputError, match=words):
-    fpp.bit_maps(model, pictures)
-
-
 def test_a_model_that_needs_a_label_is_refused_before_anything_is_measured():
   with pytest.raises(fpp.InputError, match="`model` must need no label and no condition"):
     BitMaps(fpp.FlowPlusPlus(small_config(TINY, num_classes=2)))

@@ -223,19 +223,6 @@ def test_nearest_neighbours_are_those_of_all_differences(monkeypatch):
   np.testing.assert_array_equal(distances[5, :2], [0, 0])
 
 
-@pytest.mark.parametrize(
-  "count, shape, message",
-  [
-    (0, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 0"),
-    (7, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 7"),
-    (1, (2, 4, 4, 1), r"`images` must be of the training images' shape \(4, 4, 2\), got \(4, 4, 1\)"),
-  ],
-)
-def test_bad_neighbours_are_value_errors(count, shape, message):
-  with pytest.raises(ValueError, match=message):
-    evaluation.nearest_neighbours(np.zeros(shape, np.uint8), small_images(6), count)
-
-
 @pytest.mark.parametrize("name", ["images", "training_images"])
 @pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 31])
 def test_integers_that_are_no_pixels_have_no_neighbours(name, value):

@@ -184,10 +184,7 @@ def test_layers_are_made_again_from_their_config(layer):
 @pytest.mark.parametrize(
   "make, message",
   [
-    (lambda: layers.InitNormDense(0), "at least 1, got 0"),
     (lambda: layers.GatedAttention(6, heads=4), "`heads` must divide `filters`, got 4 heads and 6"),
-    (lambda: layers.ConvAttentionBlock(layers.NetworkConfig(4, 1, "mlp")), "`mixer` must be one of .*, got 'mlp'"),
-    (lambda: layers.ConvAttentionBlock(4), "`network` must be a `NetworkConfig`.*, got 4"),
     (
       lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(tf.zeros([1, 4, 4, 2])),
       "3 context channels, got context None",

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import training
 from flowpp_tf.core import context
 from support.marks import slow
 from support.models import SMALL, VARIANTS, perturb, small_config, small_images, value_and_log_det
@@ -137,15 +136,6 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
 @pytest.mark.parametrize(
   "call, message",
   [
-    (lambda m: m.log_prob_bound(IMAGES + 2), r"`images` must lie in 0 .. 7 \(8 levels\), got values"),
-    (lambda m: m.log_prob_bound(IMAGES.astype(np.int32) - 1), "`images` must lie in 0 .. 7"),
-    (lambda m: m.log_prob_bound(IMAGES * np.float32("nan")), "`images` must be finite, got 192 values"),
-    (lambda m: m.log_prob_bound(IMAGES + 0.5), "`images` must be integers in 0 .. 7"),
-    (lambda m: m.log_prob_bound(IMAGES[:, :2]), r"`images` must be of shape \[B, 4, 4, 2\]"),
-    (lambda m: m.log_prob_bound(IMAGES[0]), r"`images` must be of shape \[B, 4, 4, 2\]"),
-    (lambda m: m.log_prob_bound(IMAGES[:0]), "at least one image"),
-    (lambda m: m.log_prob_bound(IMAGES, num_samples=0), "`num_samples` must be at least 1"),
-    (lambda m: m.log_prob_bound(IMAGES, noise=np.zeros((6, 4, 4, 1))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
     (
@@ -154,17 +144,9 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
       ),
       r"`noise` that is uniform must lie in \[0, 1\), got values from -1.0",
     ),
-    (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must hold real numbers, got 'x'"),
     (lambda m: m.log_prob_bound(IMAGES, seed=2**63), "`seed` must be an integer of 64 bits, got 92"),
-    (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \(3, 4"),
-    (lambda m: m.sample(0), "`n` must be at least 1, got 0"),
-    (lambda m: m.sample(1, temperature=-1), "`temperature` must be between 0 and 3.4.*, got -1"),
     (lambda m: m.sample(1, temperature=1e39), "`temperature` must be between 0 and 3.4.*, got 1e.39"),
-    (lambda m: m.sample(1, temperature=np.nan), "`temperature` must be a finite number or a scalar tensor, got nan"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
-    (lambda m: fpp.models.ImageDistribution(3), "^`model` must be a `FlowPlusPlus`, got 3$"),
-    (lambda m: training.TrainingConfig(steps=1, clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
-    (lambda m: training.TrainingConfig(steps=1, ema_decay=1.0), "`ema_decay` must be in"),
   ],
 )
 def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(small_model, call, message):

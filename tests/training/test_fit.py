@@ -218,9 +218,6 @@ GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
 @pytest.mark.parametrize(
   "call, message",
   [
-    (lambda: fpp.fit(normal(), NAN), "^`data` must be finite, got 1 values"),
-    (lambda: fpp.fit(normal(), X, validation=NAN), "^`validation` must be finite, got 1 values"),
-    (lambda: fpp.fit(normal(), X[:, :1]), r"^`data` must be of shape \[N, 2\], got \(200, 1\)"),
     (lambda: fpp.fit(normal(), X[:0]), "^`data` must have rows, got none"),
     (lambda: fpp.fit(normal(), X[:2], validation=0.5), "^`data` must leave two or more rows for training, got 2, 1 of"),
     (lambda: fpp.fit(normal(), X, validation=1.5), "^`validation` must be between 0.0 and 1.0, got 1.5"),
