@@ -23,6 +23,7 @@ from hardening.mutations import mutate_bytes, mutate_json, mutate_lines, sign_pn
 
 # Far below the defaults, so that what takes more is seen in a process that may not have much more.
 SMALL_BUDGET = budget.Budget(bytes_in=64 << 20, memory=64 << 20, pixels=1 << 20, items=1 << 14, bytes_out=32 << 20)
+KEPT = pathlib.Path(__file__).parent.parent / "data" / "fuzz"  # inputs on which a target failed once
 
 
 class Wrong(Exception):
@@ -47,8 +48,7 @@ class Target:
   @functools.cached_property
   def corpus(self):
     """The seeds, and what is kept of earlier findings."""
-    kept = pathlib.Path(__file__).parent.parent / "data" / "fuzz" / self.name
-    return [*self.seeds(), *(path.read_bytes() for path in sorted(kept.glob("*")))]
+    return [*self.seeds(), *(path.read_bytes() for path in sorted((KEPT / self.name).glob("*")))]
 
   def run(self, data):
     raise NotImplementedError

@@ -3,7 +3,7 @@
     pytest --attack=1 -m attack -s tests/hardening/test_attacks.py
 
 Each test prints what it tried and what came of it. A small version of each is in the test of what it attacks. Damaged
-images, archives and descriptions are what fuzz.py makes; a disk that is full at any write is one of test_faults.py.
+images, archives and descriptions are what test_fuzz.py makes; a disk that is full at any write is in test_faults.py.
 """
 
 import collections

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import gzip
 import json
-import struct
 import types
 
 import numpy as np
@@ -17,7 +15,6 @@ import tensorflow_datasets as tfds
 from flowpp_tf import data
 from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
-from flowpp_tf.data.published import read_idx_labels
 from support.files import spoiled
 from support.models import TINY, small_config
 from support.tfds_builders import OfSplits, prepared
@@ -225,66 +222,6 @@ def test_wrong_labels_in_an_npz_are_named(tmp_path, changes, message):
   np.savez(tmp_path / "a.npz", **{name: array for name, array in {**NPZ, **changes}.items() if array is not None})
   with pytest.raises(data.InputError, match=message):
     data.load_dataset(f"npz:{tmp_path / 'a.npz'}", labels=True)
-
-
-IDX_LABELS = np.random.RandomState(0).randint(0, 10, [60]).astype(np.uint8)
-
-
-def idx_labels(labels, header=(0, 0, 8, 1)):
-  return bytes(header) + struct.pack(">I", len(labels)) + labels.tobytes()
-
-
-def write_idx(folder, suffix=""):
-  write = gzip.compress if suffix else bytes
-  for stem, labels in (("train", IDX_LABELS), ("t10k", IDX_LABELS[:7])):
-    pixels = marked(labels)
-    header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape[:3])
-    (folder / f"{stem}-images-idx3-ubyte{suffix}").write_bytes(write(header + pixels.tobytes()))
-    (folder / f"{stem}-labels-idx1-ubyte{suffix}").write_bytes(write(idx_labels(labels)))
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("name, last", [("mnist", "9"), ("fashion_mnist", "Ankle boot")])
-def test_idx_files_have_labels_beside_their_images(tmp_path, name, last, suffix):
-  write_idx(tmp_path, suffix)
-  dataset = data.load_dataset(name, tmp_path, labels=True)
-  assert dataset.num_classes == 10 and dataset.classes[9] == last
-  assert_labels_are_of_their_images(dataset)  # those of validation are from the end of train
-
-
-def test_idx_files_without_labels_are_a_data_set_without_labels(tmp_path):
-  write_idx(tmp_path)
-  (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-  assert data.load_dataset("mnist", tmp_path).labels is None
-  with pytest.raises(data.InputError, match="t10k-images-idx3-ubyte' has no labels: looked for t10k-labels-idx1-ubyte"):
-    data.load_dataset("mnist", tmp_path, labels=True)
-
-
-@pytest.mark.parametrize(
-  "content, message",
-  [
-    (b"", "it begins with nothing; expected an IDX file of labels"),
-    (idx_labels(IDX_LABELS, (0, 0, 8, 3)), "it begins with 00 00 08 03; expected .* begins with the bytes 00 00 08 01"),
-    (idx_labels(IDX_LABELS)[:-1], r"claims labels of shape \(60,\), and has 59 bytes"),
-    (idx_labels(IDX_LABELS) + b"x", r"claims labels of shape \(60,\), and has 61 bytes"),
-    (idx_labels(IDX_LABELS[:-1]), "59 labels; expected one for each of the 60 images"),
-    (bytes([0, 0, 8, 1, *4 * [255]]), r"claims labels of shape \(4294967295,\), and has 0 bytes"),
-    (bytes([0, 0, 8, 1, *4 * [0]]), r"claims labels of shape \(0,\), and has 0 bytes"),
-  ],
-)
-def test_damaged_idx_files_of_labels_are_refused(tmp_path, content, message):
-  for suffix, write in ((".gz", gzip.compress), ("", bytes)):
-    path = tmp_path / f"train-labels-idx1-ubyte{suffix}"
-    path.write_bytes(write(content))
-    with pytest.raises(data.InputError, match=f"{path.name}' .*{message}"):
-      read_idx_labels(tmp_path / "train-images-idx3-ubyte", 60)
-
-
-def test_a_label_of_an_idx_file_that_is_no_class_is_refused(tmp_path):
-  write_idx(tmp_path)
-  (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_labels(np.full(7, 10, np.uint8)))
-  with pytest.raises(data.InputError, match="`labels` of test must lie in 0 .. 9"):
-    data.load_dataset("mnist", tmp_path, labels=True)
 
 
 class _Labelled(OfSplits, skip_registration=True):
