@@ -218,7 +218,7 @@ def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
 def test_two_at_once_are_refused(stored, tmp_path):
   with OutputFolder(tmp_path / "out").writing():
     result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  assert result.code == 2 and "is in use by process" in result.error
+  assert result.code == 2 and "is in use by another process" in result.error
 
 
 @pytest.mark.slow
