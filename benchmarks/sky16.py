@@ -26,8 +26,8 @@ import imagecodecs
 import numpy as np
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
-from flowpp_tf.compression.files.entries import ImageFile
 from flowpp_tf.compression.files.pictures import read_pictures, write_pictures
+from flowpp_tf.compression.files.reading import ImageFile
 from flowpp_tf.data import load_dataset, sky
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.training import Workdir

@@ -47,7 +47,7 @@ from flowpp_tf.tiles.cutting import to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 
 if TYPE_CHECKING:
-  from flowpp_tf.compression.files.entries import ImageFile
+  from flowpp_tf.compression.files.reading import ImageFile
   from flowpp_tf.models import FlowPlusPlus
 
 _ESTIMATED_TILES = 1000
@@ -182,9 +182,8 @@ def _compress_images(model, workdir, images, options):
 
 
 def _compress_files(model, workdir, folder, names, options):
-  from flowpp_tf.compression.files.entries import ImageFile
   from flowpp_tf.compression.files.pictures import check_channels, read_pictures, write_pictures
-  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, ImageFile, read_picture
 
   check_channels(model.config.image_shape[2])
   shape, verbatim = model.config.image_shape, {}  # why files are stored verbatim, by name

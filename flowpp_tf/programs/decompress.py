@@ -173,8 +173,8 @@ def _write_files(archive, reader, coder, folder, names):
 
 def _write_all(output, items, seen):
   """Write files, and add their names to `seen`; what cannot be decoded or written becomes a problem of the output."""
-  from flowpp_tf.compression.files.entries import Lost
   from flowpp_tf.compression.files.folder import FATAL, DifferentFileError
+  from flowpp_tf.compression.files.pictures import Lost
 
   try:
     for item in items:

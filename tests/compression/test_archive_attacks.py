@@ -16,7 +16,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, compiled, layers, segment, threads, tiered_codec
-from flowpp_tf.compression.files import entries, pictures
+from flowpp_tf.compression.files import pictures
 from flowpp_tf.compression.memory import CodecMemory, _network
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
@@ -212,7 +212,7 @@ def test_json_of_an_archive_claims_what_it_can_take():
   file = io.BytesIO()
   np.savez(file, description=np.frombuffer(text.encode(), np.uint8))
   extra = struct.pack("<I", len(text)) + text.encode()
-  readers = lambda: compression.CodecModel.from_bytes(file.getvalue()), lambda: entries.parse_list(extra, (4, 4, 1))
+  readers = lambda: compression.CodecModel.from_bytes(file.getvalue()), lambda: pictures.parse_list(extra, (4, 4, 1))
   with use(Budget(memory=1 << 20)):
     for read in readers:
       with pytest.raises(BudgetError, match="JSON of 146 KiB would take 3.43 MiB of memory"):

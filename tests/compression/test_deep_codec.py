@@ -15,7 +15,7 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import maps
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
-from flowpp_tf.compression.files import folder, metadata, pictures, reading
+from flowpp_tf.compression.files import folder, pictures, reading
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
@@ -248,10 +248,8 @@ def test_array_files_of_16_bits_come_back_byte_for_byte_from_their_pixels(tmp_pa
 def test_colour_of_16_bits_has_a_frame_in_planes_too(kind):
   pixels = np.random.default_rng(0).integers(0, 1 << 16, (5, 6, 3)).astype(np.uint16)
   data = array_file(kind, pixels)
-  rest, place, layout = metadata.split_wrapper(data, pixels)
-  assert metadata.join_wrapper(rest, place, layout, pixels) == data and bool(layout & metadata.PLANES) == (
-    kind == "fits"
-  )
+  rest, place, layout = reading.split_wrapper(data, pixels)
+  assert reading.join_wrapper(rest, place, layout, pixels) == data and bool(layout & reading.PLANES) == (kind == "fits")
 
 
 def test_arrays_that_are_not_in_one_piece_or_too_deep_are_kept(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import folder as output_folder
-from flowpp_tf.compression.files import metadata, pictures, reading
+from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import coder
@@ -99,7 +99,7 @@ def test_metadata_of_other_formats_come_back_as_chunks(tmp_path, kind, options):
     data = data.replace(b"P5\n", b"P5\n# of a microscope\n")
   (tmp_path / "a").write_bytes(data)
   picture = reading.read_picture(tmp_path, "a", 1 if grey else 3)
-  back = Image.open(io.BytesIO(metadata.with_metadata(encoded("PNG", np.squeeze(picture.pixels)), picture.metadata)))
+  back = Image.open(io.BytesIO(reading.with_metadata(encoded("PNG", np.squeeze(picture.pixels)), picture.metadata)))
   back.load()
   assert back.info.get("icc_profile") == of.get("icc_profile")
   if "exif" in of:
@@ -167,7 +167,7 @@ def test_a_jpeg_file_gives_all_that_it_says_or_is_kept(tmp_path):
   comments = segment(b"\xfe", b"one") + segment(b"\xfe", b"two")
   (tmp_path / "a").write_bytes(jpeg[:2] + comments + jpeg[2:])
   picture = reading.read_picture(tmp_path, "a", 3, lossy_pixels=True)
-  back = metadata.with_metadata(encoded("PNG", picture.pixels), picture.metadata)
+  back = reading.with_metadata(encoded("PNG", picture.pixels), picture.metadata)
   texts = [content for kind, content in chunks(back) if kind == b"tEXt"]
   assert texts == [b"Comment\0one", b"Comment\0two"] and {b"iCCP", b"eXIf", b"pHYs"} <= set(dict(chunks(back)))
   for kind, content in ((b"\xed", b"Photoshop 3.0\0of IPTC"), (b"\xe1", b"http://ns.adobe.com/xmp/extension/\0")):
@@ -216,7 +216,7 @@ def test_metadata_of_strangers_cannot_make_another_picture(case):
 def test_many_chunks_claim_their_number():
   many = struct.pack(">I4s", 0, b"tEXt") * 30
   with use(Budget(items=20)), pytest.raises(BudgetError, match="the metadata of a file has 21 items"):
-    metadata.check_metadata(many)
+    reading.check_metadata(many)
 
 
 def list_archive(entries, content=b"", tiles=None, begun=0):
@@ -270,8 +270,8 @@ def test_a_wrapper_of_a_stranger_does_not_fit():
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_files_without_compression_come_back_byte_for_byte_from_their_pixels(kind, pixels):
   data, image = encoded(kind, pixels), pixels.reshape(9, 14, -1)
-  rest, place, layout = metadata.split_wrapper(data, image)
-  assert len(rest) < len(data) - image.nbytes + 1 and metadata.join_wrapper(rest, place, layout, image) == data
+  rest, place, layout = reading.split_wrapper(data, image)
+  assert len(rest) < len(data) - image.nbytes + 1 and reading.join_wrapper(rest, place, layout, image) == data
 
 
 def test_keep_bytes_gives_every_file_back(tmp_path):

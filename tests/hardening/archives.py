@@ -9,7 +9,6 @@ import numpy as np
 
 from flowpp_tf import compression
 from flowpp_tf.compression import archive
-from flowpp_tf.compression.files import entries
 from flowpp_tf.compression.files import pictures as picture_files
 from hardening.fault_writers import codec, grey_images
 
@@ -41,9 +40,9 @@ def pictures():
   """Files by name: those with pixels, and one that is kept."""
   rng = np.random.default_rng(0)
   return tuple(
-    entries.ImageFile(name, data=b"kept" * 40, reason="no image")
+    picture_files.ImageFile(name, data=b"kept" * 40, reason="no image")
     if size is None
-    else entries.ImageFile(name, rng.integers(100, 116, (*size, 1)).astype(np.uint8))
+    else picture_files.ImageFile(name, rng.integers(100, 116, (*size, 1)).astype(np.uint8))
     for name, size in FILES.items()
   )
 

@@ -19,7 +19,6 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import compression, data, evaluation, training
-from flowpp_tf.compression.files import entries
 from flowpp_tf.compression.files import pictures as picture_files
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, load_dataset
@@ -396,7 +395,7 @@ def _look_at_archive(folder):
     if name == "a.fpp":  # whole: everything comes back
       reader = compression.ArchiveReader(io.BytesIO(content))
       items = [*picture_files.read_pictures(reader, compression.TieredCodec(_preset_codec()))]
-      found[name] = [item.name for item in items if isinstance(item, entries.ImageFile)]
+      found[name] = [item.name for item in items if isinstance(item, picture_files.ImageFile)]
       assert len(items) == 5 == len(found[name]), items
   return found
 

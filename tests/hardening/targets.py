@@ -112,8 +112,7 @@ class Archive(Target):
       raise Wrong(f"other pixels without a word: {images.shape}")
 
   def _check_files(self, reader):
-    from flowpp_tf.compression.files.entries import Lost
-    from flowpp_tf.compression.files.pictures import read_pictures
+    from flowpp_tf.compression.files.pictures import Lost, read_pictures
 
     truth, lost = {picture.name: picture.content for picture in archives.pictures()}, []
     for item in read_pictures(reader, archives.coder()):

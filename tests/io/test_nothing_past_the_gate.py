@@ -47,7 +47,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
   "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
   "compression.files.folder": ("open", "writes"),
-  "compression.files.entries": (
+  "compression.files.pictures": (
     "json.loads",
     "of a part of an archive that the gate has opened, whose size is claimed",
   ),

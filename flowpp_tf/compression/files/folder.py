@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import ArchiveError
-from flowpp_tf.compression.files.entries import ImageFile
-from flowpp_tf.compression.files.metadata import with_metadata
+from flowpp_tf.compression.files.reading import ImageFile, with_metadata
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate

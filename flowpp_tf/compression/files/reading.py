@@ -1,34 +1,129 @@
 """Read an image file as it is to be stored: its pixels and what else it holds, or its bytes.
 
 8-bit grey or RGB pixels, as the model has them, are coded as tiles; of a model of more than 256 levels those of 16-bit
-PNG, TIFF, .npy and FITS files. The metadata of a file come back with its pixels (metadata.py); .npy and FITS files come
-back byte for byte, by the wrapper of their pixels. Every other file is stored verbatim: other modes and depths,
-transparency, several images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more
-bytes than the files, and every file that is smaller than its pixels coded.
+PNG, TIFF, .npy and FITS files. The metadata of a file come back with its pixels; .npy and FITS files come back byte for
+byte, by the wrapper of their pixels. Every other file is stored verbatim: other modes and depths, transparency, several
+images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more bytes than the files,
+and every file that is smaller than its pixels coded.
+
+Metadata are stored as chunks of PNG:
+
+    u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
+
+An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its own. Of other formats they are made:
+
+    iCCP        colour profile of TIFF, WebP and JPEG
+    eXIf        EXIF of WebP and JPEG; the tags of a TIFF file that do not say how its pixels lie in the file
+    iTXt, tEXt  XMP; comments of PPM and JPEG
+    pHYs        resolution of TIFF, BMP and JPEG, in whole pixels per metre
+
+Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. Such a
+file is stored verbatim (another depth, further images, bytes behind the end), as is one that holds other metadata, such
+as IPTC's in a JPEG file.
+
+The bytes around the pixels are the wrapper of a file, from which the file comes back byte for byte. PPM, BMP, TIFF
+without compression, .npy and FITS have one: they hold their pixels in one piece, in one of a few orders. Compressed
+files have none, as only the same version of the same program makes their bytes again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
+import io
 import os
 import pathlib
+import re
+import struct
+from typing import Any
+import zlib
 
 import numpy as np
+from PIL import Image, TiffImagePlugin
 
-from flowpp_tf.compression.files.entries import ImageFile
-from flowpp_tf.compression.files.metadata import MAX_CODED, VerbatimError, is_lossy, read_metadata, split_wrapper
 from flowpp_tf.compression.lzma_images import pack
+from flowpp_tf.compression.segment import pixel_bytes
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import claim
 from flowpp_tf.io.deep_image import is_array, read_deep
 from flowpp_tf.io.gate import read_bytes
-from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
+from flowpp_tf.io.image_file import FORMATS, PNG, ImageFileError, open_image, png_chunks
 
 MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
 _LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
+# Layouts of pixels in a file, as flags.
+BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
+BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
+_OF_ITEMSIZE = {1: (BLUE_FIRST, BOTTOM_FIRST, PADDED), 2: (BIG_ENDIAN, SIGNED, PLANES)}
+_OF_COLOUR = BLUE_FIRST | PLANES
+MAX_CODED = 1 << 28  # pixel values of a file that is coded
+MAX_METADATA = 1 << 24  # bytes, of one file
+_MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
+_BEHIND = "bytes behind the image"
+_OTHER = "another depth or format"
+_HEAD = struct.Struct(">I4s")
+_HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
+# Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
+_NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
+_TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325,
+                   338, 339}  # fmt: skip
+_TIFF_ORIENTATION, _TIFF_PROFILE, _TIFF_XMP = 274, 34675, 700
+_TIFF_HEAD = b"II*\0\x08\0\0\0"
+# Folders of tags, by number and by type: what lies in them has places in the file.
+_TIFF_FOLDERS, _TIFF_FOLDER_TYPES = {330, 400, 34665, 34853, 40965}, {13, 18}
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_PADDING = 16  # bytes for each part of the file
+_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
+_PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
+_PPM_COMMENT = re.compile(rb"#([^\n]*)\n")
+# How those segments of a JPEG file begin of which Pillow reads what they say.
+_JPEG_SEGMENTS = {
+  "APP0": (b"JFIF\0",),
+  "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"),
+  "APP2": (b"ICC_PROFILE\0",),
+  "APP14": (b"Adobe",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+  """A file: its pixels, uint8 or uint16 `[H, W, C]`, with its metadata, or its bytes.
+
+  Attributes:
+    name: path below its folder, with `/`.
+    pixels: None for a file of which the archive gives the bytes back.
+    data: bytes of the file, None if its pixels come back.
+    reason: why it is stored verbatim.
+    metadata: what comes back with the pixels, chunks of PNG .
+    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes .
+    fallback: what is stored if its tiles take more bytes.
+  """
+
+  name: str
+  pixels: np.ndarray | None = None
+  data: bytes | None = None
+  reason: str = ""
+  metadata: bytes = b""
+  wrapper: tuple[bytes, int, int] | None = None
+  fallback: ImageFile | None = None
+
+  @property
+  def content(self) -> bytes:
+    """Return the bytes that an archive must give back: those of the file, or of its pixels and metadata."""
+    if self.data is not None:
+      return self.data
+    assert self.pixels is not None
+    return bytes(pixel_bytes(self.pixels)) + self.metadata
+
+  @property
+  def size(self) -> int:
+    """Return about how many bytes an archive stores of it besides its tiles."""
+    packed = len(zlib.compress(self.metadata)) if self.metadata else 0
+    return packed + len(self.wrapper[0] if self.wrapper else self.data or b"")
 
 
 def read_picture(
@@ -116,3 +211,313 @@ def _with_pixels(data, name, pixels, metadata, keep_bytes):
   if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
     raise VerbatimError("long name")
   return ImageFile(name, pixels, metadata=metadata)
+
+
+class VerbatimError(Exception):
+  """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
+
+
+def read_metadata(image: Image.Image, data: bytes, channels: int, lossy_pixels: bool = False, bits: int = 8) -> bytes:
+  """Return what a file holds besides its pixels, b"" if nothing.
+
+  Args:
+    image: the file as Pillow opened it.
+    data: its bytes.
+    channels: of the model.
+    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
+    bits: of a value, 8, or 16 for a model of more than 256 levels.
+
+  Raises:
+    VerbatimError: if something else would not come back.
+  """
+  if image.width * image.height * channels > MAX_CODED:
+    raise VerbatimError("too large")
+  if image.mode not in _MODES[channels, bits]:
+    raise VerbatimError("another mode")
+  if "transparency" in image.info:
+    raise VerbatimError("transparency")
+  if getattr(image, "n_frames", 1) > 1:
+    raise VerbatimError("several frames")
+  if (image.format or "") not in _CHUNKS_OF or (bits == 16 and image.format not in _DEEP):
+    raise VerbatimError(_OTHER)
+  if not lossy_pixels and is_lossy(image, data):
+    raise VerbatimError("lossy")
+  chunks = _CHUNKS_OF[image.format or ""](image, data, bits)
+  before = b"".join(_HEAD.pack(len(content), kind) + content for kind, content in chunks)
+  result = before.removesuffix(_HEAD.pack(0, _PIXELS))
+  if len(result) > MAX_METADATA:
+    raise VerbatimError("metadata")
+  return result
+
+
+def is_lossy(image: Image.Image, data: bytes) -> bool:
+  """Return whether the pixels of a file take more bytes than the file, as those of JPEG and lossy WebP do."""
+  return image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
+
+
+def check_metadata(metadata: bytes) -> None:
+  """Raise a `ValueError` unless these are chunks that a PNG file can have besides those of its pixels."""
+  if len(metadata) > MAX_METADATA:
+    raise ValueError(f"its metadata have more than {MAX_METADATA:,} bytes")
+  pixels = 0
+  for kind, content in _chunks(metadata):
+    claim("items", pixels := pixels + 1, "the metadata of a file")
+    if kind == _PIXELS and not content:
+      continue
+    if not is_metadata(kind):
+      raise ValueError(f"its metadata have a chunk {kind!r}, which is none of metadata")
+
+
+def is_metadata(kind: bytes) -> bool:
+  """Return whether a chunk of PNG, of the name `kind`, says nothing of the pixels' values."""
+  return len(kind) == 4 and kind.isalpha() and kind[:1].islower() and kind not in _NOT_METADATA
+
+
+def with_metadata(png: bytes, metadata: bytes) -> bytes:
+  """Return a PNG file of pixels, as Pillow writes it, with metadata."""
+  before, after = list[bytes](), list[bytes]()
+  part = before
+  for kind, content in _chunks(metadata):
+    if kind == _PIXELS:
+      part = after
+    else:
+      part.append(_HEAD.pack(len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content)))
+  start = len(PNG) + 12 + 13  # behind IHDR
+  end = len(png) - 12  # before IEND
+  return b"".join([png[:start], *before, png[start:end], *after, png[end:]])
+
+
+def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
+  """Yield kind and content of each chunk; raise a `ValueError` if one is cut off."""
+  place = 0
+  while place < len(metadata):
+    if place + _HEAD.size > len(metadata):
+      raise ValueError("its metadata are cut off")
+    size, kind = _HEAD.unpack_from(metadata, place)
+    place += _HEAD.size
+    if size > len(metadata) - place:
+      raise ValueError("its metadata are cut off")
+    yield kind, metadata[place : place + size]
+    place += size
+
+
+def _png(image, data, bits):
+  if data[24] != bits:
+    raise VerbatimError(_OTHER)
+  found = False
+  for kind, begin, end in png_chunks(data):
+    if kind == b"acTL":
+      raise VerbatimError("several frames")
+    if kind == _END:
+      if end + 4 != len(data):
+        raise VerbatimError(_BEHIND)
+      return
+    if kind == _PIXELS:
+      if not found:
+        yield _PIXELS, b""
+      found = True
+    elif is_metadata(kind):
+      yield kind, data[begin:end]
+    elif kind != _HEADER:
+      raise VerbatimError("metadata")
+  raise VerbatimError("no image")
+
+
+def _webp(image, data, bits):
+  kinds, end = _webp_chunks(data)
+  if not _WEBP_CHUNKS.issuperset(kinds):
+    raise VerbatimError("metadata")
+  if end < len(data):
+    raise VerbatimError(_BEHIND)
+  yield from _from_info(image)
+
+
+def _webp_chunks(data):
+  """Return the kinds of the chunks, and where the last one ends."""
+  kinds, place, end = [], 12, 8 + int.from_bytes(data[4:8], "little")
+  while place + 8 <= end:
+    kinds.append(data[place : place + 4])
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    place += 8 + size + size % 2
+  return kinds, place
+
+
+def _jpeg(image, data, bits):
+  if not data.endswith(b"\xff\xd9"):
+    raise VerbatimError(_BEHIND)
+  for kind, content in image.applist:
+    if kind == "COM":
+      yield _comment(content)
+    elif not content.startswith(_JPEG_SEGMENTS.get(kind, ())):
+      raise VerbatimError("metadata")
+  yield from _from_info(image)
+
+
+def _bmp(image, data, bits):
+  offset, header = struct.unpack_from("<II", data, 10)
+  depth = data[28] if header > 12 else data[24]
+  if depth not in (8, 24):
+    raise VerbatimError(_OTHER)
+  if header >= 108 and data[70:74] not in (b"BGRs", b" niW"):  # sRGB, and that of Windows
+    raise VerbatimError("colour profile")
+  colours = 4 << depth if depth == 8 else 0
+  rows = (image.width * depth + 31) // 32 * 4 * image.height
+  if offset > 14 + header + colours or len(data) > offset + rows + 3:
+    raise VerbatimError(_BEHIND)
+  yield from _from_info(image)
+
+
+def _ppm(image, data, bits):
+  header = _PPM_OF_8_BITS.match(data)
+  if header is None:
+    raise VerbatimError(_OTHER)
+  if len(data) != header.end() + image.width * image.height * len(image.getbands()):
+    raise VerbatimError(_BEHIND)
+  for comment in _PPM_COMMENT.findall(header[0]):
+    yield _comment(comment.strip())
+
+
+def _tiff(image, data, bits):
+  tags = image.tag_v2
+  # Pillow drops channels without a meaning, and reads signed numbers of 8 bits as if they had no sign.
+  if set(tags.get(258, (1,))) != {bits} or tags.get(277, 1) != len(image.getbands()) or set(tags.get(339, (1,))) != {1}:
+    raise VerbatimError(_OTHER)
+  if tags.get(_TIFF_ORIENTATION, 1) != 1:  # Pillow would turn the pixels
+    raise VerbatimError("EXIF")
+  parts = [8, 6, *(12 + _tiff_bytes(tags, tag) for tag in tags)]
+  for tag in (279, 325):  # bytes of strips and of tiles
+    parts += tags.get(tag, ())
+  if len(data) > sum(parts) + _TIFF_PADDING * len(parts):
+    raise VerbatimError(_BEHIND)
+  if _TIFF_FOLDERS & set(tags) or any(tags.tagtype.get(tag) in _TIFF_FOLDER_TYPES for tag in tags):
+    raise VerbatimError("EXIF")
+  others = set(tags) - _TIFF_OF_PIXELS
+  for tag, chunks in ((_TIFF_PROFILE, _profile), (_TIFF_XMP, _xmp)):
+    if (content := tags.get(tag)) and isinstance(content, bytes):  # of another type it is a tag like others
+      yield from chunks(content)
+      others.remove(tag)
+  if others:
+    yield b"eXIf", _written_tags(tags, others)
+    yield from _resolution(image.info.get("dpi"))
+
+
+def _tiff_bytes(tags, tag):
+  value = tags[tag]
+  count = len(value) if isinstance(value, (str, bytes, tuple)) else 1
+  return (count + 1) * _TIFF_SIZES.get(tags.tagtype.get(tag, 12), 8)
+
+
+def _written_tags(tags, chosen):
+  """Return some tags of a TIFF file as EXIF; raise a `VerbatimError` if a reader would find others in it."""
+  written = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD)
+  for tag in chosen:
+    values, written.tagtype[tag] = tags[tag], tags.tagtype[tag]
+    # Pillow reads any text as Latin-1, but writes text as ASCII.
+    written[tag] = tuple(map(_latin, values)) if isinstance(values, tuple) else _latin(values)
+  content = _TIFF_HEAD + written.tobytes(len(_TIFF_HEAD))
+  found, file = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD), io.BytesIO(content)
+  file.seek(len(_TIFF_HEAD))
+  found.load(file)
+  same = lambda tag: found[tag] == tags[tag] and found.tagtype[tag] == tags.tagtype[tag]
+  if set(found) != chosen or not all(map(same, chosen)):
+    raise VerbatimError("metadata")
+  return content
+
+
+def _latin(value):
+  return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def _from_info(image):
+  """Yield the chunks of what Pillow found in a WebP, BMP or JPEG file."""
+  info = image.info
+  yield from _profile(info.get("icc_profile"))
+  if exif := info.get("exif"):
+    yield b"eXIf", exif.removeprefix(b"Exif\0\0")
+  yield from _xmp(info.get("xmp"))
+  yield from _resolution(info.get("dpi"))
+
+
+def _comment(text):
+  return b"tEXt", b"Comment\0" + text.replace(b"\0", b"")
+
+
+def _profile(profile: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+  if profile:
+    yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile, 9)
+
+
+def _xmp(text: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+  if text:
+    yield b"iTXt", _XMP + text
+
+
+def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
+  """Yield the chunk of dots per inch in both directions, if they are numbers that it can hold."""
+  try:
+    across, down = (round(float(value) / 0.0254) for value in dpi)
+  except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+    return
+  if 0 < across < 1 << 31 and 0 < down < 1 << 31:
+    yield b"pHYs", struct.pack(">IIB", across, down, 1)
+
+
+_DEEP = ("PNG", "TIFF")  # which have 16 bits too
+_CHUNKS_OF: dict[str, Callable[[Image.Image, bytes, int], Iterator[tuple[bytes, bytes]]]] = {
+  "PNG": _png,
+  "WEBP": _webp,
+  "JPEG": _jpeg,
+  "BMP": _bmp,
+  "PPM": _ppm,
+  "TIFF": _tiff,
+}
+
+
+def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
+  """Return the bytes around the pixels, where the pixels were, and their layout; None if they are not in one piece.
+
+  Args:
+    data: the file.
+    pixels: uint8 or uint16 `[H, W, C]`.
+  """
+  if len(data) < pixels.nbytes:
+    return None
+  for layout in _layouts(pixels):
+    block = _block(pixels, layout)
+    place = data.find(block)
+    if place >= 0:
+      return data[:place] + data[place + len(block) :], place, layout
+  return None
+
+
+def join_wrapper(wrapper: bytes, place: int, layout: int, pixels: np.ndarray) -> bytes:
+  """Return the file of `split_wrapper`; raise a `ValueError` for a place or layout that no wrapper has."""
+  if place > len(wrapper) or layout not in _layouts(pixels):
+    raise ValueError("its wrapper is invalid")
+  return wrapper[:place] + _block(pixels, layout) + wrapper[place:]
+
+
+def _layouts(pixels) -> Iterator[int]:
+  """Yield the layouts that such pixels can have."""
+  layouts = [0]
+  for flag in _OF_ITEMSIZE[pixels.itemsize]:
+    layouts += [layout | flag for layout in layouts]
+  return (layout for layout in layouts if pixels.shape[2] > 1 or not layout & _OF_COLOUR)
+
+
+def _block(pixels, layout):
+  """Return the bytes of pixels in a layout."""
+  if layout & BLUE_FIRST:
+    pixels = pixels[..., ::-1]
+  if layout & BOTTOM_FIRST:
+    pixels = pixels[::-1]
+  if layout & PLANES:
+    pixels = np.moveaxis(pixels, -1, 0)
+  if layout & SIGNED:
+    pixels = pixels ^ np.uint16(1 << 15)
+  rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+  if layout & PADDED:
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+  if rows.itemsize == 2:
+    rows = rows.astype(">u2" if layout & BIG_ENDIAN else "<u2")
+  return rows.tobytes()
