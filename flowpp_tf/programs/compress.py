@@ -332,7 +332,7 @@ def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts=Non
   from flowpp_tf.evaluation import evaluate_bits_per_dim
 
   chosen = _spread(np.arange(len(tiles)), _ESTIMATED_TILES)
-  tiles, given = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
+  tiles, conditioning = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
   dims = count * tiles[0].size
   if inside is not None:
     dims, inside = pixel_bytes // pixel_dtype(model.config.levels).itemsize, inside[chosen]
@@ -342,7 +342,7 @@ def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts=Non
       f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
     )
   process.phase(f"measuring {len(tiles):,} images or tiles")
-  bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=given, inside=inside).bounds[0]
+  bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=conditioning, inside=inside).bounds[0]
   size = int(bound.bits_per_dim * dims / 8) + stored_bytes
   print(
     f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"

@@ -215,7 +215,7 @@ def codec_model_name(model_hash: str) -> str:
 
 
 def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
-  """Write a run's `CodecModel` unless it is there; those of earlier weights stay, which earlier archives need."""
+  """Write a run's `CodecModel` unless it exists; those of earlier weights stay, which earlier archives need."""
   path = workdir / codec_model_name(model.sha256())
   try:
     if not path.exists():
@@ -241,11 +241,11 @@ def coder_for_archive(
   Raises:
     InputError (a ValueError): if the model that made the archive is not among these, nor in the archive.
   """
-  given = [name for name in (workdir, preset, model) if name is not None]
-  if len(given) > 1:
+  named = [name for name in (workdir, preset, model) if name is not None]
+  if len(named) > 1:
     raise InputError("give the model as --workdir, --preset or --model, one of them")
   tier, wanted = reader.header.tier, reader.header.model
-  if not given and reader.model is None:
+  if not named and reader.model is None:
     raise ArchiveError(
       f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
       f"--workdir, or its {codec_model_name(wanted)} as --model"
@@ -254,7 +254,7 @@ def coder_for_archive(
     folder = workdir or (preset and f"presets/{_name(preset)}")
     stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
     known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
-    if known is not None and (model or not given or known.sha256()[:32] == wanted):
+    if known is not None and (model or not named or known.sha256()[:32] == wanted):
       return TieredCodec(known, tier, reader.header.embedded if known is reader.model else None)
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")

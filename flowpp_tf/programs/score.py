@@ -120,18 +120,13 @@ def run(options: ScoreOptions) -> None:
   workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
   with workers.scope():
     model, settings = workdir.load(options.precision)
-  own_data = functools.cache(
-    lambda: (
-      data_options.load_from_settings(settings, model.config)
-      if options.dataset
-      else data_options.load_data_of_run(settings, model.config, options.given_data)[0]
-    )
-  )
+  of_run = {} if options.dataset else options.given_data
+  own_data = functools.cache(lambda: data_options.load_data_of_run(settings, model.config, of_run)[0])
   if options.images is not None:
     count, items = _read_images(model.config, options.images, options.tiles, options.limit)
   else:
-    load = data_options.load_given_data
-    dataset = load(settings, model.config, options.given_data) if options.dataset else own_data()
+    load = functools.partial(data_options.load_given_data, settings, model.config, options.given_data)
+    dataset = load() if options.dataset else own_data()
     count, items = _from_array(dataset.split(split), options.limit)
   if model.config.tile_neighbours and not (options.tiles and options.images is not None):
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
@@ -282,7 +277,7 @@ class Measure:
 
 
 def _summarize(rows):
-  """Print mean, least and most of each score on stderr."""
+  """Print the mean, the lowest and the highest of each score on stderr."""
   if rows:
     print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
   for name in ("nats_per_dim", "bits_per_dim", "typicality", "complexity_corrected", "p_value"):
