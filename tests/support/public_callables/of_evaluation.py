@@ -148,8 +148,8 @@ _EVALUATION = {
     lambda w: evaluation.SampleEvaluator(w.twenty, w.features).real, n=wrong.count(20, low=20, huge=wrong.same(20))
   ),
   "frechet_distance": row(
-    features=wrong.real(NORMAL(5, 3), event=2, finite=True).named("other"),
-    other=wrong.real(NORMAL(6, 3) + 1, event=2, finite=True),
+    features=wrong.real(NORMAL(5, 3), event=2, finite=True).but("size + 1 of axis 0").named("other"),
+    other=wrong.real(NORMAL(6, 3) + 1, event=2, finite=True).but("size + 1 of axis 0"),
   ),
   "image_grid": row(
     images=wrong.images(GREY, 8).but(*ANY_SIZE, "another number of channels").also(("two channels", IMAGES)),
