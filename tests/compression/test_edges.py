@@ -173,8 +173,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_log_det_of_a_cropped_model_is_that_of_its_jacobian(name):
   config = dataclasses.replace(VARIANTS[name], image_shape=(4, 8, 2), dtype="float64", dropout=0.0)
-  whole = fpp.FlowPlusPlus(config)
-  perturb(whole)
+  whole = perturb(fpp.FlowPlusPlus(config))
   model = whole.cropped(2, 4)
   x = tf.constant(np.random.RandomState(0).uniform(0.1, 7.9, [2, *model.config.flow_shape]))
   z, log_det = value_and_log_det(model.flow.bijector.inverse, x)

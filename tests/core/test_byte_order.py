@@ -18,8 +18,7 @@ FRAMES = RNG.randint(0, DEEP.levels, [4, *DEEP.image_shape]).astype(np.uint16)
 
 @functools.cache
 def model(config):
-  made = fpp.FlowPlusPlus(config)
-  perturb(made)
+  made = perturb(fpp.FlowPlusPlus(config))
   made.initialized = True
   made.compile("sgd")
   return made

@@ -52,8 +52,7 @@ NAN = float("nan")
 def workdir(tmp_path_factory):
   """A finished run, whose data are gone."""
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(CONFIG)
-  perturb(model, 0.3)
+  model = perturb(fpp.FlowPlusPlus(CONFIG), 0.3)
   workdir = Workdir(tmp_path_factory.mktemp("run"))
   workdir.open(CONFIG, {"dataset": "folder:/nowhere"})
   workdir.best_weights.write_bytes(weights_to_bytes(model))
@@ -233,8 +232,7 @@ def test_an_archive_of_the_page_is_read_by_bin_decompress(answers, uploads, work
 @pytest.mark.slow
 def test_a_model_with_classes_has_names_probabilities_and_guidance(uploads, tmp_path):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3, label_dropout=0.1))
-  perturb(model, 0.3)
+  model = perturb(fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3, label_dropout=0.1)), 0.3)
   engine = Engine(model, 2, known=KnownImages(classes=("cat", "a<b", "dog")))
   answers = DemoHandlers(engine, tmp_path)
   labels = np.array([1, 1, 1, 1])

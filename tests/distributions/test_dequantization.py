@@ -24,8 +24,7 @@ def test_variational_density_integrates_to_one():
   config = small_config(
     SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2", dtype="float64"
   )
-  model = fpp.FlowPlusPlus(config)
-  perturb(model, 0.2)
+  model = perturb(fpp.FlowPlusPlus(config), 0.2)
   q = model.dequantizer.posterior(small_images(1, config))
   points = (np.arange(200) + 0.5) / 200
   grid = np.stack(np.meshgrid(points, points), axis=-1).reshape(-1, 1, 1, 2, 1)

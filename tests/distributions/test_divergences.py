@@ -24,9 +24,9 @@ def flow():
   import keras
 
   keras.utils.set_random_seed(0)
-  flow = fpp.vector_flow(2, context_size=3, couplings=2, components=2, hidden=4, blocks=1, dtype="float64")
-  perturb(flow, 0.5)
-  return flow
+  return perturb(
+    fpp.vector_flow(2, context_size=3, couplings=2, components=2, hidden=4, blocks=1, dtype="float64"), 0.5
+  )
 
 
 VARIABLE = tf.Variable(A)

@@ -30,8 +30,7 @@ def page():
 @pytest.fixture
 def models(page):
   """The same model in both, with weights that are not those of the start."""
-  theirs = fpp.FlowPlusPlus(CONFIG)
-  perturb(theirs)
+  theirs = perturb(fpp.FlowPlusPlus(CONFIG))
   network = {name: getattr(CONFIG, name) for name in ("components", "heads", "dropout")}
   part = lambda prefix: {name: getattr(CONFIG, prefix + name) for name in ("structure", "filters", "blocks")} | network
   context = (CONFIG.context_channels, CONFIG.context_blocks)

@@ -18,9 +18,9 @@ from support.models import SMALL, perturb, small_config, small_images
 
 @pytest.fixture(scope="module")
 def model():
-  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
-  perturb(model)
-  return model
+  return perturb(
+    fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
+  )
 
 
 def test_bits_per_dim_are_those_of_the_bounds_of_every_image(model):

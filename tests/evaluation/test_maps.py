@@ -15,9 +15,7 @@ SHAPE = TINY.image_shape
 
 @pytest.fixture(scope="module")
 def model():
-  model = fpp.FlowPlusPlus(TINY)
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(TINY))
 
 
 def picture(height, width, seed=0):

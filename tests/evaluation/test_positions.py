@@ -17,9 +17,7 @@ from support.models import TINY, VARIANTS, perturb, small_config, small_images
 
 
 def of_dtype(config, dtype):
-  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype))
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype)))
 
 
 @pytest.mark.parametrize("name", ["published", "augmented_vflow"])

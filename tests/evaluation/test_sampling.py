@@ -14,9 +14,7 @@ from support.models import MINIMAL, SMALL, perturb, small_config, small_images
 @pytest.fixture(scope="module")
 def model():
   """Float32, as people have it."""
-  model = fpp.FlowPlusPlus(SMALL)
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,7 @@ def batched(model):
 @pytest.fixture(scope="module")
 def exact():
   """In float64, where no pixel is within the rounding of another."""
-  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(small_config(SMALL, dtype="float64")))
   return evaluation.BatchedModel(model, 4)
 
 

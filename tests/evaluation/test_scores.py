@@ -60,8 +60,7 @@ def test_png_bytes_of_channels_that_png_has_not_are_an_error():
 
 @pytest.fixture(scope="module")
 def scorer():
-  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(small_config(SMALL, dtype="float64")))
   return evaluation.Scorer(model, num_samples=3, seed=5, typical=3.5), model
 
 

@@ -152,8 +152,7 @@ def check_images(model, folders, batches, images):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_path):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(CONFIGS[name])
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(CONFIGS[name]))
   fpp.export_onnx(model, tmp_path / "onnx")
   fpp.export_litert(model, tmp_path / "litert")
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
@@ -162,8 +161,7 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
 @pytest.mark.parametrize("dtype", ["float16", slow("int8")])
 def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(small_config(TINY, structure="channels:1,squeeze,channels:1"))
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(small_config(TINY, structure="channels:1,squeeze,channels:1")))
   fpp.export_onnx(model, tmp_path / "float32")
   fpp.export_onnx(model, tmp_path / dtype, weight_dtype=dtype)
   for layer in model._flatten_layers():

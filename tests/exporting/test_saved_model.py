@@ -33,9 +33,7 @@ FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
 @pytest.fixture(scope="module")
 def model():
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(CONFIG)
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(CONFIG))
 
 
 @pytest.fixture(scope="module")

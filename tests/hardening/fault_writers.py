@@ -92,9 +92,7 @@ def visible(folder, below=""):
 @functools.cache
 def minimal(seed=0):
   keras.utils.set_random_seed(seed)
-  model = fpp.FlowPlusPlus(MINIMAL)
-  perturb(model, seed=seed)
-  return model
+  return perturb(fpp.FlowPlusPlus(MINIMAL), seed=seed)
 
 
 @functools.cache

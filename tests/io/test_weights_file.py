@@ -22,9 +22,7 @@ ZEROS = np.zeros(1000, np.float32)
 
 @pytest.fixture(scope="module")
 def model():
-  model = fpp.FlowPlusPlus(TINY)
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(TINY))
 
 
 def hdf5_file(path, write):

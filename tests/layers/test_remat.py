@@ -172,8 +172,7 @@ def test_a_rematerialized_function_has_the_derivatives_of_the_function():
 
 def bound_and_gradients(config, graph, seed=3):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(config)
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(config))
   images = small_images(3)
 
   def evaluate():

@@ -35,9 +35,7 @@ TWO_PIXELS = fpp.FlowPlusPlusConfig(
 
 def perturbed(config, scale):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(config)
-  perturb(model, scale)
-  return model
+  return perturb(fpp.FlowPlusPlus(config), scale)
 
 
 @pytest.mark.slow

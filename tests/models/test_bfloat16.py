@@ -37,9 +37,9 @@ def coupling(kind, policy):
 
 def model(dtype):
   keras.utils.set_random_seed(0)
-  made = fpp.FlowPlusPlus(small_config(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
-  perturb(made)
-  return made
+  return perturb(
+    fpp.FlowPlusPlus(small_config(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
+  )
 
 
 def largest(difference):

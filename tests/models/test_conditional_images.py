@@ -43,9 +43,7 @@ def given_of(config, rows=slice(None)):
 
 @functools.cache
 def model(config):
-  made = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
-  perturb(made, 0.2)
-  return made
+  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64")), 0.2)
 
 
 configs = pytest.mark.parametrize(
@@ -332,8 +330,7 @@ def test_the_snippets_of_the_page_run(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_saved_model_takes_what_images_are_given(tmp_path):
   config = dataclasses.replace(BOTH, augment_channels=0, remat="off")
-  made = fpp.FlowPlusPlus(config)
-  perturb(made)
+  made = perturb(fpp.FlowPlusPlus(config))
   fpp.export_saved_model(made, tmp_path / "1")
   loaded = fpp.load_saved_model(tmp_path / "1")
   given = {

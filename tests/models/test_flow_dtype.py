@@ -18,9 +18,7 @@ networks = pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 
 def made(**changes):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, **changes))
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(dataclasses.replace(CONFIG, **changes)))
 
 
 def weights_of_networks(model):

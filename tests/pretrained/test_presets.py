@@ -28,8 +28,7 @@ MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 28e6
 def own(tmp_path_factory):
   """A model, and the folder of the preset that it was saved to."""
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(TINY)
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(TINY))
   folder = tmp_path_factory.mktemp("presets") / "mine"
   model.save_to_preset(folder, "a model of mine")
   return model, folder

@@ -33,8 +33,7 @@ DIGITS = load_dataset("digits")
 def folder(tmp_path_factory):
   """A folder with a run in `run`, and files of images in `pets` and none in `empty`."""
   folder = tmp_path_factory.mktemp("sample")
-  model = fpp.FlowPlusPlus(CONFIG)
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(CONFIG))
   workdir = Workdir(folder / "run")
   workdir.open(CONFIG, {"dataset": "digits", "fingerprint": DIGITS.fingerprint()})
   workdir.best_weights.write_bytes(weights_to_bytes(model))

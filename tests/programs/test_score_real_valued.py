@@ -23,8 +23,7 @@ def fields(tmp_path_factory):
   config = small_config(
     SMALL, structure="columns:1", coupling="affine", attention=False, dropout=0.0, dequantization="none"
   )
-  model = fpp.FlowPlusPlus(config)
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(config))
   images = np.random.RandomState(0).normal(size=[12, *config.image_shape]).astype(np.float32)
   np.savez(cwd / "data.npz", train=images[:4], validation=images[:6], test=images[6:])
   images, broken = images[6:], images[6:].copy()

@@ -44,9 +44,10 @@ def _bijector_row(case):
 
 def _model(config, dtype, seed, structure="columns:1"):
   keras.utils.set_random_seed(seed)
-  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
-  perturb(model, seed=seed)
-  return model
+  return perturb(
+    fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype, structure=structure, dequant_structure="columns:1")),
+    seed=seed,
+  )
 
 
 def _images_and_noise(dtype, channels=2):

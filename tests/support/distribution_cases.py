@@ -25,9 +25,7 @@ CONDITIONAL = small_config(**CONDITIONED)
 
 def model(config=MINIMAL):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64", dropout=0.0))
-  perturb(model)
-  return model
+  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64", dropout=0.0)))
 
 
 def mixture_of_logistics():

@@ -43,8 +43,7 @@ tf.config.optimizer.set_experimental_options(
 @pytest.fixture(scope="module")
 def small_model():
   """A perturbed small model in float64, where mathematics is checked; not to be changed."""
-  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(small_config(SMALL, dtype="float64")))
   before = model.get_weights()
   yield model
   for ours, theirs in zip(model.get_weights(), before, strict=True):

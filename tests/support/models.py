@@ -93,10 +93,11 @@ def small_images(count=6, config=SMALL, seed=0):
 
 
 def perturb(model, scale=0.1, seed=0):
-  """Move every weight of a model away from the identity that it starts near."""
+  """Move every weight of a model away from the identity that it starts near; return it."""
   rng = np.random.RandomState(seed)
   for weight in model.trainable_variables:
     weight.assign_add(scale * rng.randn(*weight.shape))
+  return model
 
 
 def value_and_log_det(function, x):

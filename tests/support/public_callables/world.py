@@ -216,8 +216,7 @@ class World:
 
 def _model(config):
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(config)
-  perturb(model)
+  model = perturb(fpp.FlowPlusPlus(config))
   model.initialized = True
   return _started(model)
 
