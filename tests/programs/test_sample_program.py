@@ -183,7 +183,7 @@ def test_neighbours_beside_the_samples(program):
   "arguments, message",
   [
     ("--temperature=hot", "`temperature` must be numbers of at least 0"),
-    ("--temperature=", "`temperature` is empty"),
+    ("--temperature=", "`temperature` must be numbers of at least 0"),
     ("--temperature=0.5,-1", "got (0.5, -1.0)"),
     ("--temperature=inf", "got (inf,)"),
     ("--interpolate=test:1", "`interpolate` must be two images"),
