@@ -109,8 +109,7 @@ def flags_in_groups(options_class: type[Options]) -> dict[str, list[Flag]]:
   groups: dict[str, list[Flag]] = {Options.GROUP: []}
   for field in _fields(options_class):
     if field.name not in (*options_class.ARGUMENTS, "settings"):
-      adds = [cls for cls in options_class.__mro__ if field.name in getattr(cls, "__dataclass_fields__", ())]
-      groups.setdefault(vars(adds[-1]).get("GROUP", Options.GROUP), []).append(_flag(field, None))
+      groups.setdefault(_title(options_class, field), []).append(_flag(field, None))
   for title, (settings_class, default) in options_class.SETTINGS.items():
     groups[title] = [_flag(field, default) for field in _fields(settings_class)]
   return {title: sorted(found, key=lambda flag: flag.name) for title, found in groups.items() if found}
@@ -123,15 +122,9 @@ def options_from_flags(options_class: type[OptionsT], arguments: Sequence[str]) 
     InputError (a ValueError): if one has a value that it cannot have, or they do not go together.
   """
   given = given_flags()
-  values = {field.name: _value(field, given[field.name]) for field in _fields(options_class) if field.name in given}
-  settings = {
-    field.name: _value(field, given[field.name])
-    for settings_class, _ in options_class.SETTINGS.values()
-    for field in _fields(settings_class)
-    if field.name in given
-  }
-  if settings:
-    values["settings"] = settings
+  values = _values(options_class, given)
+  for settings_class, _ in options_class.SETTINGS.values():
+    values.setdefault("settings", {}).update(_values(settings_class, given))
   return options_class(**values, **dict(zip(options_class.ARGUMENTS, arguments)))
 
 
@@ -171,6 +164,17 @@ def _flag(field, default):
   if shown is not False and shown not in (None, "", dataclasses.MISSING):
     text += f" (default: {shown})"
   return Flag(field.name, get_origin(kind) or kind, text, allowed.names if allowed else ())
+
+
+def _title(options_class, field):
+  """Return the title above the flag of a field: that of the class which adds the field."""
+  has_field = [cls for cls in options_class.__mro__ if field.name in getattr(cls, "__dataclass_fields__", ())]
+  return vars(has_field[-1]).get("GROUP", Options.GROUP)
+
+
+def _values(settings_class, given):
+  """Return the values of those fields whose flags were given, by name."""
+  return {field.name: _value(field, given[field.name]) for field in _fields(settings_class) if field.name in given}
 
 
 def _value(field, value):
