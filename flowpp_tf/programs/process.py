@@ -120,8 +120,9 @@ def _run(main: Callable[[], object]) -> int:
     _answer_signals(arrived)
     main()
   except BaseException as error:
-    # A library may make another error of an interruption, where C++ has called Python.
-    return _report(arrived[0] if arrived else error)
+    # A library may make another error of an interruption, where C++ has called Python; a program may have answered it.
+    answered = isinstance(error, SystemExit) and error.code in (None, DONE, STOPPED_AND_SAVED, STOPPED_NOT_SAVED)
+    return _report(arrived[0] if arrived and not answered else error)
   return DONE
 
 

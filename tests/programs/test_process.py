@@ -57,6 +57,11 @@ def script(body, *arguments, **options):
       )
       for end in ("raise RuntimeError('a callback failed')", "sys.exit(2)")
     ),
+    # The program has answered it.
+    *(
+      (f"try:\n  os.kill(os.getpid(), signal.SIGTERM); time.sleep(10**6)\nexcept BaseException:\n  {end}", code, "")
+      for end, code in (("sys.exit()", process.DONE), ("sys.exit(3)", process.STOPPED_AND_SAVED))
+    ),
     # A signal is heard where its exception is not: here it is thrown away.
     (
       "try:\n  os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n"
