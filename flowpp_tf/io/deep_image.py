@@ -36,8 +36,8 @@ def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: in
     most_pixels: maximum number of pixels; None for that of the budget.
 
   Raises:
-    ImageFileError (an InputError): for a file that is none, is damaged, has 8 bits, or other channels; for values that
-      are negative, not integers, or above 65,535.
+    ImageFileError (an InputError): for another or a damaged file; for 8 bits, or other channels; for values that are
+      negative, not integers, or above 65,535.
     InputError (a ValueError): if the package that reads its format is not installed.
   """
   with image_errors(file, name) as name:
@@ -59,7 +59,7 @@ def read_real(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
   with image_errors(file, name) as name:
     content = read_content(file, _MOST_BYTES)
     if not content.startswith((_NPY, _FITS, *_TIFF)):
-      raise InputError("it is no array: expected .npy, FITS or TIFF for a model of real-valued images")
+      raise InputError("it is not an array: expected .npy, FITS or TIFF for a model of real-valued images")
     values = _image(content, channels, name)
     if values.dtype.kind not in "iuf":
       raise InputError(f"it holds {values.dtype.name}; expected real numbers")
@@ -72,7 +72,7 @@ def is_array(content: bytes) -> bool:
 
 
 def bits_of_png(path: Path) -> int:
-  """Return the bits of a value that the header of a PNG file says; 0 for other files."""
+  """Return the bits of a value that the header of a PNG file states; 0 for other files."""
   with contextlib.suppress(OSError), gate.open_regular(path) as file:
     header = file.read(25)
     return header[24] if header.startswith(PNG) and len(header) == 25 else 0

@@ -66,11 +66,11 @@ def replace_file(path: Path, write: Callable[[pathlib.Path], object]) -> None:
   A link is followed: the file that it names is replaced.
 
   Raises:
-    OSError: if it cannot be written, or `path` is there and no regular file.
+    OSError: if it cannot be written, or `path` exists and is not a regular file.
   """
   target = pathlib.Path(os.path.realpath(path))
   if os.path.lexists(target) and not target.is_file():
-    raise OSError(errno.EEXIST, "it is there, and is no regular file", str(path))
+    raise OSError(errno.EEXIST, "it exists, and is not a regular file", str(path))
   temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")  # a name has 255 bytes at most
   try:
     write(temporary)
@@ -102,11 +102,11 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
   A link is followed: the directory that it names is replaced.
 
   Raises:
-    OSError: if it cannot be written, or `path` is there and no directory.
+    OSError: if it cannot be written, or `path` exists and is not a directory.
   """
   target = pathlib.Path(os.path.realpath(path))
   if os.path.lexists(target) and not target.is_dir():
-    raise OSError(errno.EEXIST, "it is there, and is no directory", str(path))
+    raise OSError(errno.EEXIST, "it exists, and is not a directory", str(path))
   temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")
   old = target.with_name(f".old.{target.name}")
 

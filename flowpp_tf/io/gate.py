@@ -74,7 +74,7 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
   """Return the content of a regular file of at most so many bytes.
 
   Raises:
-    OSError: for another file, and for one with more bytes, or another number of bytes than the system says.
+    OSError: for another file, and for one with more bytes, or another number of bytes than the system states.
     BudgetError (an InputError): for more bytes than the budget has.
   """
   with open_claimed(path) as file:
@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-  """Return what a JSON text says.
+  """Parse a JSON text.
 
   Raises:
     ValueError: if it is none, has a key twice, of which one would be lost, or takes more memory than the budget has.

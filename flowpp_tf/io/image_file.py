@@ -78,7 +78,7 @@ def image_errors(file: Path | BinaryIO | bytes, name: str = "", formats: tuple[s
       raise
     raise ImageFileError(f"{name!r}: {error}", str(error)) from None
   except UnidentifiedImageError:
-    what = f"is no image: expected one of {', '.join(formats)}"
+    what = f"is not an image: expected one of {', '.join(formats)}"
     raise ImageFileError(f"{name!r} {what}", f"it {what}") from None
   except Exception as error:
     reason = gate.reason(error)

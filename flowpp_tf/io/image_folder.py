@@ -28,7 +28,7 @@ def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, lis
   if not folder.exists():
     raise InputError(f"folder {str(path)!r} is not there")
   if not folder.is_dir():
-    raise InputError(f"{str(path)!r} is no folder")
+    raise InputError(f"{str(path)!r} is not a folder")
   endings = REAL_SUFFIXES if levels is None else SUFFIXES if levels <= 256 else DEEP_SUFFIXES
   every = all_files(folder, hidden=False)
   names = _ending_with(endings, every)

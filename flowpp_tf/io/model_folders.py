@@ -65,7 +65,7 @@ def preset_folder(preset: Path) -> pathlib.Path:
   if (folder / ABOUT).is_file():
     return folder
   if folder.is_dir():
-    raise InputError(f"folder {str(preset)!r} is no preset: it has no {ABOUT}")
+    raise InputError(f"folder {str(preset)!r} is not a preset: it has no {ABOUT}")
   raise unknown_name("preset", str(preset), presets())
 
 

@@ -134,7 +134,7 @@ def _checked(name, content):
       about = None if about is None else _verified(gate.parse_json(about), _read(listed))
     return WeightsFile(name, content, about or {}, about is not None)
   if pathlib.Path(name).suffix != _SAFETENSORS:
-    raise ValueError("it is no HDF5 file")
+    raise ValueError("it is not an HDF5 file")
   arrays, about = _from_bytes(content)
   about = None if about is None else _verified(about, sorted(arrays.items()))
   return WeightsFile(name, content, about or {}, about is not None, arrays)
@@ -222,7 +222,7 @@ def _claimed_arrays(file: h5py.File, size: int) -> list[h5py.Dataset]:
 
 def _check_plain(item):
   if not isinstance(item, h5py.Dataset):
-    raise ValueError(f"{item.name!r} is no array")
+    raise ValueError(f"{item.name!r} is not an array")
   if item.external or item.is_virtual:
     raise ValueError("its arrays are in other files")
   if item.chunks is not None or item.id.get_create_plist().get_nfilters():
@@ -248,16 +248,16 @@ def _from_bytes(content: bytes) -> tuple[dict[str, np.ndarray], Any]:
   """
   length = int.from_bytes(content[:8], "little")
   if not 0 < length <= len(content) - 8:
-    raise ValueError("it is no safetensors file, or is cut off")
+    raise ValueError("it is not a safetensors file, or is cut off")
   header = gate.parse_json(content[8 : 8 + length].decode())
   if not isinstance(header, dict):
-    raise ValueError("its header is no table")
+    raise ValueError("its header is not a table")
   budget.claim("items", len(header), "its header")
   budget.claim("memory", len(content), "its arrays")  # its library checks that they fill the file
   try:
     arrays = safetensors.numpy.load(content)
   except (safetensors.SafetensorError, KeyError, TypeError) as error:
-    raise ValueError(f"it is no safetensors file: {error}") from None
+    raise ValueError(f"it is not a safetensors file: {error}") from None
   about = (header.get("__metadata__") or {}).get(_ATTRIBUTE)
   return arrays, None if about is None else gate.parse_json(about)
 

@@ -96,7 +96,7 @@ def test_wrong_batches_and_models_are_one_line(tmp_path, monkeypatch):
       function({"image": IMAGES, column: np.arange(20)})
   with pytest.raises(fpp.InputError, match="unknown preset 'digit'"):
     ScoreImages("digit")
-  with pytest.raises(fpp.InputError, match="is no preset"):
+  with pytest.raises(fpp.InputError, match="is not a preset"):
     ScoreImages(tmp_path)
   (tmp_path / "digits").mkdir()
   (tmp_path / "digits" / "config.json").write_text("{}")

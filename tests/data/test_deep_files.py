@@ -83,7 +83,7 @@ WRONG = {
   "cut off": (lambda: npy(GREY)[:-9], "cannot be read: it claims an array"),
   "a cut TIFF": (lambda: tiff(GREY)[:-50], ""),
   "a cut FITS": (lambda: fits(GREY)[:2000], ""),
-  "text": (lambda: b"hello", "is no image"),
+  "text": (lambda: b"hello", "is not an image"),
   "nothing": (lambda: b"", "empty"),
 }
 
@@ -138,7 +138,7 @@ def test_real_numbers_are_those_of_the_file(write, stored, dtype):
 
 
 WRONG_REAL = {
-  "pixels": (lambda: png(GREY), "it is no array: expected .npy, FITS or TIFF"),
+  "pixels": (lambda: png(GREY), "it is not an array: expected .npy, FITS or TIFF"),
   "complex numbers": (lambda: npy(REAL * 1j), "it holds complex128; expected real numbers"),
   "another size": (lambda: npy(REAL[:4]), "`image` must be of shape [8, 8, 1], got (4, 8, 1)"),
   "two channels": (lambda: npy(np.concatenate([REAL] * 2, axis=-1)), "the model's images are grey"),

@@ -292,7 +292,7 @@ def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):
     ("empty", "has no image: looked for .png"),
     ("one", "must have at least 3 images, one for each split, got 1"),
     ("two", "must have at least 3 images, one for each split, got 2"),
-    ("one/a/deep/0.png", "is no folder"),
+    ("one/a/deep/0.png", "is not a folder"),
   ):
     with pytest.raises(data.InputError, match=message):
       load(tmp_path / name)

@@ -110,8 +110,8 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
 @pytest.mark.parametrize(
   "name, message",
   [
-    ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
-    ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
+    ("text.png", "'text.png' is not an image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
+    ("drawing.eps", "'drawing.eps' is not an image"),  # Pillow knows it, and would start Ghostscript
     ("empty.png", "'empty.png': it is empty"),
     ("cut.png", "'cut.png': it is damaged"),
     ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
@@ -656,7 +656,7 @@ def test_50_megapixels_are_fitted(page, uploads):
 @pytest.mark.parametrize(
   "name, message",
   [
-    ("text.png", "'text.png' is no image: expected one of PNG"),
+    ("text.png", "'text.png' is not an image: expected one of PNG"),
     ("empty.png", "'empty.png': it is empty"),
     ("bomb.png", "exceeds limit"),
   ],

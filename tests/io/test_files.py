@@ -65,6 +65,6 @@ def test_a_link_to_a_directory_stays_and_what_is_no_directory_is_not_replaced(tm
   write = lambda temporary: (temporary / "new").touch()
   replace_directory(link, write)
   assert link.is_symlink() and [path.name for path in real.iterdir()] == ["new"]
-  with pytest.raises(FileExistsError, match="is no directory"):
+  with pytest.raises(FileExistsError, match="is not a directory"):
     replace_directory(file, write)
   assert file.read_text() == "mine" and {*tmp_path.iterdir()} == {real, link, file}

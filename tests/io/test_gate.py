@@ -110,7 +110,7 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
 @pytest.mark.parametrize(
   "content, message",
   [
-    (hostile.EPS, "is no image: expected one of PNG"),  # Pillow would start Ghostscript
+    (hostile.EPS, "is not an image: expected one of PNG"),  # Pillow would start Ghostscript
     (
       hostile.png(13_000, 13_000, rows=10),
       "13000x13000 has 169,000,000 pixels; at most 67,108,864 are decoded|exceeds limit",
@@ -120,7 +120,7 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
     (hostile.png(100, 100)[:-12], "it is cut off"),
     (hostile.png(100, 100)[:60] + b"?" + hostile.png(100, 100)[61:], "a part has the wrong checksum"),
     (b"", "it is empty"),
-    (b"GIF89a", "is no image: expected one of|index out of range"),
+    (b"GIF89a", "is not an image: expected one of|index out of range"),
   ],
 )
 def test_an_image_that_is_none_or_too_much_is_one_line(tmp_path, content, message):
@@ -155,8 +155,12 @@ def png(pixels=np.zeros([4, 4, 3], np.uint8)):
 @pytest.mark.parametrize(
   "content, message, reason",
   [
-    (b"text", "'a.png' is no image: expected one of PNG, JPEG, ", "it is no image: expected one of PNG, JPEG, "),
-    (hostile.EPS, "'a.png' is no image: ", "it is no image: "),
+    (
+      b"text",
+      "'a.png' is not an image: expected one of PNG, JPEG, ",
+      "it is not an image: expected one of PNG, JPEG, ",
+    ),
+    (hostile.EPS, "'a.png' is not an image: ", "it is not an image: "),
     (b"", "'a.png': it is empty", "it is empty"),
     (png()[:-20], "'a.png': it is damaged", "it is damaged"),
     (png().replace(b"IDAT", b"IDAX"), "'a.png': it is damaged", "it is damaged"),
@@ -224,7 +228,7 @@ def _member(name, kind=tarfile.REGTYPE, link=""):
     (_member("a.png", tarfile.CHRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png", tarfile.DIRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png"), bytes(2 << 20), "a.png has 2,097,152 bytes; expected an image of at most 1,048,576"),
-    (_member("a.png"), hostile.EPS, "a.png' is no image: expected one of PNG"),
+    (_member("a.png"), hostile.EPS, "a.png' is not an image: expected one of PNG"),
   ],
 )
 def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, content, message):

@@ -71,7 +71,7 @@ HOSTILE = {
   ),
   "chunks": (lambda file: file.create_dataset("a", data=ZEROS, chunks=(10,)), "in chunks or by filters"),
   "text": (lambda file: file.create_dataset("a", data=["text"]), "must hold numbers, got object"),
-  "a type": (lambda file: file.__setitem__("a", np.dtype("f4")), "'/a' is no array"),
+  "a type": (lambda file: file.__setitem__("a", np.dtype("f4")), "'/a' is not an array"),
   "more than the file": (
     lambda file: file.create_dataset("a", (1 << 40,), "u1"),
     "its arrays are larger than the file",
@@ -189,12 +189,12 @@ def header(**entries):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"", "it is no safetensors file"),
-    (bytes(8), "it is no safetensors file"),
-    ((1 << 60).to_bytes(8, "little") + b"{}", "it is no safetensors file"),
-    (header(a={"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}), "it is no safetensors file: "),
-    (header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}) + bytes(4), "it is no safetensors file: "),
-    ((2).to_bytes(8, "little") + b"[]", "its header is no table"),
+    (b"", "it is not a safetensors file"),
+    (bytes(8), "it is not a safetensors file"),
+    ((1 << 60).to_bytes(8, "little") + b"{}", "it is not a safetensors file"),
+    (header(a={"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}), "it is not a safetensors file: "),
+    (header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}) + bytes(4), "it is not a safetensors file: "),
+    ((2).to_bytes(8, "little") + b"[]", "its header is not a table"),
     ((100_000).to_bytes(8, "little") + 100_000 * b"[", "it is nested too deeply"),
     ((2).to_bytes(8, "little") + b"\xff\xff", "cannot be read"),
   ],

@@ -80,7 +80,7 @@ def append(path):
     (lambda folder: append(folder / "best.weights.h5"), "preset .* is damaged, or cannot be used: .*SHA-256"),
     (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
     (lambda folder: (folder / "config.json").write_text("{}"), "preset .* is damaged, or cannot be used: 'model'"),
-    (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json"),
+    (lambda folder: (folder / "preset.json").unlink(), "is not a preset: it has no preset.json"),
   ],
 )
 def test_a_damaged_preset_is_refused(own, tmp_path, change, message):

@@ -44,7 +44,7 @@ BAD = [
   (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
   (["--dataset=folder:one"], "must have at least 3 images, one for each split, got 1"),
   (["--dataset=folder:bad"], "1 image file cannot be read, more than --max_bad_files=0: "),
-  (["--dataset=folder:bad"], "3.png (it is no image: expected one of PNG"),
+  (["--dataset=folder:bad"], "3.png (it is not an image: expected one of PNG"),
   (["--dataset=folder:cats", "--splits_file=none.csv"], "none.csv' cannot be read"),
   (["--dataset=folder:cats", "--max_bad_files=-1"], "max_bad_files"),
   (["--dataset=folder:cats", "--bits=9"], "bits"),

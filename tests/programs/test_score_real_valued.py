@@ -64,7 +64,7 @@ def test_real_valued_images_have_their_exact_density_from_every_source(fields):
   wrong = {
     "nan.npy": "`image` must be finite, got 1 values that are NaN or infinite",
     "large.npy": "`image` must be of shape [4, 4, 2], got (5, 4, 2)",
-    "png.npy": "it is no array: expected .npy, FITS or TIFF for a model of real-valued images",
+    "png.npy": "it is not an array: expected .npy, FITS or TIFF for a model of real-valued images",
   }
   assert {name: row["error"] for name, row in rows.items() if row["error"]} == wrong
   for name, reason in wrong.items():

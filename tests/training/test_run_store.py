@@ -504,7 +504,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   (tmp_path / "file").write_text("old")
   (tmp_path / "link").symlink_to("file")
-  with pytest.raises(OSError, match="no regular file"):
+  with pytest.raises(OSError, match="not a regular file"):
     files.write_file(tmp_path / "pipe", "new")
   files.write_file(tmp_path / "link", "new")
   assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
