@@ -197,22 +197,26 @@ def _claimed_arrays(file: h5py.File, size: int) -> list[h5py.Dataset]:
     ValueError: for what is no plain array or group, and for arrays that are larger than the file.
     BudgetError (an InputError): for more arrays than are read, or more memory than there may be.
   """
-  links: list[Any] = []
-  objects: list[Any] = []
-
-  def visit(name, link):
-    links.append(link)
-    budget.claim("items", len(links), "its HDF5 groups")
-
-  file.visititems_links(visit)
-  if not all(isinstance(link, h5py.HardLink) for link in links):
-    raise ValueError("it has links")
-  file.visititems(lambda name, item: objects.append(item))  # each object once, by one of its names
-  if len(objects) != len(links):
-    raise ValueError("it has two names for the same object")
-  arrays = [item for item in objects if not isinstance(item, h5py.Group)]
-  for array in arrays:
-    _check_plain(array)
+  # Not by h5py's visitors, whose work is quadratic in the depth of groups.
+  arrays: list[h5py.Dataset] = []
+  seen, groups, items = {_address(file)}, [file["/"]], 0
+  while groups:
+    group = groups.pop()
+    items += len(group)
+    budget.claim("items", items, "its HDF5 groups")
+    for name in group:
+      if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError("it has links")
+      item = group[name]
+      address = _address(item)
+      if address in seen:
+        raise ValueError(f"it has two names for the same object, {item.name!r} is one of them")
+      seen.add(address)
+      if isinstance(item, h5py.Group):
+        groups.append(item)
+      else:
+        _check_plain(item)
+        arrays.append(item)
   total = sum(array.nbytes for array in arrays)
   if total > size:
     raise ValueError("its arrays are larger than the file")
@@ -229,6 +233,12 @@ def _check_plain(item):
     raise ValueError(f"the array {item.name!r} is stored in chunks or by filters, as by compression")
   if item.dtype.hasobject or item.dtype.kind not in _KINDS:
     raise ValueError(f"the array {item.name!r} must hold numbers, got {item.dtype}")
+
+
+def _address(item):
+  """What is the same for two names of an object."""
+  info = h5py.h5o.get_info(item.id)
+  return info.fileno, info.addr
 
 
 # --- safetensors ----------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def _spoil(path):
 def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, small_model):
   hostile.npz(tmp_path / "bomb.npz", a=bytes(200 << 20))
   for path in (strange["zero"], strange["pipe"], tmp_path / "bomb.npz"):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read|bomb.npz': 199 KiB would become 200 MiB"):
       load_official_weights(small_model, path)
 
 

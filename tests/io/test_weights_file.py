@@ -92,10 +92,11 @@ def test_hostile_hdf5_files_are_refused_before_an_array_is_read(tmp_path, name, 
 
 def test_the_work_on_a_file_is_linear_in_its_groups(tmp_path, monkeypatch):
   visited = []
-  monkeypatch.setattr(weights_file.budget, "claim", lambda *claimed: visited.append(claimed))
+  real = weights_file._address
+  monkeypatch.setattr(weights_file, "_address", lambda item: visited.append(1) or real(item))
   with pytest.raises(InputError):
     read_weights(hdf5_file(tmp_path / "a.h5", doubled), unchecked=True)
-  assert 0 < len(visited) < 200
+  assert len(visited) < 100
 
 
 def test_groups_and_arrays_are_claimed(tmp_path):
