@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import COMPOSITE
-from support.bijector_cases import CASES
+from support.bijector_cases import CASES, OTHER_FORMS
 from support.bijector_checks import CHECKS
 
 ROWS = {name: case.make("float64") for name, case in CASES.items()}
@@ -26,7 +26,7 @@ PAIRS = [
     check,
     CASES[name],
     id=f"{check.__name__[len('check_') :]}-{name}",
-    marks=[pytest.mark.slow] if name not in FEW.get(check.__name__, ROWS) else [],
+    marks=[pytest.mark.slow] if name in OTHER_FORMS or name not in FEW.get(check.__name__, ROWS) else [],
   )
   for check in CHECKS
   for name, bijector in ROWS.items()

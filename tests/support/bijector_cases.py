@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
+from support.marks import slow
 
 K = 3
 EVENT = (4, 4, 2)
@@ -150,7 +151,14 @@ BIJECTORS = {
   ),
 }
 CASES = {name: Case(*row) for name, row in BIJECTORS.items()}
-rows = pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+# Other forms of a class, of which one row is in the quick tests.
+OTHER_FORMS = {
+  *("logit_mixture_shared", "conv_blocks", "conv_lu_blocks", "linear", "linear_lu", "scalar_chain"),
+  *("coupling_margin", "coupling_affine", "coupling_rational_quadratic", "coupling_uneven"),
+}
+rows = pytest.mark.parametrize(
+  "row", [(slow if name in OTHER_FORMS else pytest.param)(case, id=name) for name, case in CASES.items()]
+)
 
 # The four functions of a bijector, and whether their argument lies in its domain or its range.
 FUNCTIONS = {
