@@ -3,8 +3,8 @@
 python benchmarks/codec_speed.py --output=codec_speed.json
 
 Ours codes the whole tiles of the bundled test photographs with the preset `photos`, and decodes each batch once as it
-encodes, which is in the time; its networks are traced before. The others code the same part of each photograph, in
-one thread, and decode nothing as they encode. Sizes are of whole archives and files, in bits per pixel of three values.
+encodes, which is in the time. The others code the same part of each photograph, in one thread, and decode nothing as
+they encode. Sizes are of whole archives and files, in bits per pixel of three values.
 """
 
 import os
@@ -44,19 +44,19 @@ def plain_codecs():
 def contestants(photographs):
   """Functions `encode()` and `decode(encoded)` of all photographs, by name; what is encoded is a list of bytes."""
   import flowpp_tf as fpp
-  from flowpp_tf.compression import TieredCodec
+  from flowpp_tf.compression import Codec
 
   model = fpp.FlowPlusPlus.from_preset(PRESET)
   tiles = np.concatenate([to_tiles(image, model.config.image_shape) for image in photographs])
 
-  def ours(tier):
-    coder = TieredCodec(model, tier)
+  def ours():
+    codec = Codec(model)
 
     def decode(encoded):
-      if not np.array_equal(fpp.decompress(coder, encoded[0]), tiles):
-        raise AssertionError(f"the tier {tier} did not give the photographs back")
+      if not np.array_equal(fpp.decompress(codec, encoded[0]), tiles):
+        raise AssertionError("the archive did not give the photographs back")
 
-    return lambda: [fpp.compress(coder, tiles)], decode
+    return lambda: [fpp.compress(codec, tiles)], decode
 
   def plain(encode, decode):
     def check(encoded):
@@ -65,7 +65,7 @@ def contestants(photographs):
 
     return lambda: [encode(image) for image in photographs], check
 
-  found = {f"flowpp_tf, {tier}": ours(tier) for tier in ("exact-build", "portable")}
+  found = {"flowpp_tf": ours()}
   return found | {name: plain(*pair) for name, pair in plain_codecs().items()}
 
 

@@ -1,7 +1,7 @@
 """Archives measured: size compared with the bound, speed each way, and what other codecs need for the same images.
 
-python benchmarks/compression.py --preset=digits --tier=exact-build
-python benchmarks/compression.py --preset=fashion_mnist --tier=portable --limit=1000 --codecs
+python benchmarks/compression.py --preset=digits
+python benchmarks/compression.py --preset=fashion_mnist --limit=1000 --codecs
 
 The images are a split of the preset's data. The excess is what the archive takes beyond the single-sample bound (the
 mean of --draws), in percent.
@@ -26,7 +26,7 @@ FLAGS = flags.FLAGS
 def main(argv):
   del argv
   import flowpp_tf as fpp
-  from flowpp_tf.compression import TieredCodec
+  from flowpp_tf.compression import Codec
   from flowpp_tf.data import load_dataset
   from flowpp_tf.evaluation import evaluate_bits_per_dim, measure_codecs
 
@@ -36,11 +36,11 @@ def main(argv):
     settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape, levels=model.config.levels
   )
   images = np.asarray(dataset.split(FLAGS.split)[: FLAGS.limit])
-  coder = TieredCodec(model, FLAGS.tier)
+  codec = Codec(model)
   begin = time.monotonic()
-  data = fpp.compress(coder, images)
+  data = fpp.compress(codec, images)
   middle = time.monotonic()
-  back = fpp.decompress(coder, data)
+  back = fpp.decompress(codec, data)
   end = time.monotonic()
   if not np.array_equal(back, images):
     raise AssertionError("the archive did not give the images back")
@@ -49,7 +49,6 @@ def main(argv):
   row = dict(
     preset=FLAGS.preset,
     split=FLAGS.split,
-    tier=FLAGS.tier,
     images=len(images),
     bytes=len(data),
     bits_per_dim=8 * len(data) / images.size,
@@ -68,7 +67,6 @@ if __name__ == "__main__":
   flags.DEFINE_string("preset", "digits", "Preset.")
   flags.DEFINE_string("data_dir", None, "Folder of its data set.")
   flags.DEFINE_string("split", "test", "Split.")
-  flags.DEFINE_string("tier", "portable", "Tier.")
   flags.DEFINE_integer("limit", None, "Number of images.")
   flags.DEFINE_integer("draws", 5, "Draws of the bound.")
   flags.DEFINE_bool("codecs", False, "Measure the other codecs too.")

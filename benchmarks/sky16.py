@@ -25,7 +25,7 @@ from astropy.io import fits
 import imagecodecs
 import numpy as np
 
-from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, Codec
 from flowpp_tf.compression.files.pictures import read_pictures, write_pictures
 from flowpp_tf.compression.files.reading import ImageFile
 from flowpp_tf.data import load_dataset, sky
@@ -97,10 +97,10 @@ def codecs(frames):
   yield "FITS, Rice", sum(map(rice, frames))
 
 
-def archive(model, frames, tier):
+def archive(model, frames):
   """Return the bytes of an archive of the frames that decodes to them, and the seconds of coding and decoding."""
   shape = model.config.image_shape
-  codec, file = TieredCodec(model, tier), io.BytesIO()
+  codec, file = Codec(model), io.BytesIO()
   files = [ImageFile(f"{i:02}.png", frame[..., np.newaxis]) for i, frame in enumerate(frames)]
   begin = time.monotonic()
   write_pictures(ArchiveWriter(file, codec, "files"), files, shape)
@@ -117,11 +117,11 @@ def main(_):
   scenes = [sky.scene("test", i) for i in range(len(frames))]
   entropy = float(np.mean([noise_entropy(scene) for scene in scenes]))
   bound = evaluate_bits_per_dim(model, tiles, FLAGS.num_samples).bounds[-1]
-  size, seconds, back = archive(model, frames, FLAGS.tier)
+  size, seconds, back = archive(model, frames)
   results = {
     "entropy of the noise given the scene": entropy,
     "bound of the model": bound.bits_per_dim,
-    f"archive, {FLAGS.tier}": 8 * size / frames.size,
+    "archive": 8 * size / frames.size,
     **{name: 8 * total / frames.size for name, total in codecs(frames)},
   }
   row = lambda name, bits: {"": name, "bits/pixel": f"{bits:.3f}", "of the entropy": f"{bits / entropy:.3f}"}
@@ -133,7 +133,6 @@ def main(_):
 
 if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Working directory of the run.", required=True)
-  flags.DEFINE_string("tier", "portable", "Tier of the codec.")
   flags.DEFINE_integer("num_samples", 1, "Samples of the bound.")
   flags.DEFINE_string("output", None, "File for the results, JSON.")
   app.run(main)

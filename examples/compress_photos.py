@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, Codec
 from flowpp_tf.compression.files.pictures import read_pictures, write_pictures
 from flowpp_tf.compression.files.reading import read_picture
 from flowpp_tf.data.images import flat_image, upright
@@ -30,11 +30,11 @@ def main(argv):
   del argv
   with tempfile.TemporaryDirectory() as folder:
     names = write_crops(pathlib.Path(folder))
-    coder = TieredCodec(fpp.FlowPlusPlus.from_preset(FLAGS.preset))
+    codec = Codec(fpp.FlowPlusPlus.from_preset(FLAGS.preset))
     file = io.BytesIO()
-    writer = ArchiveWriter(file, coder, "files")
-    write_pictures(writer, (read_picture(pathlib.Path(folder), name, 3) for name in names), coder.model.image_shape)
-    back = list(read_pictures(ArchiveReader(file), coder))
+    writer = ArchiveWriter(file, codec, "files")
+    write_pictures(writer, (read_picture(pathlib.Path(folder), name, 3) for name in names), codec.model.image_shape)
+    back = list(read_pictures(ArchiveReader(file), codec))
     pixels = [np.asarray(Image.open(pathlib.Path(folder) / name)) for name in names]
     assert all(np.array_equal(a, b.pixels) for a, b in zip(pixels, back, strict=True))
     print(f"{len(names)} photographs, {sum(p.nbytes for p in pixels)} bytes of pixels, all back")

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.compression import TieredCodec, compress
+from flowpp_tf.compression import Codec, compress
 from flowpp_tf.core.checks import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import use_cpu_lanes
@@ -128,7 +128,6 @@ class CompressImages(_BatchFunction):
   Args:
     model: as of `ScoreImages`.
     output: folder of the archives, which all workers share; made if it is missing.
-    tier: of the codec, see `TieredCodec`.
     embed_model: whether each archive holds the model.
 
   A call returns the other columns of the batch with "archive", the name of its file, and "position", the index of the
@@ -148,10 +147,10 @@ class CompressImages(_BatchFunction):
   """
 
   @check_arguments
-  def __init__(self, model: Path, output: Path, tier: str = "portable", embed_model: bool = False) -> None:
+  def __init__(self, model: Path, output: Path, embed_model: bool = False) -> None:
     super().__init__(model)
-    self._coder, self._embed_model = TieredCodec(self._model, tier), embed_model
-    self._kind = f"{self._coder.model.sha256()} {tier} {embed_model} ".encode()
+    self._codec, self._embed_model = Codec(self._model), embed_model
+    self._kind = f"{self._codec.model.sha256()} {embed_model} ".encode()
     self._output = pathlib.Path(output)
     self._what = f"`output` {str(self._output)!r}"
     with writing(self._what):
@@ -160,9 +159,9 @@ class CompressImages(_BatchFunction):
   def __call__(self, batch: Batch) -> Batch:
     """Return the batch with the columns "archive" and "position" rather than "image"."""
     images = self._images(batch, "archive", "position")
-    archive = compress(self._coder, images, embed_model=self._embed_model)
+    archive = compress(self._codec, images, embed_model=self._embed_model)
     # As pixels of one dtype, which they are for certain now: one image of 8 bytes a pixel has the bytes of 8 of one.
-    pixels = images.astype(self._coder.codec.dtype).tobytes()
+    pixels = images.astype(self._codec.dtype).tobytes()
     name = f"images_{hashlib.sha256(self._kind + pixels).hexdigest()[:20]}.fpp"
     with writing(self._what):
       write_file(self._output / name, archive)

@@ -1,4 +1,4 @@
-"""Lossless compression of images with a Flow++ model. Only two of the tiers need TensorFlow."""
+"""Lossless compression of images with a Flow++ model, in NumPy: the same bits on every machine, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
 from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
+from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.description import CodecModel
-from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.io import budget
 
@@ -19,26 +19,19 @@ if TYPE_CHECKING:
 
 
 @check_arguments
-def compress(
-  model: FlowPlusPlus | CodecModel | TieredCodec,
-  images: np.ndarray,
-  *,
-  tier: str = "portable",
-  embed_model: bool = False,
-) -> bytes:
+def compress(model: FlowPlusPlus | CodecModel | Codec, images: np.ndarray, *, embed_model: bool = False) -> bytes:
   """Return integer images as an archive whose size is about the model's bound.
 
   Args:
-    model: `FlowPlusPlus`, `CodecModel` or `TieredCodec`.
+    model: `FlowPlusPlus`, `CodecModel` or `Codec`.
     images: integers in 0 .. levels - 1, `[N, H, W, C]`.
-    tier: see `TieredCodec`; ignored for a `TieredCodec`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
 
   Returns:
     The archive. Each batch in it has been decoded once, to the same pixels.
 
   Raises:
-    InputError (a ValueError): for images that do not fit the model, an unknown tier, or without constriction.
+    InputError (a ValueError): for images that do not fit the model, or without constriction.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -48,14 +41,14 @@ def compress(
     True
   """
   file = io.BytesIO()
-  codec = model if isinstance(model, TieredCodec) else TieredCodec(model, tier)
+  codec = model if isinstance(model, Codec) else Codec(model)
   compress_to(file, codec, images, embed_model=embed_model)
   return file.getvalue()
 
 
 @check_arguments
 def decompress(
-  model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0, stop: int | None = None
+  model: FlowPlusPlus | CodecModel | Codec | None, data: bytes, start: int = 0, stop: int | None = None
 ) -> np.ndarray:
   """Return the images of `compress`, `[N, H, W, C]`: uint8, of more than 256 levels uint16.
 
@@ -66,7 +59,7 @@ def decompress(
     stop: the end of the images to return, exclusive; None for all that follow.
 
   Raises:
-    ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
+    ArchiveError (a ValueError): if the archive is damaged, or of another model or version. If only some images
       are lost, it is a `LostImagesError`, which has the others.
 
   Examples:
@@ -78,13 +71,13 @@ def decompress(
   reader = ArchiveReader(io.BytesIO(data))
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
-  coder = coder_for(reader, model)
+  codec = codec_for(reader, model)
   numbers, wanted, first = None, slice(None), 0
   if start or stop is not None:
     numbers, wanted, first = _segments_with(reader.index()["images"], start, stop)
   parts, problems, size = [], [], 0
   try:
-    for part in read_images(reader, coder, numbers):
+    for part in read_images(reader, codec, numbers):
       parts.append(part)
       size += part.images.nbytes
       budget.claim("memory", 2 * size, "the images of the archive")
@@ -93,9 +86,9 @@ def decompress(
     if not parts:
       raise
     problems.append(str(error))
-  images = np.concatenate(
-    [part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), coder.codec.dtype)]
-  )[wanted]
+  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *codec.model.image_shape), codec.dtype)])[
+    wanted
+  ]
   known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
   if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)
@@ -114,23 +107,23 @@ def _segments_with(counts, start, stop):
 
 
 @check_arguments
-def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCodec | None) -> TieredCodec:
-  """Return the coder for an archive: that of the given model, or of the one in the archive.
+def codec_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Codec | None) -> Codec:
+  """Return the codec for an archive: that of the given model, or of the one in the archive.
 
   Examples:
     >>> import io
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8), embed_model=True)
-    >>> fpp.compression.coder_for(fpp.compression.ArchiveReader(io.BytesIO(data)), model=None).tier
-    'portable'
+    >>> fpp.compression.codec_for(fpp.compression.ArchiveReader(io.BytesIO(data)), model=None).model.image_shape
+    (8, 8, 1)
   """
-  if isinstance(model, TieredCodec):
+  if isinstance(model, Codec):
     return model
   if model is None and reader.model is not None:
-    return TieredCodec(reader.model, reader.header.tier, reader.header.embedded)
+    return Codec(reader.model, reader.header.embedded)
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
-  return TieredCodec(model, reader.header.tier)
+  return Codec(model)
 
 
 def _ranges(indices):

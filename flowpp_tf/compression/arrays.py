@@ -9,9 +9,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
+from flowpp_tf.compression.archive import (
+  SEGMENT_IMAGES,
+  ArchiveError,
+  ArchiveReader,
+  ArchiveWriter,
+  Progress,
+  SegmentContent,
+)
+from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, max_images
-from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels, check_shape
 
 _MOST = 2**63 - 1
@@ -41,7 +48,7 @@ class LostImagesError(ArchiveError):
 @check_arguments
 def compress_to(
   file: BinaryIO,
-  coder: TieredCodec,
+  codec: Codec,
   images: Sequence[np.ndarray] | np.ndarray,
   *,
   segment_images: int = SEGMENT_IMAGES,
@@ -52,27 +59,27 @@ def compress_to(
   """Write images as an archive of the kind "images"; arguments as for `compress`.
 
   Examples:
-    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
     >>> with open("zeros.fpp", "wb") as file:
     ...   fpp.compression.compress_to(file, codec, np.zeros([2, 8, 8, 1], np.uint8))
   """
-  shape = coder.model.image_shape
+  shape = codec.model.image_shape
   if not (isinstance(images, Sequence) or len(getattr(images, "shape", ()))):
     images = as_array("images", images, [None, *shape])
   first = as_array("images", images[:1] if len(images) else images)
   check_shape("images", first.shape, [None, *shape], "N")
-  check_pixels(first, coder.model.levels)
+  check_pixels(first, codec.model.levels)
   check_count("segment_images", segment_images, high=_MOST)
   if max_batch is not None:
     check_count("max_batch", max_batch, high=_MOST)
   segment_images = min(segment_images, max_images(shape))
-  writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
+  writer = ArchiveWriter(file, codec, "images", embed_model, max_batch, progress)
 
   def parts():
     for start in range(0, len(images), segment_images):
       part = as_array("images", images[start : start + segment_images], [None, *shape])
-      check_pixels(part, coder.model.levels)
-      yield (np.ascontiguousarray(part, coder.codec.dtype),)
+      check_pixels(part, codec.model.levels)
+      yield SegmentContent(np.ascontiguousarray(part, codec.dtype))
 
   for _ in writer.write_segments(parts()):
     pass
@@ -95,36 +102,34 @@ class DecodedSegment:
 
 
 @check_arguments
-def read_images(
-  reader: ArchiveReader, coder: TieredCodec, numbers: Sequence[int] | None = None
-) -> Iterator[DecodedSegment]:
+def read_images(reader: ArchiveReader, codec: Codec, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
   """Yield the segments of an archive, decoded.
 
   Args:
     reader: of the archive.
-    coder: its `TieredCodec`.
+    codec: its `Codec`.
     numbers: only the segments with these numbers; None for all.
 
   Raises:
-    ArchiveError: before the first one, if the coder is another; after the last one, if the archive is incomplete.
+    ArchiveError: before the first one, if the codec is another; after the last one, if the archive is incomplete.
 
   Examples:
     >>> import io
-    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
     >>> reader = fpp.compression.ArchiveReader(io.BytesIO(fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))))
     >>> [segment.images.shape for segment in fpp.compression.read_images(reader, codec)]
     [(2, 8, 8, 1)]
   """
-  reader.check(coder)
-  shape, lost = coder.model.image_shape, 0
-  for segment, result in reader.decoded(coder, numbers):
+  reader.check(codec)
+  shape, lost = codec.model.image_shape, 0
+  for segment, result in reader.decoded(codec, numbers):
     if not isinstance(result, SegmentError):
       yield DecodedSegment(result[0], np.ones(len(result[0]), bool), "")
       continue
     lost += segment.images
     if lost * math.prod(shape) > MAX_PIXELS:
       raise ArchiveError(f"{lost} images are lost, too many to go on: {result}")
-    images, known = np.zeros((segment.images, *shape), coder.codec.dtype), np.zeros(segment.images, bool)
+    images, known = np.zeros((segment.images, *shape), codec.dtype), np.zeros(segment.images, bool)
     if result.images is not None and result.known is not None and len(result.images) == segment.images:
       images, known = result.images, result.known
       images[~known] = 0

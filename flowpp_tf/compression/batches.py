@@ -12,8 +12,8 @@ import functools
 
 import numpy as np
 
-from flowpp_tf.compression import compiled
-from flowpp_tf.compression.bits_back_coder import BitsBackCoder
+from flowpp_tf.compression.codec import Codec
+from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
 from flowpp_tf.compression.steps import Bijection, Sequence, Step
 from flowpp_tf.compression.threads import in_background
@@ -28,26 +28,26 @@ _SALT = 0x9D
 _MOST_SALTS = 3
 
 
-def max_batch(codec: BitsBackCoder) -> int:
+def max_batch(codec: Codec) -> int:
   """Return the largest batch size that a decoder accepts."""
   return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
 
 
-def largest_batch(codec: BitsBackCoder, wanted: int | None = None) -> int:
+def largest_batch(codec: Codec, wanted: int | None = None) -> int:
   """Return the largest batch size of an encoder: the one that is wanted, None for one that is fast."""
   if wanted is None:
     wanted = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
   return min(wanted, max_batch(codec))
 
 
-def initial_bits(codec: BitsBackCoder, index: int, layout: TileLayout | None) -> int:
+def initial_bits(codec: Codec, index: int, layout: TileLayout | None) -> int:
   """Return how many bits the stack must have for an image, the first of its batch."""
   height, width, _ = codec.shape
   size = height * width if layout is None else int(np.prod(layout.sizes[index]))
   return codec.initial_bits * codec.num_dims * size // (height * width)
 
 
-def segment_pays_in_threads(codec: BitsBackCoder, count: int) -> bool:
+def segment_pays_in_threads(codec: Codec, count: int) -> bool:
   """Return whether a segment of so many images is coded faster beside another one: its batches become large enough.
 
   One without images is, as what packs its bytes needs no GIL.
@@ -71,7 +71,7 @@ class Salt(Step):
 
 
 def push_batches(
-  codec: BitsBackCoder,
+  codec: Codec,
   stack: Stack,
   images: np.ndarray,
   indices: list[int],
@@ -82,7 +82,7 @@ def push_batches(
   """Push images in batches that grow with the stack.
 
   Args:
-    codec: `BitsBackCoder`.
+    codec: `Codec`.
     stack: with bits for one image; changed.
     images: uint8 or uint16 `[N, H, W, C]`.
     indices: of the images to push, in this order.
@@ -154,20 +154,21 @@ def _without(waiting, done):
 
 
 def batch_step(
-  codec: BitsBackCoder, images: np.ndarray, indices: np.typing.NDArray | list[int], layout: TileLayout | None
+  codec: Codec, images: np.ndarray, indices: np.typing.NDArray | list[int], layout: TileLayout | None
 ) -> Step:
-  """Return the step that codes a batch: `codec`, or given the neighbours of its tiles, which are in `images`.
+  """Return the step that codes a batch: `codec`, or for tiles the one conditioned on their neighbours in `images`.
 
   Of tiles, which are of one wave, it codes the part that lies inside of their pictures, and repeats the last row and
   column of what it decodes.
   """
-  compiled.after(len(indices) * codec.num_dims)
+  KERNELS.count(len(indices) * codec.num_dims)
   if layout is None:
     return codec
   height, width = layout.sizes[indices[0]]
-  given = codec.given(layout.context(images, np.asarray(indices), codec.levels)[:, :height, :width])
+  neighbours = layout.context(images, np.asarray(indices), codec.levels)[:, :height, :width]
+  conditioned = codec.conditioned_on(neighbours)
   missing = (0, 0), (0, codec.shape[0] - height), (0, codec.shape[1] - width), (0, 0)
-  return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), given])
+  return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), conditioned])
 
 
 def _push_batch(codec, stack, images, indices, layout, error):

@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from flowpp_tf.compression import exact
+from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.config.structure import size_step
 from flowpp_tf.core.checks import check_arguments, check_type
@@ -47,7 +47,7 @@ class CodecModel:
     weights: float32 arrays by name.
 
   Examples:
-    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
     >>> codec.model.image_shape, codec.model.levels
     ((8, 8, 1), 17)
   """
@@ -295,5 +295,5 @@ def _from_triangles(lower_upper):
   size = wide.shape[-1]
   identity = np.eye(size)
   lower = np.tril(wide, -1) + identity
-  upper = np.triu(wide, 1) + exact.exp(np.diagonal(wide, axis1=1, axis2=2))[:, :, None] * identity
-  return exact.total(lower[:, :, :, None] * upper[:, None], axis=2).astype(np.float32)
+  upper = np.triu(wide, 1) + portable_math.exp(np.diagonal(wide, axis1=1, axis2=2))[:, :, None] * identity
+  return portable_math.total(lower[:, :, :, None] * upper[:, None], axis=2).astype(np.float32)

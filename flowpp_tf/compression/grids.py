@@ -15,22 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.compression.stack import check_inside
 from flowpp_tf.tiles.cutting import unit_of, without_middle
 
 _SMALLEST_SCALE = 1e-10
 LARGEST = 2.0**60
-_loops: Any = None
-
-
-def use(loops: Any) -> None:
-  """Lift integers by the compiled loops of a module from now on; None for NumPy again."""
-  global _loops
-  _loops = loops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +125,16 @@ class Lifts:
     Raises:
       WindowError: if they are too large.
     """
-    return self.lifted(n, False, _loops)
+    return self._lifted(n, backwards=False)
 
   def inverse(self, n: np.ndarray) -> np.ndarray:
     """Return the integers of the input; errors as for `forward`."""
-    return self.lifted(n, True, _loops)
+    return self._lifted(n, backwards=True)
 
-  def lifted(self, n: np.ndarray, backwards: bool, loops: Any) -> np.ndarray:
-    """Return what `forward` does, or `inverse`, by the compiled loop of a module; None for NumPy."""
+  def _lifted(self, n, backwards):
     if self._order is None:
       return n
+    loops = KERNELS.loops
     if loops is not None and (lifted := self._in_loops(n, backwards, loops)) is not None:
       return lifted
     return self._undone(n) if backwards else self._done(n)

@@ -5,15 +5,15 @@ factors are integers in float64: as long as all partial sums are below 2^53, the
 matter. So each product rounds its input to multiples of 2^-16; its weights are rounded when they are loaded. All other
 operations are functions of `exact`, and sums of integers.
 
-What takes `loops` is evaluated by the compiled loops of layer_loops.py, which have the same bits; None is for NumPy.
+What is between the products is evaluated by the loops of loops.py where they are compiled, with the same bits.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from flowpp_tf.compression import exact
+from flowpp_tf.compression import portable_math
+from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.compression.memory import PRODUCT_ROWS
 from flowpp_tf.core.errors import InputError
 
@@ -45,7 +45,7 @@ class Product:
     self.size = kernel.shape[0] if kernel.ndim == 4 else 1
     matrix = kernel.reshape(-1, kernel.shape[-1])
     # The largest power of two with which the sum of an output's weights stays in its bound, rounding included.
-    sums = exact.total(np.abs(matrix), axis=0)
+    sums = portable_math.total(np.abs(matrix), axis=0)
     largest_sum = max(sums.max(initial=0.0), 2.0**-10 * len(matrix))
     _, exponent = np.frexp(_WEIGHT_SUM / largest_sum)
     self.fraction = int(exponent) - 2
@@ -57,14 +57,15 @@ class Product:
     by_input = self.weights.transpose(2, 0, 1, 3)
     self._beside = np.ascontiguousarray(by_input.reshape(len(by_input), -1))
 
-  def __call__(self, x, loops, elu=False):
+  def __call__(self, x, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
     inputs = 2 * x.shape[-1] if elu else x.shape[-1]
     _check_fits((inputs,), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
+    loops = KERNELS.loops
     if loops is not None:
       return self._in_loops(x, loops, elu)
     if elu:
-      x = exact.concat_elu(x)
+      x = portable_math.concat_elu(x)
     x = np.clip(x, -LARGEST, LARGEST)
     x *= 2.0**FRACTION
     np.rint(x, out=x)
@@ -131,9 +132,10 @@ class LayerNorm:
   def __init__(self, weights: Mapping[str, np.ndarray], name: str) -> None:
     self.gamma, self.beta = (weights[f"{name}/{part}"].astype(np.float64) for part in ("gamma", "beta"))
 
-  def __call__(self, x, loops):
+  def __call__(self, x):
     for parameter in (self.gamma, self.beta):
       _check_fits(parameter.shape, x.shape[-1:], "a parameter of a layer norm")
+    loops = KERNELS.loops
     if loops is not None:
       result = np.empty(x.shape)
       loops.layer_norm(rows(x), self.gamma, self.beta, rows(result))
@@ -150,21 +152,23 @@ class LayerNorm:
     return centred
 
 
-def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None, loops: Any) -> np.ndarray:
+def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None) -> np.ndarray:
   """Return x + a sigmoid(b) for h = [a, b], and its layer norm if there is one."""
   _check_fits(h.shape, (*x.shape[:-1], 2 * x.shape[-1]), "what is added with a gate")
+  loops = KERNELS.loops
   if loops is None:
     a, b = np.split(h, 2, axis=-1)
-    result = x + a * exact.sigmoid(b)
+    result = x + a * portable_math.sigmoid(b)
   else:
     result = np.empty(x.shape)
     loops.gated_sum(rows(x), rows(h), rows(result))
-  return result if norm is None else norm(result, loops)
+  return result if norm is None else norm(result)
 
 
-def largest_of_three(h: np.ndarray, loops: Any) -> np.ndarray:
+def largest_of_three(h: np.ndarray) -> np.ndarray:
   """Return the largest of each three neighbouring channels."""
   _check_fits(h.shape[-1:], (h.shape[-1] // 3 * 3,), "the input of a maximum of three")
+  loops = KERNELS.loops
   if loops is None:
     largest = np.maximum(h[..., ::3], h[..., 1::3])
     return np.maximum(largest, h[..., 2::3])
@@ -178,7 +182,7 @@ def attention(qkv: np.ndarray, heads: int) -> np.ndarray:
   n, height, width, channels = qkv.shape
   depth = channels // (3 * heads)
   if depth > _LARGEST_DEPTH:
-    raise InputError(f"the tier 'portable' is for attention heads of up to {_LARGEST_DEPTH} channels, got {depth}")
+    raise InputError(f"the codec is for attention heads of up to {_LARGEST_DEPTH} channels, got {depth}")
   qkv = qkv.reshape(n, height * width, 3, heads, depth)
   q, k, v = qkv.transpose(2, 0, 3, 1, 4)
   q = _attention_integers(q / np.sqrt(np.float64(depth)))
@@ -186,7 +190,7 @@ def attention(qkv: np.ndarray, heads: int) -> np.ndarray:
   v = _attention_integers(v)
   scores = np.matmul(q, k.swapaxes(-1, -2)) * 2.0 ** (-2 * _ATTENTION_FRACTION)
   scores = scores - scores.max(axis=-1, keepdims=True)
-  scores = _round(exact.exp(scores), _SOFTMAX_FRACTION)
+  scores = _round(portable_math.exp(scores), _SOFTMAX_FRACTION)
   weights = scores / scores.sum(axis=-1, keepdims=True)
   weights = _round(weights, _SOFTMAX_FRACTION)
   mixed = np.matmul(weights, v) * 2.0 ** -(_SOFTMAX_FRACTION + _ATTENTION_FRACTION)

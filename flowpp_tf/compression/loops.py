@@ -1,7 +1,8 @@
-"""Loops over values for compiled.py, which imports this file where Numba is installed.
+"""The loops that kernels.py uses where Numba is installed; importing this file compiles them.
 
-They take contiguous float64 arrays, evaluate `_BLOCK` values together, and write results to their last arguments. Each
-operation is that of exact.py or maps.py, in the same order.
+Each operation on real numbers is that of portable_math.py, maps.py, layers.py or grids.py, in the same order; the order
+of sums of integers does not matter. Loops over values take contiguous float64 arrays and evaluate `_BLOCK` values
+together; loops of layers take matrices with a row for each pixel. Results are written to the last arguments.
 """
 
 from collections.abc import Callable
@@ -11,21 +12,27 @@ from typing import Any
 import numba
 import numpy as np
 
-from flowpp_tf.compression import exact, maps
+from flowpp_tf.compression import grids, layers, maps, portable_math
 
 _BLOCK = 256  # whose arrays stay in a core's nearest cache
-_POWERS, _LAST, _TABLE_BITS = exact.POWERS, len(exact.POWERS) - 1, exact.TABLE_BITS
-_LARGEST, _PER_STEP, _STEP_HIGH, _STEP_LOW = exact.LARGEST, exact.PER_STEP, exact.STEP_HIGH, exact.STEP_LOW
-_LN2_HIGH, _LN2_LOW = exact.LN2_HIGH, exact.LN2_LOW
+_POWERS, _LAST, _TABLE_BITS = portable_math.POWERS, len(portable_math.POWERS) - 1, portable_math.TABLE_BITS
+_LARGEST, _PER_STEP = portable_math.LARGEST, portable_math.PER_STEP
+_STEP_HIGH, _STEP_LOW = portable_math.STEP_HIGH, portable_math.STEP_LOW
+_LN2_HIGH, _LN2_LOW = portable_math.LN2_HIGH, portable_math.LN2_LOW
 _MOST_ITERATIONS = maps.MOST_ITERATIONS
-OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
+_LARGEST_ACTIVATION, _ONE = layers.LARGEST, 2.0**layers.FRACTION
+_SQUARE, _EPSILON = 2.0**layers.SQUARE_FRACTION, layers.LAYER_NORM_EPSILON
+_LARGEST_LIFT = grids.LARGEST
+_OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
 _vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
-part = numba.njit(**OPTIONS)  # which LLVM inlines
+_count, _yes_or_no = numba.int64, numba.boolean
+_integers, _orders, _factors = numba.int64[:, :, ::1], numba.int64[:, ::1], numba.float64[:, :, ::1]
+part = numba.njit(**_OPTIONS)  # which LLVM inlines
 
 
 def loop(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
   """Compile a function of arguments of these types; it runs without the GIL."""
-  return numba.njit(numba.void(*arguments), **OPTIONS)
+  return numba.njit(numba.void(*arguments), **_OPTIONS)
 
 
 @part
@@ -193,3 +200,138 @@ def quantile(
       count = kept
       if not count:
         break
+
+
+@loop(_matrix, _yes_or_no, _matrix)
+def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
+  """The integers of x, or of its concat_elu."""
+  count, channels = x.shape
+  for i in range(count):
+    if elu:
+      for k in range(channels):
+        value = x[i, k]
+        small = one_exp(-abs(value)) - 1
+        first, second = value if value > 0 else small, small if value > 0 else -value
+        rounded[i, k] = np.rint(min(max(first, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+        rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+    else:
+      for k in range(channels):
+        rounded[i, k] = np.rint(min(max(x[i, k], -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+
+
+@loop(_matrix, _count, _count, _count, _count, _count, numba.float64, _vector, _matrix)
+def add_products(
+  products: np.ndarray,
+  rows: int,
+  above: int,
+  height: int,
+  width: int,
+  size: int,
+  scale: float,
+  bias: np.ndarray,
+  y: np.ndarray,
+) -> None:
+  """The outputs of a convolution from the products of each pixel with the kernel at each of its places.
+
+  Args:
+    products: `[N R W, size^2 D]`, of R rows of N images; what is beyond counts as zeros.
+    rows: R.
+    above: how many of these rows are above those of y.
+    height: rows of y.
+    width: W.
+    size: of the kernel.
+    scale: of the products.
+    bias: `[D]`.
+    y: `[N height W, D]`.
+  """
+  margin, outputs = size // 2, y.shape[1]
+  for i in range(len(y)):
+    line, column = i // width, i % width
+    image = line // height
+    row = line - image * height + above
+    to = y[i]
+    to[:] = 0
+    for dy in range(max(margin - row, 0), min(rows + margin - row, size)):
+      for dx in range(max(margin - column, 0), min(width + margin - column, size)):
+        place = (image * rows + row + dy - margin) * width + column + dx - margin
+        shift = (dy * size + dx) * outputs
+        for k in range(outputs):
+          to[k] += products[place, shift + k]
+    for k in range(outputs):
+      to[k] = to[k] * scale + bias[k]
+
+
+@loop(_matrix, _matrix, _matrix)
+def gated_sum(x: np.ndarray, h: np.ndarray, result: np.ndarray) -> None:
+  """x + a sigmoid(b), for h = [a, b]."""
+  count, channels = x.shape
+  for i in range(count):
+    for k in range(channels):
+      gate = h[i, channels + k]
+      e = one_exp(-abs(gate))
+      large = 1 / (1 + e)
+      result[i, k] = x[i, k] + h[i, k] * (large if gate > 0 else e * large)
+
+
+@loop(_matrix, _vector, _vector, _matrix)
+def layer_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, result: np.ndarray) -> None:
+  """Layer norm of each row."""
+  count, channels = x.shape
+  for i in range(count):
+    total = 0.0
+    for k in range(channels):
+      result[i, k] = min(max(x[i, k], -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION)
+      total += np.rint(result[i, k] * _ONE)
+    mean = total * (1 / _ONE) / channels
+    total = 0.0
+    for k in range(channels):
+      centred = result[i, k] - mean
+      result[i, k] = centred
+      total += np.rint(centred * centred * _SQUARE)
+    deviation = math.sqrt(total * (1 / _SQUARE) / channels + _EPSILON)
+    for k in range(channels):
+      result[i, k] = result[i, k] / deviation * gamma[k] + beta[k]
+
+
+@loop(_matrix, _matrix)
+def largest_of_three(h: np.ndarray, result: np.ndarray) -> None:
+  """The largest of each three neighbours of a row."""
+  count, channels = result.shape
+  for i in range(count):
+    for k in range(channels):
+      result[i, k] = max(h[i, 3 * k], h[i, 3 * k + 1], h[i, 3 * k + 2])
+
+
+@numba.njit(numba.boolean(_integers, _orders, _factors, numba.boolean), **_OPTIONS)
+def lift(n: np.ndarray, order: np.ndarray, factors: np.ndarray, backwards: bool) -> bool:
+  """Permute the last axis of n and lift it in place, or undo that, by the operations of grids.py in their order.
+
+  Args:
+    n: `[N, P, C]`, of P positions.
+    order: `[P, C]`, from where each integer comes.
+    factors: `[P, C, C]`, of L below the diagonal and of U above.
+    backwards: whether to undo it.
+
+  Returns:
+    Whether all sums were small enough; if not, n is of no use.
+  """
+  count, positions, channels = n.shape
+  values, lifts = np.empty(channels, np.int64), 2 * (channels - 1)
+  for p in range(positions):
+    for image in range(count):
+      for i in range(channels):
+        values[i] = n[image, p, i if backwards else order[p, i]]
+      for k in range(lifts):
+        at = lifts - 1 - k if backwards else k
+        lower = at < channels - 1
+        i = at if lower else lifts - at
+        total = 0.0
+        for j in range(i + 1 if lower else 0, channels if lower else i):
+          total = total + values[j] * factors[p, j, i]
+        if not abs(total) < _LARGEST_LIFT:
+          return False
+        change = np.int64(np.rint(total))
+        values[i] += -change if backwards else change
+      for i in range(channels):
+        n[image, p, order[p, i] if backwards else i] = values[i]
+  return True

@@ -1,6 +1,6 @@
 """Code images without a model: differences to neighbouring pixels, compressed by LZMA.
 
-This codes images that do not fit the model, and the first images of a segment, whose bits the coder borrows. The
+This codes images that do not fit the model, and the first images of a segment, whose bits the codec borrows. The
 encoder takes the predictor that gives the fewest bytes: zero, left, above, or left + above - above left. Sums modulo
 256 invert each of them; of 16 bits those modulo 65,536, whose low bytes come first, and then the high ones.
 """

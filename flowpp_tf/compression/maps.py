@@ -7,8 +7,8 @@
     PixelsToLogit     y = logit(alpha + (1 - 2 alpha) x / levels)
                       with a transform T: of (T(x) - T(0)) / (T(levels) - T(0)) in place of x / levels
 
-Each computes the same as the bijector of its name. The coder needs the value, the slope dy/dx, and an inverse whose
-error is far below the noise that the coder adds.
+Each computes the same as the bijector of its name. The codec needs the value, the slope dy/dx, and an inverse whose
+error is far below the noise that the codec adds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flowpp_tf.compression import exact
+from flowpp_tf.compression import portable_math
+from flowpp_tf.compression.kernels import KERNELS
 
 _SMALLEST_LOG_SCALE = -7.0
 MOST_ITERATIONS = 100
@@ -26,13 +27,6 @@ _ERROR = 1e-3  # of an inverse, relative to the noise's standard deviation
 _STD_BEYOND = 4.0
 # Of a coupling with a margin: about a step of y's grid, as a step of F. Smaller values of F look the same in y.
 _SMALLEST_CDF = 2.0**-20
-_loops: Any = None
-
-
-def use(loops: Any) -> None:
-  """Evaluate mixtures by the compiled loops of a module from now on; None for NumPy again."""
-  global _loops
-  _loops = loops
 
 
 class ElementwiseMap(Protocol):
@@ -58,9 +52,9 @@ class MixtureLogistic(ElementwiseMap):
   def __init__(self, parameters: np.ndarray, components: int, margin: float = 0.0) -> None:
     values = parameters.reshape(-1, 2 + 3 * components)
     self._count = len(values)
-    size = max(exact.BLOCK // components, 1)
+    size = max(portable_math.BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = [Mixture(np.ascontiguousarray(values[block].T), margin, _loops) for block in self._blocks]
+    self._mixtures = [Mixture(np.ascontiguousarray(values[block].T), margin) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return self._by_blocks(x, lambda mixture, x: mixture.forward(x))
@@ -83,20 +77,19 @@ class Mixture:
   Args:
     parameters: `[2 + 3 K, N]` of the values.
     margin: as above.
-    loops: module of the loops that evaluate it; None for NumPy.
   """
 
-  def __init__(self, parameters: np.ndarray, margin: float, loops: Any = None) -> None:
-    self.margin, self._loops = margin, loops
+  def __init__(self, parameters: np.ndarray, margin: float) -> None:
+    self.margin = margin
     components = (len(parameters) - 2) // 3
     scale_logit, shift = parameters[:2]
     logits, loc, log_scales = parameters[2:].reshape(3, components, -1)
-    weights = exact.exp(logits - logits.max(axis=0))
-    self.factor = exact.exp(exact.tanh(scale_logit))
+    weights = portable_math.exp(logits - logits.max(axis=0))
+    self.factor = portable_math.exp(portable_math.tanh(scale_logit))
     self.shift = np.ascontiguousarray(shift)
-    self.pi = weights / exact.total(weights, axis=0)
+    self.pi = weights / portable_math.total(weights, axis=0)
     self.loc = np.ascontiguousarray(loc)
-    self.scale = exact.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
+    self.scale = portable_math.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
     self.rate = 1 / self.scale
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,23 +112,25 @@ class Mixture:
     return x, np.where(inside, slope_inside, slope_beyond)
 
   def _logit_cdf(self, x):
-    if self._loops is None:
+    loops = KERNELS.loops
+    if loops is None:
       return _logit_cdf(x, self.pi, self.loc, self.rate)
     x = np.ascontiguousarray(x, np.float64)
     logit, slope = np.empty_like(x), np.empty_like(x)
-    self._loops.logit_cdf(x, self.pi, self.loc, self.rate, logit, slope)
+    loops.logit_cdf(x, self.pi, self.loc, self.rate, logit, slope)
     return logit, slope
 
   def _quantile(self, target, sigma):
     """Return the x with logit F(x) = target, as exact as `inverse` must be, and the slope of logit F there."""
-    if self._loops is not None:
+    loops = KERNELS.loops
+    if loops is not None:
       x, slope = np.empty_like(target), np.empty_like(target)
       parameters = self.pi, self.loc, self.scale, self.rate, self.factor
-      self._loops.quantile(target, _ERROR * sigma, *parameters, x, slope)
+      loops.quantile(target, _ERROR * sigma, *parameters, x, slope)
       return x, slope
     quantiles = self.loc + self.scale * target
     low, high = quantiles.min(axis=0), quantiles.max(axis=0)
-    start = np.clip(exact.total(self.pi * quantiles, axis=0), low, high)
+    start = np.clip(portable_math.total(self.pi * quantiles, axis=0), low, high)
     narrowest = self.scale.min(axis=0)
     x, slope = np.empty_like(start), np.empty_like(start)
     active = np.arange(len(start))
@@ -164,33 +159,33 @@ class Mixture:
 
 def _logit_cdf(x, pi, loc, rate):
   """Return logit F and its slope F' / (F (1 - F)), for x `[N]` and parameters `[K, N]`."""
-  below, above = exact.sigmoids((x - loc) * rate)
+  below, above = portable_math.sigmoids((x - loc) * rate)
   terms = pi * below
-  cdf = exact.total(terms, axis=0)
-  survival = exact.total(pi * above, axis=0)
+  cdf = portable_math.total(terms, axis=0)
+  survival = portable_math.total(pi * above, axis=0)
   terms *= above
   terms *= rate
-  density = exact.total(terms, axis=0)
-  return exact.log(cdf / survival), density / (cdf * survival)
+  density = portable_math.total(terms, axis=0)
+  return portable_math.log(cdf / survival), density / (cdf * survival)
 
 
 def _with_margin(logit, margin):
   """Return logit((1 - 2 m) F + m) for a logit of F, and its derivative, which is below 1."""
-  below, above = exact.sigmoids(logit)
+  below, above = portable_math.sigmoids(logit)
   inner = 1 - 2 * margin
   p, q = inner * below + margin, inner * above + margin
-  return exact.log(p / q), inner * (below * above) / (p * q)
+  return portable_math.log(p / q), inner * (below * above) / (p * q)
 
 
 def _without_margin(logit, margin):
   """Return the logit of F for one of (1 - 2 m) F + m, with F kept off 0 and 1, and where that changed nothing."""
-  p, q = exact.sigmoids(logit)
+  p, q = portable_math.sigmoids(logit)
   inner = 1 - 2 * margin
   below, above = (p - margin) / inner, (q - margin) / inner
   inside = (below > _SMALLEST_CDF) & (above > _SMALLEST_CDF)
   below = np.clip(below, _SMALLEST_CDF, 1 - _SMALLEST_CDF)
   above = np.clip(above, _SMALLEST_CDF, 1 - _SMALLEST_CDF)
-  return exact.log(below / above), inside
+  return portable_math.log(below / above), inside
 
 
 class BoundedAffine(ElementwiseMap):
@@ -204,7 +199,7 @@ class BoundedAffine(ElementwiseMap):
   def __init__(self, parameters: np.ndarray, components: int = 0) -> None:
     del components
     by_value = parameters.reshape(*parameters.shape[:-1], -1, 2)
-    self._factor, self._shift = exact.exp(exact.tanh(by_value[..., 0])), by_value[..., 1]
+    self._factor, self._shift = portable_math.exp(portable_math.tanh(by_value[..., 0])), by_value[..., 1]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x * self._factor + self._shift, self._factor
@@ -229,12 +224,12 @@ class Sigmoid(ElementwiseMap):
     self._cell = cell
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    below, above = exact.sigmoids(x)
+    below, above = portable_math.sigmoids(x)
     return below, below * above
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     inside = (y > self._cell) & (y < 1 - self._cell)
-    return exact.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
+    return portable_math.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
 
 
 class PixelsToLogit(ElementwiseMap):
@@ -254,10 +249,10 @@ class PixelsToLogit(ElementwiseMap):
     x, slope = (x, 1.0) if self._transform is None else self._transform.forward(x)
     below = self._alpha + self._slope * x
     above = self._alpha + self._slope * (self._levels - x)
-    return exact.log(below / above), slope * (self._slope / (below * above))
+    return portable_math.log(below / above), slope * (self._slope / (below * above))
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    below, above = exact.sigmoids(y)
+    below, above = portable_math.sigmoids(y)
     x = (below - self._alpha) / self._slope
     x, slope = (x, 1.0) if self._transform is None else self._transform.inverse(x)
     return x, slope * (self._slope / (below * above))
@@ -287,7 +282,7 @@ class AsinhTransform:
 
   def inverse(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the x of T(x) = y, and the slope of T there."""
-    e = exact.exp(y / self._factor + self._start)
+    e = portable_math.exp(y / self._factor + self._start)
     w = (e - 1 / e) / 2
     return w * self._scale + self._offset, self._slope(w)
 
@@ -297,4 +292,4 @@ class AsinhTransform:
 
 def _asinh(w):
   size = np.abs(w)
-  return np.copysign(exact.log(size + np.sqrt(size * size + 1)), w)
+  return np.copysign(portable_math.log(size + np.sqrt(size * size + 1)), w)

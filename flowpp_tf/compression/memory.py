@@ -1,16 +1,15 @@
-"""The memory that a model takes in the coder, by a formula from its description, before anything is built.
+"""About how much memory a model takes in the codec, from the shapes of its arrays, before anything is built.
 
-A few kilobytes can describe attention over 8,192 positions, which has 67 million scores. The factors below are copies
-that NumPy holds at the same time; a test compares the sums with measured peaks.
+A few kilobytes can describe attention over 8,192 positions, which has 67 million scores. The counts are bounds from
+above: the largest network of a model stands for all, and a test compares them with measured peaks.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 import re
-from typing import Any
 
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.config.structure import context_channels
@@ -19,16 +18,13 @@ from flowpp_tf.io.budget import claim
 
 PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache
 _FLOAT = 8
+_MAX_KERNEL = 3
 _SCORES = 4.5  # arrays of attention scores
-_INPUTS, _OUTPUTS = 3, 5  # arrays of a product's input and output
-_PARAMETERS = 5  # arrays of a coupling's parameters, of a batch
-_VALUES = 30  # arrays of the values of a batch
+_INPUTS, _OUTPUTS = 3, 10  # arrays of a layer's input and output
+_PARAMETERS, _VALUES = 5, 30  # arrays of a coupling's parameters, and of the values of an image
 _WEIGHTS = 3  # a weight as float32, as float64, and while it is rounded
-_TRIANGLES = 6  # matrices of each pixel while a 1x1 convolution is decomposed
-_GRIDS = 8  # of a coupling
-_CONTEXTS = 4  # arrays of the neighbours of a tile
-_WORDS = 400  # bytes of a probe's stack, for each value
-_NETWORK = re.compile(r"(\w+/)*\d+/network(?=/)|\w+/context(?=/)|condition(?=/)")
+_GRIDS, _TRIANGLES = 8, 3  # of a coupling: arrays of its values, and of the matrices of a 1x1 convolution
+_KERNEL = re.compile(r"((?:\w+/)*\d+/network|\w+/context|condition)/(?:.+/)?kernel")
 _KINDS = ("squeeze", "columns", "channels")
 
 
@@ -37,15 +33,15 @@ class CodecMemory:
   """About how many bytes of memory a model takes.
 
   Attributes:
-    model: the networks' weights, the grids, and what the probe needs in addition to its batch.
+    model: the weights and the grids.
     network: the largest network, for an image.
-    values: all else that is computed, for an image.
-    at_a_time: how many images go through a network in one thread.
+    image: all else that is computed, for an image.
+    at_a_time: how many images go through a network in one thread: as many as fit in a core's cache.
   """
 
   model: int
   network: int
-  values: int
+  image: int
   at_a_time: int
 
   @classmethod
@@ -53,54 +49,41 @@ class CodecMemory:
     """Return the memory of a model.
 
     Raises:
-      InputError (a ValueError): for stages that images cannot have.
+      InputError (a ValueError): for stages that images cannot have, or a kernel that is too large.
       LookupError, TypeError, ValueError, ArithmeticError, AttributeError: for a description without meaning.
     """
     height, width, channels = model.image_shape
-    kernels = _kernels(model.weights)
-    network = outputs = 0
+    widest = _widest_layers(model.weights)
     numbers = _WEIGHTS * sum(value.size for value in model.weights.values())
+    network = outputs = 0
     for part, (name, flow) in model.flows().items():
-      # Of each coupling, its weights are looked for among all.
-      claim("items", sum(count for _, count in flow["stages"]) * len(model.weights), "the codec model")
+      # The weights of each coupling are looked for among all.
+      claim("items", sum(couplings for _, couplings in flow["stages"]) * len(model.weights), "the codec model")
       augmented = (model.description["augmenter"] or {}).get("channels", 0)
       own = {"flow": channels + augmented, "dequantizer": channels, "augmenter": augmented}[part]
-      for index, (h, w, c) in enumerate(_couplings(flow, (height, width, own))):
-        network = max(network, _network(kernels[f"{name}/{index}/network"], flow["network"], h, w))
-        outputs = max(outputs, h * w * model.weights[f"{name}/{index}/network/output_conv/bias"].size)
-        numbers += _GRIDS * h * w * c
-        if f"{name}/{index}/kernel" in model.weights:
-          numbers += _TRIANGLES * h * w * c * c // 2
+      for index, (rows, columns, depth) in enumerate(_couplings(flow["stages"], (height, width, own))):
+        network = max(network, _network(widest[f"{name}/{index}/network"], flow["network"], rows, columns))
+        outputs = max(outputs, rows * columns * model.weights[f"{name}/{index}/network/output_conv/bias"].size)
+        numbers += rows * columns * depth * (_GRIDS + _TRIANGLES * depth)
       if part != "flow":
-        context = kernels[f"{part}/context"]
-        network = max(network, _network(context, model.description[part]["context"], height, width // 2))
-        outputs = max(outputs, height * width // 2 * max(wide for _, _, wide in context))
-    values = _PARAMETERS * outputs + _VALUES * model.num_dims
+        context = _network(widest[f"{part}/context"], model.description[part]["context"], height, width // 2)
+        network, outputs = max(network, context), max(outputs, context // _PARAMETERS)
+    numbers_of_image = _PARAMETERS * outputs + _VALUES * model.num_dims
     if model.sees_neighbours:
-      network = max(network, _network(kernels["condition"], model.description["condition"], height, width))
-      features = model.weights["condition/input_conv/bias"].size
-      values += height * width * (_CONTEXTS * context_channels(channels) + 2 * features)
-    return cls(
-      model=_FLOAT * numbers + _WORDS * height * width * channels,
-      network=int(_FLOAT * network),
-      values=_FLOAT * values,
-      at_a_time=images_at_a_time(height, width),
-    )
+      condition = _network(widest["condition"], model.description["condition"], height, width)
+      network = max(network, condition)
+      numbers_of_image += condition + _PARAMETERS * height * width * context_channels(channels)
+    return cls(_FLOAT * numbers, _FLOAT * network, _FLOAT * numbers_of_image, max((1 << 12) // (height * width), 1))
 
   def batch(self, count: int) -> int:
     """Return the bytes of a batch, without the model."""
-    return count * self.values + min(count, self.at_a_time) * self.network
+    return count * self.image + min(count, self.at_a_time) * self.network
 
 
-def images_at_a_time(height: int, width: int) -> int:
-  """Return how many images a thread takes through a network: as many as fit in a core's cache."""
-  return max((1 << 12) // (height * width), 1)
-
-
-def _couplings(flow: Mapping[str, Any], shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+def _couplings(stages: Sequence[tuple[str, int]], shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
   """Yield the shape of the values of each coupling of a flow."""
   height, width, channels = shape
-  for kind, couplings in flow["stages"]:
+  for kind, couplings in stages:
     if kind not in _KINDS or not isinstance(couplings, int) or couplings < (kind != "squeeze"):
       raise InputError(f"the model has a stage {kind!r} of {couplings!r} couplings")
     if kind == "squeeze":
@@ -108,28 +91,23 @@ def _couplings(flow: Mapping[str, Any], shape: tuple[int, int, int]) -> Iterator
     if not height * width * channels:
       raise InputError("the model has more stages than its images can have")
     inner = (height, width // 2, 2 * channels) if kind == "columns" else (height, width, channels)
-    for _ in range(couplings):
-      yield inner
+    yield from itertools.repeat(inner, couplings)
 
 
-def _kernels(weights):
-  """Return the size of each kernel, and its inputs and outputs, by the name of the network."""
-  kernels: dict[str, list[tuple[int, int, int]]] = collections.defaultdict(list)
+def _widest_layers(weights):
+  """Return the most numbers that a layer holds for a pixel, by the name of its network."""
+  widest: dict[str, int] = {}
   for name, value in weights.items():
-    if name.endswith("/kernel") and (found := _NETWORK.match(name)):
-      kernels[found[0]].append((value.shape[0] if value.ndim == 4 else 1, *value.shape[-2:]))
-  return dict(kernels)
+    if found := _KERNEL.fullmatch(name):
+      if value.ndim == 4 and max(value.shape[:2]) > _MAX_KERNEL:
+        raise InputError(f"the model has a kernel of {value.shape[0]}x{value.shape[1]}; at most 3x3 is coded")
+      inputs, outputs = value.shape[-2:]
+      widest[found[1]] = max(widest.get(found[1], 0), _INPUTS * inputs + _OUTPUTS * outputs)
+  return widest
 
 
-def _network(kernels, spec, height, width):
-  """Return how many numbers a network holds for an image."""
-  most = 0
-  for size, inputs, outputs in kernels:
-    margin = size // 2
-    padded = (height + 2 * margin) * (width + 2 * margin) + 2 * margin
-    # Compiled loops hold the products of some rows of pixels with the kernel at all places.
-    rows = width * min(max(PRODUCT_ROWS // max(width, 1), 1) + 2 * margin, height)
-    beside = height * width * (inputs + outputs) + rows * (inputs + size**2 * outputs)
-    most = max(most, padded * (_INPUTS * inputs + _OUTPUTS * outputs), beside)
+def _network(widest, spec, height, width):
+  """Return how many numbers a network holds for an image, padding and attention included."""
+  pixels = (height + _MAX_KERNEL) * (width + _MAX_KERNEL)
   scores = spec["heads"] * (height * width) ** 2 if spec["mixer"] == "attention" else 0
-  return most + _SCORES * scores
+  return int(widest * pixels + _SCORES * scores)

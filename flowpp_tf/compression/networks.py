@@ -8,23 +8,14 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.compression import threads
-from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.layers import LayerNorm, Product, attention, gated_sum, largest_of_three
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.io import budget
 from flowpp_tf.tiles.cutting import unit_of, without_middle
 
-_loops: Any = None
-
-
-def use(loops: Any) -> None:
-  """Evaluate what is between products by the compiled loops of a module from now on; None for NumPy again.
-
-  A network takes them for a whole call, so that they may change meanwhile.
-  """
-  global _loops
-  _loops = loops
+# Of a batch, from which on threads take less time than one: in smaller arrays they wait for each other at the GIL.
+LEAST_VALUES_FOR_THREADS = 1 << 13
 
 
 class _Block:
@@ -41,19 +32,19 @@ class _Block:
       self.mixer_output = Product(weights, "mixer/output_projection")
       self.mixer_norm = norm("mixer_norm")
 
-  def __call__(self, x, embedding, context, loops):
-    h = self.conv(x, loops, elu=True)
+  def __call__(self, x, embedding, context):
+    h = self.conv(x, elu=True)
     if self.context is not None:
-      h += self.context(context, loops, elu=True)
-    x = gated_sum(x, self.conv_output(h, loops, elu=True), self.conv_norm, loops)
+      h += self.context(context, elu=True)
+    x = gated_sum(x, self.conv_output(h, elu=True), self.conv_norm)
     if self.mixer == "none":
       return x
-    h = self.mixer_input(x + embedding, loops)
+    h = self.mixer_input(x + embedding)
     if self.mixer == "attention":
       h = attention(h, self.heads)
     else:
-      h = largest_of_three(h, loops)
-    return gated_sum(x, self.mixer_output(h, loops), self.mixer_norm, loops)
+      h = largest_of_three(h)
+    return gated_sum(x, self.mixer_output(h), self.mixer_norm)
 
 
 class Network:
@@ -82,29 +73,23 @@ class Network:
 
   def __call__(self, x: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
     """Return `[N, H, W, outputs]` for `x [N, H, W, C]`, whose height and width may be less than the model's."""
-    return self.evaluate(x, context, _loops)
-
-  def evaluate(self, x: np.ndarray, context: np.ndarray | None, loops: Any) -> np.ndarray:
-    """Return the same by the compiled loops of a module; None for NumPy."""
-    h = self._input(x, loops)
+    h = self._input(x)
     embedding = self._embedding
     if embedding is not None:
       embedding = without_middle(embedding, x.shape[1], x.shape[2], self._unit(embedding.shape))
     for block in self._blocks:
-      h = block(h, embedding, context, loops)
+      h = block(h, embedding, context)
     if self._output is None:
       return h
-    return self._output(h, loops, elu=bool(self._concat_elu))
+    return self._output(h, elu=bool(self._concat_elu))
 
 
-class PortableNetworks(Networks):
-  """All networks of a `CodecModel` in fixed point, for the tier "portable".
+class Networks:
+  """All networks of a `CodecModel`, by the part that they belong to: "flow", "dequantizer" or "augmenter".
 
   Args:
     model: `CodecModel`.
   """
-
-  least_values = 1 << 13  # in smaller arrays NumPy's operations are so short that threads wait for the GIL
 
   def __init__(self, model: CodecModel) -> None:
     self._dims = model.num_dims
@@ -128,11 +113,13 @@ class PortableNetworks(Networks):
       self._condition_net = make(below(model.weights, "condition"), model.description["condition"])
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
     if context is not None and context.shape[1:3] != x.shape[1:3]:
       context = _blocks_to_channels(context, *x.shape[1:3])
     return self._in_chunks(self._conditioners[part][index], x, context)
 
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
+    """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
     network, levels = self._context_nets[part]
     n, height, width, channels = images.shape
     x = images.astype(np.float64)
@@ -141,15 +128,21 @@ class PortableNetworks(Networks):
     return self._in_chunks(network, x.reshape(n, height, width // 2, 2 * channels))
 
   def condition(self, neighbours: np.ndarray) -> np.ndarray:
+    """Return the context of the flow's couplings from the `tile_context` of tiles, `[N, H, W, channels]`."""
     return self._in_chunks(self._condition_net, neighbours)
 
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
     count, size = len(arrays[0]), self._chunk
-    if count * self._dims >= self.least_values:  # of small batches fewer: each core has some
+    if count * self._dims >= LEAST_VALUES_FOR_THREADS:  # of small batches fewer: each core has some
       size = max(min(size, -(-count // threads.CORES)), 1)
     chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
-    return np.concatenate(threads.in_threads(lambda chunk: network(*chunk), chunks, self._free))
+
+    def evaluate(chunk):
+      with self._free:
+        return network(*chunk)
+
+    return np.concatenate(threads.in_threads(evaluate, chunks))
 
 
 def _blocks_to_channels(context, height, width):

@@ -7,7 +7,7 @@
     packed: batches, u16 images, u8 salts, each; [the layout (tiles/neighbours.py)]
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
     indices of the LZMA images that were left out, u32 each
-    32 bytes: SHA-256 of all pixels and extra bytes; from version 2 on the SHA-256 of that and of the segment's place
+    32 bytes: SHA-256 of that of all pixels and extra bytes, and of the segment's place
     LZMA images that were left out (lzma_images.py)
     words of the stack, u32 each
 
@@ -17,7 +17,7 @@ content: the extra bytes, and the first images, as LZMA images. The first batch 
 stack, whose bits the next one borrows. "First" is in the order in which
 images are pushed: their own, or that of the layout.
 
-An image that the coder leaves out (batches.py), or that has pixel values which the model has not, is stored as an LZMA
+An image that the codec leaves out (batches.py), or that has pixel values which the model has not, is stored as an LZMA
 image.
 """
 
@@ -41,7 +41,7 @@ from flowpp_tf.compression.batches import (
   max_batch,
   push_batches,
 )
-from flowpp_tf.compression.bits_back_coder import BitsBackCoder
+from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
@@ -120,7 +120,7 @@ class Fields:
     return b"".join([head, table, checks, left_out, _bound(self.digest, place), self.left_out_images, words])
 
   @classmethod
-  def from_bytes(cls, data: bytes, codec: BitsBackCoder) -> Fields:
+  def from_bytes(cls, data: bytes, codec: Codec) -> Fields:
     """Return the fields of `to_bytes`; raise a `ValueError` or `struct.error` for other bytes."""
     count, initial, num_batches, num_left_out, content_size, extra_size, packed_size, table_size, left_out_size = (
       _HEAD.unpack_from(data)
@@ -173,7 +173,7 @@ class Fields:
 
 
 def encode_fields(
-  codec: BitsBackCoder,
+  codec: Codec,
   images: np.ndarray,
   extra: bytes = b"",
   largest: int | None = None,
@@ -183,7 +183,7 @@ def encode_fields(
   """Return a segment, whose `to_bytes` are what is stored.
 
   Args:
-    codec: `BitsBackCoder` of the model.
+    codec: `Codec` of the model.
     images: uint8 or, of more than 256 levels, uint16 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
     largest: the largest batch; None for one that is fast.
@@ -220,16 +220,16 @@ def encode_fields(
   )
 
 
-def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
+def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
   """Return the bytes of a segment that is bound to no place; arguments as for `encode_fields`."""
   return encode_fields(codec, images, extra, largest).to_bytes()
 
 
-def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] = (b"",)) -> tuple[np.ndarray, bytes]:
+def decode_segment(codec: Codec, data: bytes, places: Collection[bytes] = (b"",)) -> tuple[np.ndarray, bytes]:
   """Return the images, uint8 or uint16, and the extra bytes of a segment.
 
   Args:
-    codec: `BitsBackCoder` of the model.
+    codec: `Codec` of the model.
     data: the segment.
     places: to one of these it must be bound.
 
@@ -254,7 +254,7 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   raise SegmentError(problem, images, known)  # without a context, whose frames hold all that was computed
 
 
-def decoding_memory(codec: BitsBackCoder, data: bytes) -> int:
+def decoding_memory(codec: Codec, data: bytes) -> int:
   """Return about how many bytes of memory `decode_segment` takes, with those of the segment and of what comes out.
 
   Raises:
@@ -270,7 +270,7 @@ def decoding_memory(codec: BitsBackCoder, data: bytes) -> int:
   return _COPIES_OF_DATA * len(data) + _memory(codec, fields.count, len(fields.left_out), fields.extra_size) + batch
 
 
-def encoding_memory(codec: BitsBackCoder, count: int, extra_size: int, largest: int | None = None) -> int:
+def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | None = None) -> int:
   """Return about how many bytes of memory `encode_fields` takes: a batch is checked beside the next one."""
   batches = 2 * codec.memory.batch(min(count, largest_batch(codec, largest)))
   return _memory(codec, count, 0, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)

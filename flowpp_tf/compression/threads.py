@@ -1,9 +1,12 @@
-"""Run functions on several cores.
+"""Run functions on several cores, in one pool of threads.
 
 NumPy releases the GIL while it computes. Each of its matrix products must then use one thread: two products that start
 their own threads take longer than one after the other. A single one has one, too: a product of a few images is so
 short that its threads wait for each other, on a busy machine for many times what it takes. threadpoolctl, of the extra
 `compression`, limits them; without it there are no threads. The results are the same.
+
+A call that no thread of the pool has begun is made by whoever waits for it. So calls may wait for calls, and the pool
+needs no more threads than there are cores.
 """
 
 import collections
@@ -14,7 +17,7 @@ import contextvars
 import functools
 import os
 import threading
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 try:
   import threadpoolctl
@@ -25,50 +28,17 @@ from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.io import budget
 
 CORES = len(usable_cores())
-_NO_LIMIT = contextlib.nullcontext()
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @functools.cache
-def _pool(purpose: str, process_id: int) -> concurrent.futures.ThreadPoolExecutor:
-  """Threads of one purpose: a call may wait for calls of another one, but not of its own."""
-  del purpose, process_id  # a fork does not have the threads of its parent
-  return concurrent.futures.ThreadPoolExecutor(CORES)
-
-
-class _Inside:
-  """How many threads are inside of a context.
-
-  Args:
-    first: makes a context around all of them.
-  """
-
-  def __init__(self, first: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext) -> None:
-    self._lock, self._first = threading.Lock(), first
-    self.count = 0
-
-  def __enter__(self) -> None:
-    with self._lock:
-      if not self.count:
-        self._around = self._first()
-        self._around.__enter__()
-      self.count += 1
-
-  def __exit__(self, *error: object) -> None:
-    with self._lock:
-      self.count -= 1
-      if not self.count:
-        self._around.__exit__(None, None, None)
+def _pool(cores: int, process_id: int) -> concurrent.futures.ThreadPoolExecutor:
+  del process_id  # a fork does not have the threads of its parent
+  return concurrent.futures.ThreadPoolExecutor(cores)
 
 
 _controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
-_one_thread_per_product = _Inside(lambda: _controller().limit(limits=1, user_api="blas"))
-_computing, _computing_ahead = (
-  _Inside(),
-  _Inside(),
-)  # calls in all threads of `map_ahead` and `in_background`; of `map_ahead`
-_is_such_a_call: contextvars.ContextVar[bool] = contextvars.ContextVar("is_such_a_call", default=False)
 _stopped: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("stopped", default=lambda: False)
 
 
@@ -78,38 +48,46 @@ def check_stopped() -> None:
     raise concurrent.futures.CancelledError
 
 
-def in_threads(
-  function: Callable[[T], R], parts: Iterable[T], free: contextlib.AbstractContextManager[Any] = _NO_LIMIT
-) -> list[R]:
-  """Return `function(part)` of each part, in order; in this thread where others are as many as further cores.
+class _Call(Generic[R]):
+  """A call in a thread of the pool, in the context of this one."""
 
-  Args:
-    function: of a part.
-    parts: the parts.
-    free: a context in which each part is computed, such as a semaphore that several calls share.
-  """
-  parts = list(parts)
+  def __init__(self, function: Callable[..., R], *arguments: Any) -> None:
+    self._call = functools.partial(contextvars.copy_context().run, _compute, function, *arguments)
+    self._future = _pool(CORES, os.getpid()).submit(self._call)
 
-  def compute(part: T) -> R:
-    with free:
-      return function(part)
+  def cancel(self) -> bool:
+    """Return whether no thread has begun it, nor ever will."""
+    return self._future.cancel()
 
-  if threadpoolctl is None:
-    return [compute(part) for part in parts]
-  with _one_thread_per_product:
-    if len(parts) < 2 or _computing.count - _is_such_a_call.get() + 1 >= CORES:
-      return [compute(part) for part in parts]
-    return list(_pool("parts", os.getpid()).map(compute, parts))
+  def result(self) -> R:
+    """Return or raise what the function does."""
+    return self._call() if self.cancel() else self._future.result()
+
+
+def _compute(function, *arguments):
+  with _one_thread_per_product():
+    return function(*arguments)
+
+
+def _one_thread_per_product():
+  return contextlib.nullcontext() if threadpoolctl is None else _controller().limit(limits=1, user_api="blas")
 
 
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
   """Begin a call in another thread; return a function that waits for its end, and returns or raises what it does.
 
-  Without threads, or where those of `map_ahead` are as many as cores, the call is made then.
+  Without threads the call is made then.
   """
-  if threadpoolctl is None or _computing_ahead.count >= CORES or CORES == 1:
-    return functools.partial(function, *arguments)
-  return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
+  if threadpoolctl is None or CORES == 1:
+    return functools.partial(_compute, function, *arguments)
+  return _Call(function, *arguments).result
+
+
+def in_threads(function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
+  """Return `function(part)` of each part, in order: threads begin with the first ones, and this one with the last."""
+  with _one_thread_per_product():
+    results = [in_background(function, part) for part in parts]
+    return [result() for result in results[::-1]][::-1]
 
 
 def map_ahead(
@@ -133,47 +111,42 @@ def map_ahead(
   if threadpoolctl is None or CORES == 1:
     yield from map(function, parts)
     return
+  closed = threading.Event()
 
   def compute(part: T) -> R:
-    with _computing_ahead:
-      return function(part)
+    _stopped.set(closed.is_set)
+    return function(part)
 
-  found = ((part, memory(part)) for part in parts)
-  following: tuple[T, int] | None = None  # which waits for memory
-  end: Exception | None = None
-  begun, amounts = collections.deque[concurrent.futures.Future[R]](), collections.deque[int]()
-  pool, closed = concurrent.futures.ThreadPoolExecutor(CORES), threading.Event()
+  begun = collections.deque[tuple[_Call[R], int]]()
+
+  def oldest() -> Iterator[R]:
+    yield begun[0][0].result()
+    begun.popleft()  # its memory is free when its result has been used
+
   try:
-    while True:
-      while end is None and len(begun) < CORES:
-        try:
-          following = following or next(found)
-        except Exception as error:  # StopIteration too
-          end = error
-          break
-        if begun and not (pays(following[0]) and sum(amounts) + following[1] <= budget.current().memory):
-          break
-        begun.append(_submit(pool, closed.is_set, compute, following[0]))
-        amounts.append(following[1])
-        following = None
-      if not begun:
-        break
-      yield begun.popleft().result()
-      amounts.popleft()
-    if end is not None and not isinstance(end, StopIteration):
-      raise end
+    with _one_thread_per_product():
+      for call, size, is_faster in _calls(compute, parts, memory, pays):
+        while begun and not (is_faster and size + sum(other for _, other in begun) <= budget.current().memory):
+          yield from oldest()
+        begun.append((_Call(call), size))
+        if len(begun) == CORES:
+          yield from oldest()
+      while begun:
+        yield from oldest()
   finally:
     closed.set()
-    pool.shutdown(wait=False, cancel_futures=True)
+    for pending, _ in begun:
+      pending.cancel()
 
 
-def _submit(pool, stopped, function, *arguments):
-  """Call a function in a thread, in the context of this one, with a function that tells whether it is to stop."""
+def _calls(function, parts, memory, pays):
+  """Yield a call of each part, its memory, and whether it is faster beside others; at an error one that raises it."""
+  try:
+    for part in parts:
+      yield functools.partial(function, part), memory(part), pays(part)
+  except Exception as error:
+    yield functools.partial(_raise, error), 0, True
 
-  def call():
-    _stopped.set(stopped)
-    _is_such_a_call.set(True)
-    with _computing, _one_thread_per_product:
-      return function(*arguments)
 
-  return pool.submit(contextvars.copy_context().run, call)
+def _raise(error):
+  raise error

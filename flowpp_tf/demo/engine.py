@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.compression import TieredCodec, compress
+from flowpp_tf.compression import Codec, compress
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.random_crops import photographs_of
 from flowpp_tf.data.source import Images
@@ -142,7 +142,7 @@ class Engine(_References):
 
   @functools.cached_property
   def _codec(self):
-    return TieredCodec(self._model)
+    return Codec(self._model)
 
 
 class SavedModelEngine(_References):

@@ -22,15 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tqdm
 
-from flowpp_tf.compression import (
-  SEGMENT_IMAGES,
-  TIERS,
-  ArchiveReader,
-  ArchiveWriter,
-  TieredCodec,
-  compress_to,
-  read_images,
-)
+from flowpp_tf.compression import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter, Codec, compress_to, read_images
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, with_error
@@ -58,7 +50,7 @@ class CompressOptions(DataOptions, ModelOptions):
   """Options of bin/compress."""
 
   COMMON = (
-    *("preset", "workdir", "images", "dataset", "split", "limit", "output", "estimate", "test", "tier"),
+    *("preset", "workdir", "images", "dataset", "split", "limit", "output", "estimate", "test"),
     *("embed_model", "keep_bytes"),
   )
 
@@ -70,12 +62,6 @@ class CompressOptions(DataOptions, ModelOptions):
   output: str | None = setting(None, "Archive to write, such as my_photos.fpp.")
   estimate: bool = setting(False, "Say how large the archive would be, and write nothing.")
   test: bool = setting(False, "Decode the whole archive and compare it with the images before it appears.")
-  tier: str = setting(
-    "portable",
-    "portable: every machine decodes it. float64, exact-build: faster, and decoded where the networks give the same "
-    "numbers, which is checked.",
-    one_of(*TIERS),
-  )
   embed_model: bool = setting(False, "Put the model into the archive, so that nothing else is needed to decode it.")
   lossy_pixels: bool = setting(
     False,
@@ -118,7 +104,7 @@ def run(options: CompressOptions) -> None:
   name, _ = options.find_model()
   folder, names = _find_files(options.images, options.limit) if options.images else (pathlib.Path(), [])
   images = f"{len(names)} files of {folder}" if names else options.split_in_words(options.split or "test")
-  end = f"to {options.output}, tier {options.tier}" if options.output else "to see how large the archive would be"
+  end = f"to {options.output}" if options.output else "to see how large the archive would be"
   process.phase(f"compressing {images} with {name} {end}")
   import_tensorflow()
   workdir = options.find_workdir()
@@ -156,14 +142,14 @@ def _compress_images(model, workdir, images, options):
   if options.output is None:
     _print_estimate(model, images, len(images), size, 0)
     return
-  coder = _coder(model, workdir, options.tier)
+  codec = _codec(model, workdir)
 
   def write(file):
     process.phase(f"coding {len(images):,} images")
     with tqdm.tqdm(total=len(images), unit="image", disable=None) as bar:
       compress_to(
         file,
-        coder,
+        codec,
         images,
         segment_images=options.segment_images,
         embed_model=options.embed_model,
@@ -173,7 +159,7 @@ def _compress_images(model, workdir, images, options):
 
   def compare(reader):
     start = 0
-    for part in read_images(reader, coder):
+    for part in read_images(reader, codec):
       if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
         raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
       start += len(part.images)
@@ -204,18 +190,18 @@ def _compress_files(model, workdir, folder, names, options):
   if options.output is None:
     _estimate_files(model, pictures(plainly), len(names))
     return
-  coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
+  codec, total = _codec(model, workdir), sum(sizes.values())
   read = functools.partial(plainly, bits=_bits_of(model))
 
   def write(file):
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size)
+      writer = ArchiveWriter(file, codec, "files", options.embed_model, options.batch_size)
       fallen_back = write_pictures(writer, pictures(read, bar.update), shape, options.segment_images)
     verbatim.update({name: SMALLER for name in fallen_back})
 
   def compare(reader):
-    for name, decoded in zip(names, read_pictures(reader, coder), strict=True):
+    for name, decoded in zip(names, read_pictures(reader, codec), strict=True):
       if not isinstance(decoded, ImageFile):
         raise RuntimeError(f"the archive does not decode to {name!r}: {decoded.reason}")
       expected = _expected(folder, name, decoded, options.lossy_pixels, common["levels"])
@@ -316,11 +302,11 @@ def _size_of(path):
     return os.fstat(file.fileno()).st_size
 
 
-def _coder(model: "FlowPlusPlus", workdir: pathlib.Path, tier: str) -> TieredCodec:
+def _codec(model: "FlowPlusPlus", workdir: pathlib.Path) -> Codec:
   process.phase("building the codec")
-  coder = TieredCodec(model, tier)
-  save_codec_model(workdir, coder.model)
-  return coder
+  codec = Codec(model)
+  save_codec_model(workdir, codec.model)
+  return codec
 
 
 def _spread(indices, most):

@@ -7,8 +7,7 @@ bin/decompress my_photos.fpp --list
 
 An archive of files becomes a folder: pixels as PNG, other files as they were. It is OUTPUT.partial until all files are
 written; after a stop, the same command writes what is missing. An archive of arrays becomes a .npy file. If an archive
-is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. An archive of the tier
-portable needs no TensorFlow to be decoded.
+is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. Decoding needs no TensorFlow.
 """
 
 from collections.abc import Generator, Iterable
@@ -20,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from flowpp_tf.compression import ArchiveError, ArchiveReader, CodecModel, TieredCodec, read_images
+from flowpp_tf.compression import ArchiveError, ArchiveReader, Codec, CodecModel, read_images
 from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.core.settings import setting
 from flowpp_tf.io import gate
@@ -79,13 +78,13 @@ def run(options: DecompressOptions) -> None:
     of_arrays, output = reader.header.kind == "images", pathlib.Path(options.output or "")
     if of_arrays and options.files:
       raise InputError("the archive holds arrays: --files is for one of files")
-    coder = coder_for_archive(reader, options.workdir, options.preset, options.model, options.accept_unchecked)
-    reader.check(coder)
+    codec = codec_for_archive(reader, options.workdir, options.preset, options.model, options.accept_unchecked)
+    reader.check(codec)
     process.phase("decoding")
     if of_arrays:
-      _write_array(archive, reader, coder, output)
+      _write_array(archive, reader, codec, output)
     else:
-      _write_files(archive, reader, coder, output, options.files)
+      _write_files(archive, reader, codec, output, options.files)
 
 
 @contextlib.contextmanager
@@ -109,25 +108,25 @@ def _print_contents(archive, reader):
   shape = "x".join(map(str, header.image_shape))
   text = (
     f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
-    f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
+    f"levels, in {len(segments)} segments; model {header.model[:12]}..."
     f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
   )
   print(printable(text))
 
 
-def _write_array(archive, reader, coder, output):
+def _write_array(archive, reader, codec, output):
   outputs.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
-  with contextlib.closing(_read(archive, read_images(reader, coder))) as parts:
-    outputs.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
+  with contextlib.closing(_read(archive, read_images(reader, codec))) as parts:
+    outputs.write_file(output, lambda path: counts.extend(_save(path, parts, codec, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
-def _save(path, parts, coder, problems):
+def _save(path, parts, codec, problems):
   """Write the images segment by segment; return how many there are, and how many of them are lost."""
   count = lost = 0
-  dtype, shape = np.lib.format.dtype_to_descr(coder.codec.dtype), coder.model.image_shape
+  dtype, shape = np.lib.format.dtype_to_descr(codec.dtype), codec.model.image_shape
   header = lambda: {"descr": dtype, "fortran_order": False, "shape": (count, *shape)}
   with open(path, "wb") as file:
     np.lib.format.write_array_header_1_0(file, header())
@@ -146,7 +145,7 @@ def _save(path, parts, coder, problems):
   return count, lost
 
 
-def _write_files(archive, reader, coder, folder, names):
+def _write_files(archive, reader, codec, folder, names):
   from flowpp_tf.compression.files.folder import OutputFolder  # with Pillow
   from flowpp_tf.compression.files.pictures import read_pictures
 
@@ -156,7 +155,7 @@ def _write_files(archive, reader, coder, folder, names):
   try:
     with output.writing():
       begun = True
-      with contextlib.closing(_read(archive, read_pictures(reader, coder, names or None))) as items:
+      with contextlib.closing(_read(archive, read_pictures(reader, codec, names or None))) as items:
         _write_all(output, items, seen)
   except (InputError, OSError) as error:  # as if the disk is full: other files will not do better
     text = str(error) if isinstance(error, InputError) else f"cannot write {str(folder)!r}: {gate.reason(error)}"
@@ -226,10 +225,10 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
     )
 
 
-def coder_for_archive(
+def codec_for_archive(
   reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None, unchecked: bool = False
-) -> TieredCodec:
-  """Return the coder of an archive.
+) -> Codec:
+  """Return the codec of an archive.
 
   Args:
     reader: of the archive.
@@ -244,21 +243,18 @@ def coder_for_archive(
   named = [name for name in (workdir, preset, model) if name is not None]
   if len(named) > 1:
     raise InputError("give the model as --workdir, --preset or --model, one of them")
-  tier, wanted = reader.header.tier, reader.header.model
+  wanted = reader.header.model
   if not named and reader.model is None:
     raise ArchiveError(
       f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
       f"--workdir, or its {codec_model_name(wanted)} as --model"
     )
-  if tier == "portable":
-    folder = workdir or (preset and f"presets/{_name(preset)}")
-    stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
-    known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
-    if known is not None and (model or not named or known.sha256()[:32] == wanted):
-      return TieredCodec(known, tier, reader.header.embedded if known is reader.model else None)
-  elif not workdir and not preset:
-    raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
-  return TieredCodec(_load_model(workdir, preset, wanted, unchecked), tier)
+  folder = workdir or (preset and f"presets/{_name(preset)}")
+  stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
+  known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
+  if known is not None and (model or not named or known.sha256()[:32] == wanted):
+    return Codec(known, reader.header.embedded if known is reader.model else None)
+  return Codec(_load_model(workdir, preset, wanted, unchecked))
 
 
 def _name(preset):

@@ -63,21 +63,21 @@ def test_other_images_of_the_same_bytes_have_another_archive(tmp_path):
   compress, blank = CompressImages("digits", tmp_path / "archives"), np.zeros([8, 8, 8, 1], np.uint8)
   names = [compress({"image": images})["archive"][0] for images in (blank, blank[:1].astype(np.int64), blank[:1])]
   assert names[0] != names[1] == names[2]
-  assert len(fpp.decompress(compress._coder, (tmp_path / "archives" / names[0]).read_bytes())) == 8
+  assert len(fpp.decompress(compress._codec, (tmp_path / "archives" / names[0]).read_bytes())) == 8
   with pytest.raises(fpp.InputError, match="^`output` '.*fpp' cannot be written: "):
     CompressImages("digits", tmp_path / "archives" / names[0])
 
 
 @pytest.mark.slow
 @pytest.mark.needs("constriction")
-def test_archives_of_other_models_and_tiers_have_other_names(tmp_path):
+def test_archives_of_other_models_have_other_names(tmp_path):
   model = fpp.FlowPlusPlus(
     dataclasses.replace(fpp.FlowPlusPlus.from_preset("digits").config, structure="columns:1", filters=4, blocks=1)
   )
   fpp.models.save_preset(model, tmp_path / "small", "Another model.")
   folder, names = tmp_path / "archives", set()
-  for preset, tier in (("digits", "portable"), (tmp_path / "small", "portable"), (tmp_path / "small", "float64")):
-    compress = CompressImages(preset, folder, tier)
+  for preset, embed_model in (("digits", False), (tmp_path / "small", False), (tmp_path / "small", True)):
+    compress = CompressImages(preset, folder, embed_model)
     names.add(compress({"image": IMAGES[:2]})["archive"][0])
     for column in ("archive", "position"):
       with pytest.raises(fpp.InputError, match=f"^`batch` must have no column '{column}'"):

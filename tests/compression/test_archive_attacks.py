@@ -5,7 +5,6 @@ import gc
 import io
 import json
 import struct
-import sys
 import tracemalloc
 import weakref
 import zipfile
@@ -15,12 +14,13 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, compiled, layers, segment, threads, tiered_codec
+from flowpp_tf.compression import archive, layers, segment, threads
 from flowpp_tf.compression.files import pictures
-from flowpp_tf.compression.memory import CodecMemory, _network
+from flowpp_tf.compression.kernels import KERNELS
+from flowpp_tf.compression.memory import CodecMemory, _network, _widest_layers
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
-from support.archives import apart, coder, example_images, files_archive, images_archive, put_together, written
+from support.archives import apart, example_images, files_archive, images_archive, put_together, small_codec, written
 from support.marks import slow
 
 pytestmark = pytest.mark.needs("constriction")
@@ -48,7 +48,7 @@ CHANGES = {
   "a segment is there twice": lambda b, s: put_together(b, [s[0], s[0], s[1], s[2]]),
   "the first segment is in the place of all": lambda b, s: put_together(b, [s[0], s[0], s[0]]),
 }
-# And where the index does not have what is there, which version 1 finds too.
+# And where the index does not have what is there.
 INDICES = {
   "the index leaves out the last segment": lambda b, s: put_together(b, s, index=[0, 1]),
   "the index leaves out a segment in the middle": lambda b, s: put_together(b, s, index=[0, 2], firsts=[0, 0, 15]),
@@ -66,7 +66,7 @@ INDICES = {
 def test_segments_that_are_not_in_their_places_are_found(change):
   compressed = {**CHANGES, **INDICES}[change](*apart(images_archive()))
   with pytest.raises(compression.ArchiveError):
-    fpp.decompress(coder(), compressed)
+    fpp.decompress(small_codec(), compressed)
 
 
 @pytest.mark.parametrize("kept", [[1, 0, 2, 3], [0, 2, 3], [0, 1, 3], [1, 2, 3], [0, 1, 2], [0, 0, 1, 2, 3]])
@@ -78,27 +78,12 @@ def test_segments_of_files_that_are_not_in_their_places_are_found(kept):
     assert pictures.write_pictures(writer, files, (4, 4, 1)) == []
 
   file = io.BytesIO()
-  write(archive.ArchiveWriter(file, coder(), "files"))
+  write(archive.ArchiveWriter(file, small_codec(), "files"))
   beginning, segments = apart(file.getvalue())
   assert [images for images, _ in segments] == 4 * [0]
   data = put_together(beginning, [segments[i] for i in kept])
-  found = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()))
+  found = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), small_codec()))
   assert any(isinstance(item, pictures.Lost) for item in found)
-
-
-@pytest.mark.parametrize("change", INDICES)
-def test_index_and_chain_of_version_1_must_agree(change):
-  beginning, segments = apart(archives.example("images_portable"))
-  assert archive.ArchiveReader(io.BytesIO(beginning + bytes(100))).header.version == 1
-  reader = archive.ArchiveReader(io.BytesIO(INDICES[change](beginning, segments)))
-
-  def find():
-    for part in reader.segments():
-      if part.data is None:
-        raise compression.ArchiveError(part.problem)
-
-  with pytest.raises(compression.ArchiveError, match="index"):
-    find()
 
 
 def test_putting_together_what_was_taken_apart_changes_nothing():
@@ -107,15 +92,15 @@ def test_putting_together_what_was_taken_apart_changes_nothing():
 
 def test_an_archive_may_hold_no_image_and_no_file():
   empty = written(lambda writer: None)
-  assert fpp.decompress(coder(), empty).shape == (0, 4, 4, 1)
+  assert fpp.decompress(small_codec(), empty).shape == (0, 4, 4, 1)
   without_files = written(lambda writer: None, kind="files")
-  assert list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(without_files)), coder())) == []
+  assert list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(without_files)), small_codec())) == []
 
 
 def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_known():
   position = int(archive.ArchiveReader(io.BytesIO(images_archive())).index()["position"][2])
   with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 20 found") as error:
-    fpp.decompress(coder(), images_archive()[:position])
+    fpp.decompress(small_codec(), images_archive()[:position])
   np.testing.assert_array_equal(error.value.images, example_images()[:20])
 
 
@@ -124,7 +109,7 @@ def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_kno
 
 def plain_zeros(count):
   """A segment of images that are all 0, in a few bytes."""
-  fields = segment.encode_fields(coder().codec, np.zeros((0, 4, 4, 1), np.uint8))
+  fields = segment.encode_fields(small_codec(), np.zeros((0, 4, 4, 1), np.uint8))
   left_out = dict(
     left_out=np.arange(count), left_out_images=segment.encode_lzma_images(np.zeros((count, 4, 4, 1), np.uint8))
   )
@@ -138,7 +123,7 @@ def test_a_segment_claims_its_memory_before_it_takes_it():
 
     def decode():
       with pytest.raises(BudgetError, match="a segment of the archive would take .* of memory; .*--memory"):
-        segment.decode_segment(coder().codec, data)
+        segment.decode_segment(small_codec(), data)
 
     assert peak_of(decode) < 1 << 20
 
@@ -147,10 +132,10 @@ def test_a_segment_takes_no_more_than_it_claims(monkeypatch):
   claims = []
   monkeypatch.setattr(segment, "claim", lambda kind, amount, what: claims.append(amount))
   images = np.zeros((1 << 16, 4, 4, 1), np.uint8)
-  data = segment.encode_segment(coder().codec, images[:1], bytes(1 << 23)), plain_zeros(60_000)
+  data = segment.encode_segment(small_codec(), images[:1], bytes(1 << 23)), plain_zeros(60_000)
   for part in data:
     claims.clear()
-    peak = peak_of(lambda: segment.decode_segment(coder().codec, part))  # noqa: B023
+    peak = peak_of(lambda: segment.decode_segment(small_codec(), part))  # noqa: B023
     assert peak < sum(claims) < 4 * peak
 
 
@@ -167,7 +152,7 @@ def test_a_segment_that_is_lost_leaves_only_its_images(monkeypatch):
 
   monkeypatch.setattr(segment.Fields, "from_bytes", remembered)
   reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, broken)))
-  results = [result for _, result in reader.decoded(coder())]
+  results = [result for _, result in reader.decoded(small_codec())]
   assert [type(result) for result in results] == 3 * [segment.SegmentError] and results[0].images is not None
   gc.collect()
   assert len(parsed) >= 3 and not any(fields() for fields in parsed)
@@ -179,7 +164,7 @@ def test_what_comes_out_is_counted_over_all_segments():
   compressed = put_together(beginning, [part] * 5)
   reader = archive.ArchiveReader(io.BytesIO(compressed))
   with use(Budget(bytes_out=500_000, ratio=2)):
-    parts = compression.read_images(reader, coder())
+    parts = compression.read_images(reader, small_codec())
     for _ in range(3):
       next(parts)
     with pytest.raises(BudgetError, match="would become 625 KiB, more than 2 times as many; .*--max_output"):
@@ -189,7 +174,7 @@ def test_what_comes_out_is_counted_over_all_segments():
 def test_an_index_claims_its_entries():
   data = images_archive()
   with use(Budget(items=2)), pytest.raises(BudgetError, match="the archive's index has 3 items; at most 2 are read"):
-    fpp.decompress(coder(), data)
+    fpp.decompress(small_codec(), data)
   # A million entries need a million segments, which do not fit in the file.
   beginning, segments = apart(images_archive())
   reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, segments[:1], index=[0] * 200_000)))
@@ -204,7 +189,7 @@ def test_an_index_claims_its_entries():
 def test_a_list_of_files_claims_its_entries():
   reader = archive.ArchiveReader(io.BytesIO(files_archive([["a", 0, 0]] * 50)))
   with use(Budget(items=20)), pytest.raises(BudgetError, match="list of files of a segment has 50 items"):
-    list(pictures.read_pictures(reader, coder()))
+    list(pictures.read_pictures(reader, small_codec()))
 
 
 def test_json_of_an_archive_claims_what_it_can_take():
@@ -222,7 +207,9 @@ def test_json_of_an_archive_claims_what_it_can_take():
 def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours():
   crc = lambda data: segment.zlib.crc32(data)
   entries = [["a", 5, crc(b"hello")], ["b", 10**15, crc(b"abc")], ["c", 0, crc(b"")]]
-  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(files_archive(entries, b"helloabc"))), coder()))
+  back = list(
+    pictures.read_pictures(archive.ArchiveReader(io.BytesIO(files_archive(entries, b"helloabc"))), small_codec())
+  )
   assert [(type(item).__name__, item.name) for item in back] == [("ImageFile", "a"), ("Lost", "b"), ("ImageFile", "c")]
   assert "should have 1,000,000,000,000,000 bytes, of which 3 are there" in back[1].reason
 
@@ -230,13 +217,13 @@ def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_n
 def test_tiles_that_belong_to_no_file_are_said():
   reader = archive.ArchiveReader(io.BytesIO(files_archive([["a", 0, 0]], tiles=example_images()[:3])))
   assert pictures.Lost("", "a segment has tiles that belong to no file") in list(
-    pictures.read_pictures(reader, coder())
+    pictures.read_pictures(reader, small_codec())
   )
 
 
 def bomb(**description):
   """A model of a few kilobytes whose description asks for more."""
-  model = archive.ArchiveReader(io.BytesIO(archives.example("embedded_attention"))).model
+  model = archive.ArchiveReader(io.BytesIO(archives.example("attention"))).model
   small = {
     name: np.ones((1, 1, 1), np.float32) if name.endswith(("scale", "/embedding", "position_embedding")) else value
     for name, value in model.weights.items()
@@ -251,9 +238,9 @@ def test_a_model_claims_its_memory_before_it_is_built(monkeypatch):
 
   def build():
     with pytest.raises(BudgetError, match="the codec model would take .* GiB of memory; at most 4 GiB are allowed"):
-      compression.TieredCodec(model)
+      compression.Codec(model)
 
-  monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
+  monkeypatch.setattr("flowpp_tf.compression.codec.Networks", lambda model: pytest.fail("it was built"))
   assert peak_of(build) < 1 << 20
 
 
@@ -262,19 +249,19 @@ def test_a_model_of_an_archive_takes_no_more_than_its_bytes_are_worth(tmp_path, 
   """40 kB of weights with attention take 300 MB and 8 s at 64x64, 1.4 GB and 70 s at 96x96; each is below 4 GiB."""
   model = bomb(image_shape=[size, size, 1])
   monkeypatch.setattr(archive.CodecModel, "from_bytes", lambda data, name: model)
-  header = dict(kind="images", tier="portable", model=model.sha256()[:32], image_shape=model.image_shape, levels=256)
-  text = json.dumps({**header, "probe": "", "embedded": 40_000, "version": 2, "made_by": ""}).encode()
+  header = dict(kind="images", model=model.sha256()[:32], image_shape=model.image_shape, levels=256)
+  text = json.dumps({**header, "embedded": 40_000, "version": archive.VERSION, "made_by": ""}).encode()
   data = b"\x93FLOWPP\n" + struct.pack("<II", len(text), segment.zlib.crc32(text)) + text + bytes(40_000)
-  monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
+  monkeypatch.setattr("flowpp_tf.compression.codec.Networks", lambda model: pytest.fail("it was built"))
   with pytest.raises(BudgetError, match="memory of the archive's model: 39.1 KiB would become .*--max_output"):
-    compression.coder_for(archive.ArchiveReader(io.BytesIO(data)), None)
+    compression.codec_for(archive.ArchiveReader(io.BytesIO(data)), None)
   (tmp_path / "a.fpp").write_bytes(data)
   result = programs.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path)
   assert result.code == 2 and len(result.error.splitlines()) == 1 and "--max_output" in result.error
 
 
 def test_an_array_of_a_model_that_claims_more_bytes_than_it_has_is_refused():
-  data = coder().model.to_bytes()
+  data = small_codec().model.to_bytes()
   small, large = b"(4, 2, 2), }       ", b"(4, 2, 20000000), }"
   assert small in data
   file = io.BytesIO()
@@ -300,45 +287,41 @@ def test_stages_that_images_cannot_have_are_refused(stages):
   model = bomb()
   flow = {**model.description["flow"], "stages": stages}
   with pytest.raises(fpp.InputError, match="the model has"):
-    compression.TieredCodec(bomb(flow=flow))
+    compression.Codec(bomb(flow=flow))
 
 
 # --- Words --------------------------------------------------------------------------------------
 
 
-def test_a_lack_of_memory_in_the_probe_is_no_result(monkeypatch):
-  """An encoder that runs short would write a probe that no other machine has; a decoder would blame its arithmetic."""
-
-  def push(self, stack, images):
-    raise MemoryError
-
-  monkeypatch.setattr(tiered_codec.BitsBackCoder, "push", push)
-  with pytest.raises(MemoryError):
-    compression.TieredCodec(coder().model)
-
-
 @pytest.mark.needs("numba")
-@pytest.mark.parametrize("size", [1, 3, 31])
+@pytest.mark.parametrize("size", [1, 3])
 def test_compiled_products_take_no_more_than_a_network_claims(size):
-  """They multiply each pixel with the kernel at all places: a hostile one of 31x31 took 20 times its claim."""
-  product = layers.Product({"a/kernel": np.ones((size, size, 1, 1)), "a/bias": np.zeros(1)}, "a")
-  claimed = 8 * _network([(size, 1, 1)], {"mixer": "none"}, 32, 16)
-  assert compiled.use()
+  """They multiply each pixel with the kernel at all places; a kernel of more than 3x3 is refused."""
+  weights = {"condition/kernel": np.ones((size, size, 1, 1)), "condition/bias": np.zeros(1)}
+  product = layers.Product(weights, "condition")
+  claimed = 8 * _network(_widest_layers(weights)["condition"], {"mixer": "none"}, 32, 16)
+  assert KERNELS.use_loops()
   try:
-    loops = sys.modules["flowpp_tf.compression.layer_loops"]
     for count in (1, 9):
       x = np.zeros((count, 32, 16, 1))
-      assert peak_of(lambda: product(x, loops)) < count * claimed + (1 << 12)  # noqa: B023
+      assert peak_of(lambda: product(x)) < count * claimed + (1 << 12)  # noqa: B023
   finally:
-    compiled.use_numpy()
+    KERNELS.use_numpy()
 
 
 def test_the_formula_of_a_model_is_close_to_what_it_takes(monkeypatch):
   """Within a factor of 3 above what is measured, never below; tools of the house measured it on nine models."""
   monkeypatch.setattr(threads, "CORES", 1)
-  for name in ("embedded_attention", "embedded_vflow", "embedded_uniform"):
+  for name in ("attention", "vflow", "uniform"):
     model = archive.ArchiveReader(io.BytesIO(archives.example(name))).model
     memory = CodecMemory.from_model(model)
-    peak = peak_of(lambda: compression.TieredCodec(model))  # noqa: B023
+    peak = peak_of(lambda: compression.Codec(model))  # noqa: B023
     claimed = memory.model + memory.batch(2)
     assert peak < claimed + (1 << 19) and claimed < 3 * peak, (name, peak, claimed)
+
+
+def test_a_kernel_that_no_model_has_is_refused():
+  model = small_codec().model
+  weights = {**model.weights, "flow/0/network/input_conv/kernel": np.zeros((31, 31, 1, 4), np.float32)}
+  with pytest.raises(fpp.InputError, match="the model has a kernel of 31x31; at most 3x3 is coded"):
+    compression.Codec(dataclasses.replace(model, weights=weights))

@@ -1,10 +1,9 @@
-"""The coder's mathematics: exact functions, maps, grids, networks, the stack, and a batch of images on it."""
+"""The codec's mathematics: exact functions, maps, grids, networks, the stack, and a batch of images on it."""
 
 import dataclasses
 import functools
 import hashlib
 import json
-import sys
 
 import hypothesis
 from hypothesis import strategies as st
@@ -16,14 +15,14 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.bijectors import affine_coupling_bijector, mixture_logistic_coupling_bijector
-from flowpp_tf.compression import compiled, exact, maps
-from flowpp_tf.compression.bits_back_coder import STEP, BitsBackCoder
+from flowpp_tf.compression import maps, portable_math
+from flowpp_tf.compression.codec import STEP, Codec
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.grids import Grid, Lifts
-from flowpp_tf.compression.networks import PortableNetworks
+from flowpp_tf.compression.kernels import KERNELS
+from flowpp_tf.compression.networks import Networks
 from flowpp_tf.compression.stack import EmptyStackError, Normal, Stack, Uniform, WindowError
 from flowpp_tf.compression.steps import SIGMA, Bijection, BitsBack, Coupling, Inverse, Prior, Sequence
-from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
 from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows
 from support.models import VARIANTS, perturb, small_images
@@ -33,16 +32,16 @@ pytestmark = pytest.mark.needs("constriction")
 RNG = np.random.default_rng
 
 
-# --- exact.py -----------------------------------------------------------------------------------
+# --- portable_math.py ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
   "ours, truth, x",
   [
-    (exact.exp, mpmath.exp, np.concatenate([np.linspace(-689, 689, 300), RNG(0).normal(size=300)])),
-    (exact.log, mpmath.log, np.exp(np.linspace(-600, 600, 600))),
-    (exact.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), np.linspace(-300, 40, 600)),
-    (exact.tanh, mpmath.tanh, np.linspace(-20, 20, 600)),
+    (portable_math.exp, mpmath.exp, np.concatenate([np.linspace(-689, 689, 300), RNG(0).normal(size=300)])),
+    (portable_math.log, mpmath.log, np.exp(np.linspace(-600, 600, 600))),
+    (portable_math.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), np.linspace(-300, 40, 600)),
+    (portable_math.tanh, mpmath.tanh, np.linspace(-20, 20, 600)),
   ],
 )
 def test_functions_are_accurate(ours, truth, x):
@@ -51,16 +50,22 @@ def test_functions_are_accurate(ours, truth, x):
 
 
 def test_functions_give_the_bits_that_every_machine_gives():
-  # If this hash changes, archives of the tier portable can no longer be decoded.
+  # If this hash changes, archives can no longer be decoded.
   x = np.concatenate([np.linspace(-700, 700, 20001), np.arange(-2000, 2000) / 64])
-  values = [exact.exp(x), exact.log(np.abs(x) + 2.0**-20), exact.sigmoid(x), exact.tanh(x), exact.concat_elu(x)]
+  values = [
+    portable_math.exp(x),
+    portable_math.log(np.abs(x) + 2.0**-20),
+    portable_math.sigmoid(x),
+    portable_math.tanh(x),
+    portable_math.concat_elu(x),
+  ]
   assert hashlib.sha256(np.concatenate(values).tobytes()).hexdigest()[:32] == EXACT_HASH
 
 
 def test_a_sum_does_not_depend_on_the_layout():
   x = RNG(0).normal(size=(7, 5, 4))
-  np.testing.assert_array_equal(exact.total(x, axis=1), exact.total(np.asfortranarray(x), axis=1))
-  np.testing.assert_allclose(exact.total(x, axis=-1), x.sum(axis=-1), rtol=0, atol=1e-14)
+  np.testing.assert_array_equal(portable_math.total(x, axis=1), portable_math.total(np.asfortranarray(x), axis=1))
+  np.testing.assert_allclose(portable_math.total(x, axis=-1), x.sum(axis=-1), rtol=0, atol=1e-14)
 
 
 EXACT_HASH = "1fb535d9966881decbb5e2b44089add8"
@@ -170,7 +175,7 @@ def of_variant(name):
 @functools.cache
 def networks_of_variant(name):
   model, codec_model = of_variant(name)
-  return model, codec_model, PortableNetworks(codec_model)
+  return model, codec_model, Networks(codec_model)
 
 
 def parts(model):
@@ -216,10 +221,11 @@ def test_products_are_exact():
   patch = (x[0].transpose(0, 1, 2).reshape(-1) * 2**16).astype(int).tolist()
   total = sum(a * int(b) for a, b in zip(patch, kernel[:, 0]))
   expected = total / 2.0 ** (16 + product.fraction) + product.bias[0]
-  assert product(x, None)[0, 1, 1, 0] == expected
-  if compiled.use():
-    compiled.use_numpy()
-    assert product(x, sys.modules["flowpp_tf.compression.layer_loops"])[0, 1, 1, 0] == expected
+  assert product(x)[0, 1, 1, 0] == expected
+  if KERNELS.use_loops():
+    in_loops = product(x)
+    KERNELS.use_numpy()
+    assert in_loops[0, 1, 1, 0] == expected
 
 
 @pytest.mark.needs("numba")
@@ -230,18 +236,19 @@ def test_compiled_networks_have_the_same_bits(name, monkeypatch):
   context = networks.context("dequantizer", images)
   network = networks._conditioners["dequantizer"][0]
   x = 3 * RNG(1).normal(size=(37, *context.shape[1:3], images.shape[-1])) * np.exp(RNG(2).normal(size=(37, 1, 1, 1)))
-  assert compiled.use()
+  assert KERNELS.use_loops()
   try:
     np.testing.assert_array_equal(networks.context("dequantizer", images), context)
-    loops = sys.modules["flowpp_tf.compression.layer_loops"]
     for given in (x, x[:1], np.asfortranarray(x)):
       here = context[: len(given)]
-      expected = network.evaluate(given, here, None)
+      KERNELS.use_numpy()
+      expected = network(given, here)
+      assert KERNELS.use_loops()
       for rows in (1, 5, 40, 512):  # a part of an image's, all, those of several images
         monkeypatch.setattr("flowpp_tf.compression.layers.PRODUCT_ROWS", rows)
-        np.testing.assert_array_equal(network.evaluate(given, here, loops), expected)
+        np.testing.assert_array_equal(network(given, here), expected)
   finally:
-    compiled.use_numpy()
+    KERNELS.use_numpy()
 
 
 def test_the_hash_of_a_model_stays_the_same():
@@ -355,7 +362,7 @@ def test_a_sequence_is_undone_step_by_step_and_draws_cost_no_bits():
   np.testing.assert_array_equal(Inverse(Inverse(coupling)).push(stack, n), coupling.push(stack, n))
 
 
-# --- bits_back_coder.py -------------------------------------------------------------------------
+# --- codec.py -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -375,7 +382,7 @@ def drawn(monkeypatch):
 @pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
 def test_images_come_back_and_cost_their_bound(name, drawn):
   model, codec_model, networks = networks_of_variant(name)
-  codec, images = BitsBackCoder(codec_model, networks), small_images(60, model.config)
+  codec, images = Codec(codec_model), small_images(60, model.config)
   overheads = []
   for seed in range(7):
     drawn.clear()
@@ -397,19 +404,3 @@ def test_a_model_without_margin_is_described_as_before(name):
   _, codec_model, _ = networks_of_variant(name)
   text = json.dumps(codec_model.description)
   assert "margin" not in text and '"end"' not in text
-
-
-@pytest.mark.slow
-def test_networks_of_tensorflow_code_too():
-  model, codec_model, portable = networks_of_variant("augmented")
-  images = small_images(6, model.config)
-  for dtype in ("float32", "float64"):
-    networks = TensorFlowNetworks(model, dtype)
-    x = RNG(0).normal(size=(3, *model.coupling_flow.steps[0].conditioner.image_shape))
-    np.testing.assert_allclose(
-      networks.conditioner("flow", 0, x, None), portable.conditioner("flow", 0, x, None), atol=2e-3
-    )
-    codec, stack = BitsBackCoder(codec_model, networks), full_stack()
-    codec.push(stack, images)
-    np.testing.assert_array_equal(codec.pop(stack, 6), images)
-    np.testing.assert_array_equal(stack.words(), full_stack().words())

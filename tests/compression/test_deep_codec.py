@@ -14,7 +14,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import maps
-from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
+from flowpp_tf.compression.codec import INITIAL_BITS, STEP, Resolution
 from flowpp_tf.compression.files import folder, pictures, reading
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
@@ -57,8 +57,8 @@ def model(name="asinh"):
 
 
 @functools.cache
-def coder(name="asinh"):
-  return compression.TieredCodec(model(name))
+def small_codec(name="asinh"):
+  return compression.Codec(model(name))
 
 
 @pytest.mark.parametrize("levels", [2, 17, 255, 256])
@@ -82,7 +82,7 @@ def test_the_code_length_is_the_bound(name):
   made, images = model(name), frames(256, seed=1, levels=VARIANTS[name].levels)
   wide = fpp.FlowPlusPlus(dataclasses.replace(made.config, dtype="float64"))
   wide.set_weights(made.get_weights())
-  # Of latents beyond some 5.8 standard deviations the coder takes fewer bits: no integer has less than 2^-24.
+  # Of latents beyond some 5.8 standard deviations the codec takes fewer bits: no integer has less than 2^-24.
   usual = np.abs(wide.encode(images, seed=0)).max(axis=(1, 2, 3)) < 4.5
   assert usual.mean() > 0.3
   images, copies = images[usual], 8
@@ -91,7 +91,7 @@ def test_the_code_length_is_the_bound(name):
   words = np.random.default_rng(0).integers(1 << 32, size=2 * coded.size + 8, dtype=np.uint32)
   stack = Stack(words, sealed=True)
   before = stack.num_bits
-  coder(name).codec.push(stack, coded)
+  small_codec(name).push(stack, coded)
   bits = (stack.num_bits - before) / coded.size
   error = draws.mean(axis=1).std() * np.sqrt(2 / copies)
   assert abs(bits - draws.mean()) < 0.01 + 4 * error and error < 0.01
@@ -100,36 +100,29 @@ def test_the_code_length_is_the_bound(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_archives_of_16_bits_come_back(name):
   images = frames(80, seed=2, levels=VARIANTS[name].levels)
-  data = fpp.compress(coder(name), images, embed_model=True)
+  data = fpp.compress(small_codec(name), images, embed_model=True)
   decoded = fpp.decompress(None, data)
   assert decoded.dtype == np.uint16
   np.testing.assert_array_equal(decoded, images)
   np.testing.assert_array_equal(fpp.decompress(model(name), data, start=70), images[70:])
 
 
-@pytest.mark.parametrize("tier", ["float64", "exact-build"])
-def test_the_faster_tiers_have_16_bits_too(tier):
-  images = frames(20, seed=3)
-  data = fpp.compress(model(), images, tier=tier)
-  np.testing.assert_array_equal(fpp.decompress(model(), data), images)
-
-
 def test_damage_is_found_and_the_other_images_come_back():
   file, images = io.BytesIO(), frames(60, seed=4)
-  compression.compress_to(file, coder(), images, segment_images=20)
+  compression.compress_to(file, small_codec(), images, segment_images=20)
   data = bytearray(file.getvalue())
   data[len(data) // 2] ^= 1
   with pytest.raises(compression.LostImagesError) as error:
-    fpp.decompress(coder(), bytes(data))
+    fpp.decompress(small_codec(), bytes(data))
   kept = np.setdiff1d(np.arange(60), error.value.lost)
   assert error.value.images.dtype == np.uint16 and len(kept) == 40
   np.testing.assert_array_equal(error.value.images[kept], images[kept])
 
 
 def test_images_of_another_depth_are_refused():
-  writer = compression.ArchiveWriter(io.BytesIO(), coder())
+  writer = compression.ArchiveWriter(io.BytesIO(), small_codec())
   with pytest.raises(fpp.InputError, match="`images` must be uint16, got uint8"):
-    writer.write_segment(np.zeros([1, 4, 4, 1], np.uint8))
+    list(writer.write_segments([compression.archive.SegmentContent(np.zeros([1, 4, 4, 1], np.uint8))]))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 8, 8, 3)])
@@ -194,9 +187,9 @@ def test_files_of_16_bits_are_coded_and_others_kept(tmp_path):
   files = [read(name) for name in ("a.png", "b.tif", "c.png", "d.npy")]
   assert [file.reason for file in files] == ["", "", "another mode", "another depth or format"]
   file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, coder(), "files")
+  writer = compression.ArchiveWriter(file, small_codec(), "files")
   pictures.write_pictures(writer, files, (4, 4, 1))
-  decoded = list(pictures.read_pictures(compression.ArchiveReader(file), coder()))
+  decoded = list(pictures.read_pictures(compression.ArchiveReader(file), small_codec()))
   assert [item.name for item in decoded] == ["a.png", "b.tif", "c.png", "d.npy"]
   for original, item in zip(files, decoded):
     assert item.content == original.content
@@ -237,9 +230,9 @@ def test_array_files_of_16_bits_come_back_byte_for_byte_from_their_pixels(tmp_pa
   read = reading.read_picture(tmp_path, "a", channels=1, levels=LEVELS, keep_bytes="tiff" in kind)
   assert read.reason == "" and read.pixels is not None and len(read.wrapper[0]) == len(data) - pixels.nbytes
   file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, coder(), "files")
+  writer = compression.ArchiveWriter(file, small_codec(), "files")
   pictures.write_pictures(writer, [read], (4, 4, 1))
-  (back,) = pictures.read_pictures(compression.ArchiveReader(file), coder())
+  (back,) = pictures.read_pictures(compression.ArchiveReader(file), small_codec())
   assert back.data == data
   assert reading.read_picture(tmp_path, "a", channels=1).pixels is None  # of a model of 8 bits
 
@@ -307,9 +300,9 @@ def test_a_frame_that_is_larger_than_a_kept_file_is_none(tmp_path, monkeypatch):
   assert reading.read_picture(tmp_path, "a", channels=1, levels=LEVELS).pixels is None
 
 
-@pytest.mark.parametrize("made", [coder, archives.coder], ids=["16 bits", "8 bits"])
+@pytest.mark.parametrize("made", [small_codec, archives.small_codec], ids=["16 bits", "8 bits"])
 def test_the_program_writes_arrays_of_the_images_own_depth(tmp_path, made):
-  images = frames(30, seed=9) if made is coder else archives.example_images()
+  images = frames(30, seed=9) if made is small_codec else archives.example_images()
   (tmp_path / "a.fpp").write_bytes(fpp.compress(made(), images, embed_model=True))
   assert program_calls.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path).code == 0
   found = np.load(tmp_path / "a.npy")

@@ -10,12 +10,11 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import TieredCodec, segment, tensorflow_networks
+from flowpp_tf.compression import Codec, segment
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.evaluation import BitMaps, PositionScorer, evaluate_bits_per_dim
-from flowpp_tf.io.budget import Budget, BudgetError, use
 from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 from support.marks import slow
@@ -66,8 +65,8 @@ def model(**changes):
 
 
 @functools.cache
-def coder(tier, **changes):
-  return TieredCodec(model(**changes), tier)
+def small_codec(**changes):
+  return Codec(model(**changes))
 
 
 @functools.cache
@@ -88,11 +87,9 @@ def bits_of(tiles, layout, noise, **changes):
 ALIKE = {"act_norm_per_position": False, "invertible_conv_init": "whitening"}
 
 
-@pytest.mark.parametrize(
-  "tier, changes", [slow("portable", {}), ("portable", ALIKE), slow("exact-build", {}), slow("exact-build", ALIKE)]
-)
-def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixels(tier, changes):
-  codec, image = coder(tier, **changes).codec, picture()
+@pytest.mark.parametrize("changes", [slow({}), ALIKE])
+def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixels(changes):
+  codec, image = small_codec(**changes), picture()
   tiles, layout = layout_of(image)
   coded = segment.encode_fields(codec, tiles, layout=layout)
   np.testing.assert_array_equal(segment.decode_segment(codec, coded.to_bytes())[0], tiles)
@@ -104,30 +101,22 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   exact, bound = (stack.num_bits - before) / image.size, bits_of(tiles, layout, noise, **changes).sum() / image.size
   whole = TileLayout.from_runs(SHAPE, [(*image.shape[:2], 0, len(tiles))], SHAPE[:2])
   larger = len(segment.encode_fields(codec, tiles, layout=whole).to_bytes())
-  print(f"{tier}: {exact:.4f} bits/dim, bound {bound:.4f}; {len(coded.to_bytes())} bytes, of whole tiles {larger}")
+  print(f"{exact:.4f} bits/dim, bound {bound:.4f}; {len(coded.to_bytes())} bytes, of whole tiles {larger}")
   assert abs(exact - bound) < 0.1
   assert len(coded.to_bytes()) < larger
 
 
-@pytest.mark.parametrize(
-  "tier, size",
-  [
-    *(("portable", size) for size in [(16, 4), (6, 16), (2, 8)]),
-    slow("exact-build", (2, 8)),
-    slow("exact-build", (6, 16)),
-    slow("float64", (16, 4)),
-  ],
-)
-def test_the_coder_of_a_part_is_the_coder_of_the_cropped_model(tier, size):
+@pytest.mark.parametrize("size", [(16, 4), (6, 16), (2, 8)])
+def test_the_codec_of_a_part_is_the_codec_of_the_cropped_model(size):
   height, width = size
   tiles, layout = layout_of(picture())
   tiles, context = tiles[6:9, :height, :width], layout.context(tiles, np.arange(6, 9), 256)[:, :height, :width]
   words = []
-  for codec in (coder(tier).codec, TieredCodec(part(height, width), tier).codec):
+  for codec in (small_codec(), Codec(part(height, width))):
     stack = Stack(np.random.default_rng(0).integers(1 << 32, size=1 << 13, dtype=np.uint32), sealed=True)
-    codec.given(context).push(stack, tiles)
+    codec.conditioned_on(context).push(stack, tiles)
     words.append(stack.words())
-    np.testing.assert_array_equal(codec.given(context).pop(stack, 3), tiles)
+    np.testing.assert_array_equal(codec.conditioned_on(context).pop(stack, 3), tiles)
   np.testing.assert_array_equal(*words)
 
 
@@ -136,29 +125,18 @@ def test_what_repeats_outside_of_the_picture_is_put_back_and_anything_else_is_co
   last = int(np.flatnonzero((layout.sizes < SHAPE[:2]).all(axis=1))[0])
   other = tiles.copy()
   other[last, -1, -1] ^= 1
-  coded = segment.encode_fields(coder("portable").codec, other, layout=layout)
-  np.testing.assert_array_equal(segment.decode_segment(coder("portable").codec, coded.to_bytes())[0], other)
+  coded = segment.encode_fields(small_codec(), other, layout=layout)
+  np.testing.assert_array_equal(segment.decode_segment(small_codec(), coded.to_bytes())[0], other)
 
 
 @pytest.mark.parametrize("runs", [[(33, 65, 0, 15)], [(16, 16, 0, 1)] * 15])
 def test_a_layout_of_pictures_of_other_sizes_is_an_error(runs):
   tiles, layout = layout_of(picture())
-  codec = coder("portable").codec
+  codec = small_codec()
   coded = segment.encode_fields(codec, tiles, np.random.default_rng(0).bytes(4096), layout=layout)  # no tile is plain
   other = TileLayout.from_runs(SHAPE, runs, CONFIG.tile_step)
   with pytest.raises(segment.SegmentError):
     segment.decode_segment(codec, dataclasses.replace(coded, layout=other).to_bytes())
-
-
-@pytest.mark.slow
-def test_few_cropped_models_are_kept(monkeypatch):
-  monkeypatch.setattr(tensorflow_networks, "KEPT_SIZES", 1)
-  coded = TieredCodec(model(), "exact-build")
-  tiles, layout = layout_of(picture())
-  segment.decode_segment(coded.codec, segment.encode_fields(coded.codec, tiles, layout=layout).to_bytes())
-  assert len(coded.networks._cropped) == 1
-  with use(Budget(memory=1 << 20)), pytest.raises(BudgetError, match="the models of whole tiles"):
-    coded.networks.condition(np.zeros([1, 2, 4, 7]))
 
 
 # Attention sees the positions that there are.

@@ -14,7 +14,7 @@ from flowpp_tf.compression.files import folder as output_folder
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
-from support.archives import coder
+from support.archives import small_codec
 
 pytestmark = pytest.mark.needs("constriction")
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def exif(**tags):
 def stored(folder, names, **options):
   """The archive of files, with one segment."""
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files")
+  writer = archive.ArchiveWriter(file, small_codec(), "files")
   fallen_back = pictures.write_pictures(
     writer, (reading.read_picture(folder, name, 1, **options) for name in names), (4, 4, 1)
   )
@@ -47,7 +47,7 @@ def stored(folder, names, **options):
 
 
 def read(data):
-  return list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()))
+  return list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), small_codec()))
 
 
 def written(tmp_path, data, **options):
@@ -223,9 +223,9 @@ def list_archive(entries, content=b"", tiles=None, begun=0):
   """An archive of files with one segment, whose list of files is given."""
   text = json.dumps([begun, entries]).encode()
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files")
+  writer = archive.ArchiveWriter(file, small_codec(), "files")
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
-  writer.write_segment(tiles, struct.pack("<I", len(text)) + text + content)
+  list(writer.write_segments([archive.SegmentContent(tiles, struct.pack("<I", len(text)) + text + content)]))
   writer.close()
   return file.getvalue()
 
@@ -308,6 +308,6 @@ def test_the_files_that_are_stored_as_their_fallbacks_are_named():
   noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
   files = [pictures.ImageFile(name, noise, fallback=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files")
+  writer = archive.ArchiveWriter(file, small_codec(), "files")
   assert pictures.write_pictures(writer, files, (4, 4, 1)) == ["a", "b"]
   assert [item.content for item in read(file.getvalue())] == [b"hi", b"hi"]

@@ -10,7 +10,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.compression import TieredCodec, archive, segment
+from flowpp_tf.compression import Codec, archive, segment
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.stack import Stack, WindowError
 from flowpp_tf.data import ReducedBits
@@ -19,7 +19,6 @@ from flowpp_tf.evaluation import PositionScorer, sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
 from support.archives import apart, put_together
-from support.marks import slow
 
 SHAPE, STEP = (4, 8, 1), (2, 4)
 SIZES = [(9, 21), (4, 8), (17, 30)]
@@ -58,8 +57,8 @@ def model():
 
 
 @functools.cache
-def coder():
-  return TieredCodec(model())
+def small_codec():
+  return Codec(model())
 
 
 def expected_context(image, row, column, shape, levels=256):
@@ -143,10 +142,8 @@ def test_neighbours_are_in_lower_waves_and_those_of_another_segment_are_not_seen
   assert part._neighbours[3 + 4].tolist() == [3 + 3, 3, -1]
 
 
-@pytest.mark.parametrize("tier", ["portable", slow("exact-build")])
-def test_tiles_come_back_given_their_neighbours(tier):
-  coded = TieredCodec(model(), tier)
-  codec = coded.codec
+def test_tiles_come_back_given_their_neighbours():
+  codec = small_codec()
   tiles, runs = tiles_of(drawings())
   layout = TileLayout.from_runs(SHAPE, runs, STEP)
   data_of_segment = segment.encode_fields(codec, tiles, b"more", layout=layout).to_bytes()
@@ -156,10 +153,10 @@ def test_tiles_come_back_given_their_neighbours(tier):
   context = layout.context(tiles, np.arange(len(tiles)), 256)
   # The bits are those of a density given the context: without it, other tiles come out of them.
   stack = Stack(np.random.default_rng(0).integers(1 << 32, size=1 << 13, dtype=np.uint32), sealed=True)
-  codec.given(context).push(stack, tiles)
-  np.testing.assert_array_equal(codec.given(context).pop(stack.copy(), len(tiles)), tiles)
+  codec.conditioned_on(context).push(stack, tiles)
+  np.testing.assert_array_equal(codec.conditioned_on(context).pop(stack.copy(), len(tiles)), tiles)
   try:
-    other = codec.given(0 * context).pop(stack, len(tiles))
+    other = codec.conditioned_on(0 * context).pop(stack, len(tiles))
   except WindowError:
     return
   assert not np.array_equal(other, tiles)
@@ -169,14 +166,14 @@ def test_the_network_of_the_context_in_fixed_point_is_that_of_keras():
   tiles, runs = tiles_of(drawings())
   context = TileLayout.from_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256)
   expected = model().condition_net(None, context.astype(np.float32))
-  np.testing.assert_allclose(coder().networks.condition(context), expected, atol=1e-3)
+  np.testing.assert_allclose(small_codec().networks.condition(context), expected, atol=1e-3)
 
 
 def archive_of_files(folder, segment_images):
   for i, image in enumerate(drawings()):
     Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files")
+  writer = archive.ArchiveWriter(file, small_codec(), "files")
   files = [reading.read_picture(folder, f"{i}.png", 1) for i in range(len(SIZES))]
   pictures.write_pictures(writer, files, SHAPE, segment_images)
   return file.getvalue()
@@ -185,7 +182,7 @@ def archive_of_files(folder, segment_images):
 @pytest.mark.parametrize("segment_images", [100, 7])
 def test_files_come_back_also_those_whose_tiles_are_in_several_segments(tmp_path, segment_images):
   reader = archive.ArchiveReader(io.BytesIO(archive_of_files(tmp_path, segment_images)))
-  found = list(pictures.read_pictures(reader, coder()))
+  found = list(pictures.read_pictures(reader, small_codec()))
   assert [file.name for file in found] == ["0.png", "1.png", "2.png"]
   for file, image in zip(found, drawings()):
     np.testing.assert_array_equal(file.pixels, image)
@@ -198,9 +195,13 @@ def test_a_damaged_segment_takes_no_others_with_it(tmp_path):
   count, content = segments[0]
   segments[0] = count, content[:-1] + bytes([content[-1] ^ 1])
   reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, segments)))
-  found = list(pictures.read_pictures(reader, coder()))
+  found = list(pictures.read_pictures(reader, small_codec()))
   last = [file for file in found if isinstance(file, pictures.ImageFile)][-1]
   np.testing.assert_array_equal(last.pixels, drawings()[1 if len(segments) == 2 else 2])
+
+
+def write(content):
+  list(archive.ArchiveWriter(io.BytesIO(), small_codec()).write_segments([content]))
 
 
 @pytest.mark.parametrize(
@@ -216,14 +217,14 @@ def test_a_layout_that_pictures_do_not_have_is_an_error(runs):
   with pytest.raises(ValueError, match="its layout is invalid"):
     TileLayout(SHAPE, np.array(runs, RUN), STEP)
   with pytest.raises(ValueError, match="`runs` must be parts of pictures"):
-    archive.ArchiveWriter(io.BytesIO(), coder()).write_segment(np.zeros((10, *SHAPE), np.uint8), runs=runs)
+    write(archive.SegmentContent(np.zeros((10, *SHAPE), np.uint8), runs=runs))
 
 
 def test_an_image_of_the_model_is_a_picture_of_one_tile():
   tiles, _ = tiles_of(drawings())
   np.testing.assert_array_equal(fpp.decompress(model(), fpp.compress(model(), tiles)), tiles)
   with pytest.raises(ValueError, match="must have the 3 images, got 1"):
-    archive.ArchiveWriter(io.BytesIO(), coder()).write_segment(tiles[:3], runs=[(*SHAPE[:2], 0, 1)])
+    write(archive.SegmentContent(tiles[:3], runs=[(*SHAPE[:2], 0, 1)]))
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ import flowpp_tf as fpp
 from flowpp_tf.compression import archive, threads
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
-from flowpp_tf.compression.networks import PortableNetworks
+from flowpp_tf.compression.networks import Networks
 from flowpp_tf.programs import process
 from support import programs
-from support.archives import coder, example, files_archive
+from support.archives import example, files_archive, small_codec
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -56,7 +56,7 @@ def stored(tmp_path_factory):
     else:
       Image.fromarray(rng.integers(90, 110, (9, 5 + i // 4)).astype(np.uint8)).save(source / f"{i:02}.png")
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), "files", embed_model=True)
+  writer = archive.ArchiveWriter(file, small_codec(), "files", embed_model=True)
   names = sorted(os.listdir(source))
   pictures.write_pictures(writer, (reading.read_picture(source, name, 1) for name in names), (4, 4, 1), 16)
   (folder / "a.fpp").write_bytes(file.getvalue())
@@ -120,7 +120,7 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
   fail_at(monkeypatch, 0)
   monkeypatch.setattr(archive, "decode_segment", decode_later_ones_for_ever)
   monkeypatch.setattr(threads, "CORES", 2)
-  monkeypatch.setattr(PortableNetworks, "least_values", 0)  # threads for segments of a few small images too
+  monkeypatch.setattr(Networks, "least_values", 0)  # threads for segments of a few small images too
   result = programs.call("decompress", "a.fpp", "--output=stopped", cwd=stored)
   assert result.code == 2 and "No space left on device" in result.error
   in_time = stopped.wait(60)
@@ -155,7 +155,7 @@ def test_what_ends_reading_in_the_middle_is_named_and_can_be_resumed(stored, mon
 
 
 def test_an_archive_of_arrays_that_cannot_be_read_is_not_called_one_that_cannot_be_written(tmp_path, monkeypatch):
-  (tmp_path / "a.fpp").write_bytes(example("embedded_uniform"))
+  (tmp_path / "a.fpp").write_bytes(example("uniform"))
 
   def failing(self, position):
     raise OSError(errno.EIO, "Input/output error")
@@ -257,7 +257,7 @@ def test_a_name_that_cannot_be_written_costs_a_line_and_no_neighbour(tmp_path):
   crc = zlib.crc32(b"x")
   (tmp_path / "a.fpp").write_bytes(files_archive([[name, 1, crc] for name in HOSTILE], b"x" * len(HOSTILE)))
   np_model = tmp_path / "model.npz"
-  np_model.write_bytes(coder().model.to_bytes())
+  np_model.write_bytes(small_codec().model.to_bytes())
   result = programs.call("decompress", "a.fpp", "--model=model.npz", "--output=out", cwd=tmp_path)
   good = {name for name, problem in HOSTILE.items() if problem is None}
   assert result.code == 2 and set(content_of(tmp_path / "out")) == good
@@ -270,7 +270,7 @@ def test_names_of_a_million_characters_do_not_fill_the_terminal(tmp_path):
   (tmp_path / "a.fpp").write_bytes(
     files_archive([["n" * 1_000_000, 1, 0], ["m" * 1_000_000, 1, zlib.crc32(b"x")]], b"xx")
   )
-  (tmp_path / "model.npz").write_bytes(coder().model.to_bytes())
+  (tmp_path / "model.npz").write_bytes(small_codec().model.to_bytes())
   result = programs.call("decompress", "a.fpp", "--model=model.npz", "--output=out", cwd=tmp_path)
   assert result.code == 2 and "wrong checksum" in result.error and "File name too long" in result.error
   assert len(result.error) < 2000

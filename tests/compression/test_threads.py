@@ -9,10 +9,9 @@ import pytest
 
 from flowpp_tf.compression import archive, threads
 from flowpp_tf.compression.batches import largest_batch, segment_pays_in_threads
-from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
+from flowpp_tf.compression.networks import Networks
 from flowpp_tf.io import budget
-from support.archives import coder
+from support.archives import small_codec
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -122,9 +121,9 @@ def test_each_product_has_one_thread(parts):
 @pytest.mark.needs("constriction")
 def test_the_threads_of_all_batches_together_have_a_limit():
   """Half of the memory is for two: four batches, of one part each, must not make it four."""
-  memory = coder().codec.memory
+  memory = small_codec().memory
   with budget.use(budget.Budget(memory=4 * memory.at_a_time * memory.network)):
-    networks = PortableNetworks(coder().model)
+    networks = Networks(small_codec().model)
   inside, most, third = [], [], threading.Event()
 
   def network(x):
@@ -151,7 +150,7 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
 
   One segment more than fits is taken, as its memory is not known before.
   """
-  nothing = np.zeros((0, *coder().model.image_shape), np.uint8)
+  nothing = np.zeros((0, *small_codec().model.image_shape), np.uint8)
   extras = [np.random.default_rng(i).bytes(1 << 20) for i in range(6)]
   taken, segment_at = [], archive.ArchiveReader._segment_at
 
@@ -162,13 +161,13 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
   monkeypatch.setattr(archive.ArchiveReader, "_segment_at", read)
   with budget.use(budget.Budget(memory=memory)):
     file = io.BytesIO()
-    writer = archive.ArchiveWriter(file, coder())
-    results = writer.write_segments((taken.append(extra) or (nothing, extra)) for extra in extras)
+    writer = archive.ArchiveWriter(file, small_codec())
+    results = writer.write_segments((taken.append(extra) or archive.SegmentContent(nothing, extra)) for extra in extras)
     assert next(results) is False and len(taken) == count
     assert len(list(results)) == 5
     writer.close()
     taken.clear()
-    results = archive.ArchiveReader(file).decoded(coder())
+    results = archive.ArchiveReader(file).decoded(small_codec())
     assert next(results)[1][1] == extras[0] and len(taken) == count
     assert [result[1] for _, result in results] == extras[1:]
 
@@ -189,34 +188,39 @@ def test_a_part_that_does_not_pay_beside_others_waits_for_them():
 
 
 @pytest.mark.needs("constriction")
-def test_threads_are_for_large_batches_of_the_portable_tier():
+def test_threads_are_for_large_batches():
   """In small arrays NumPy's operations are shorter than what threads wait for each other."""
-  portable, largest = coder().codec, largest_batch(coder().codec)
+  portable, largest = small_codec(), largest_batch(small_codec())
   assert not portable.pays_in_threads(1) and portable.pays_in_threads(1 << 13)
   assert (
     not segment_pays_in_threads(portable, 1000)
     and segment_pays_in_threads(portable, 16 * largest)
     and segment_pays_in_threads(portable, 0)
   )
-  assert TensorFlowNetworks.least_values == 0
 
 
 def test_threads_are_no_more_than_cores(monkeypatch):
-  """Parts of a batch, and its check, have threads of their own only as long as segments leave cores."""
+  """Parts of a batch, and its check, have a thread of their own only where segments leave a core."""
   monkeypatch.setattr(threads, "CORES", 2)
-  own = lambda part: threading.get_ident()
   together = threading.Barrier(2)
 
-  def segment(alone):
-    if not alone:
-      together.wait(60)
-    here, of_parts = threading.get_ident(), threads.in_threads(own, range(4))
-    of_check = threads.in_background(own, 0)()
-    if not alone:
-      together.wait(60)
-    return here, {*of_parts}, of_check
+  def own(part):
+    if part < 2:
+      together.wait(60)  # two parts of the only segment are computed at a time
+    return threading.get_ident()
 
-  ((here, of_parts, of_check),) = threads.map_ahead(segment, [True])
-  assert here not in of_parts and here != of_check
-  for here, of_parts, _ in threads.map_ahead(segment, [False, False]):
-    assert of_parts == {here}
+  def segment(parts):
+    check = threads.in_background(own, 9)
+    return {threading.get_ident()}, {*threads.in_threads(own, parts)}, {check()}
+
+  ((here, of_parts, _),) = threads.map_ahead(segment, [range(2)])
+  assert here < of_parts and len(of_parts) == 2
+
+  def with_another(parts):
+    together.wait(60)
+    found = segment(parts)
+    together.wait(60)
+    return found
+
+  for here, of_parts, of_check in threads.map_ahead(with_another, 2 * [range(2, 6)]):
+    assert here == of_parts == of_check

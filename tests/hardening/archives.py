@@ -10,14 +10,14 @@ import numpy as np
 from flowpp_tf import compression
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import pictures as picture_files
-from hardening.fault_writers import codec, grey_images
+from hardening.fault_writers import codec_model, grey_images
 
 IMAGES = 24
 
 
 @functools.cache
-def coder():
-  return compression.TieredCodec(codec())
+def small_codec():
+  return compression.Codec(codec_model())
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def truth():
 def of_arrays(embed_model=False, segment_images=8):
   """Return an archive of `truth()`."""
   file = io.BytesIO()
-  compression.compress_to(file, coder(), truth(), segment_images=segment_images, embed_model=embed_model)
+  compression.compress_to(file, small_codec(), truth(), segment_images=segment_images, embed_model=embed_model)
   return file.getvalue()
 
 
@@ -50,7 +50,7 @@ def pictures():
 def of_files():
   """Return an archive of `pictures()`."""
   file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, coder(), "files")
+  writer = compression.ArchiveWriter(file, small_codec(), "files")
   picture_files.write_pictures(writer, pictures(), (4, 4, 1), 6)
   return file.getvalue()
 

@@ -105,7 +105,7 @@ def grey():
 
 
 @functools.cache
-def codec():
+def codec_model():
   return compression.CodecModel.from_model(grey())
 
 
@@ -328,13 +328,13 @@ def _measure(folder):
 
 
 def _with_model(folder):
-  write_file(folder / "model.npz", codec().to_bytes())
+  write_file(folder / "model.npz", codec_model().to_bytes())
 
 
 def _archive_of_arrays(folder):
   _with_model(folder)
   with open(folder / "a.fpp", "wb") as file:
-    compression.compress_to(file, compression.TieredCodec(codec()), grey_images(20), segment_images=8)
+    compression.compress_to(file, compression.Codec(codec_model()), grey_images(20), segment_images=8)
 
 
 def _pictures(folder):
@@ -392,7 +392,7 @@ def _look_at_archive(folder):
   for name, content in found.items():
     if name == "a.fpp":  # whole: everything comes back
       reader = compression.ArchiveReader(io.BytesIO(content))
-      items = [*picture_files.read_pictures(reader, compression.TieredCodec(_preset_codec()))]
+      items = [*picture_files.read_pictures(reader, compression.Codec(_preset_codec()))]
       found[name] = [item.name for item in items if isinstance(item, picture_files.ImageFile)]
       assert len(items) == 5 == len(found[name]), items
   return found
@@ -404,8 +404,8 @@ def _preset_codec():
 
 
 def _codec_model(folder):
-  save_codec_model(folder, codec())
-  if not (folder / codec_model_name(codec().sha256())).exists():
+  save_codec_model(folder, codec_model())
+  if not (folder / codec_model_name(codec_model().sha256())).exists():
     raise InputError("it was not written, with a warning")
 
 

@@ -99,7 +99,9 @@ class Archive(Target):
       return
     truth = archives.truth()
     model = (
-      None if reader.model is not None and reader.header.model != archives.coder().model_hash else archives.coder()
+      None
+      if reader.model is not None and reader.header.model != archives.small_codec().model_hash
+      else archives.small_codec()
     )
     try:
       images = decompress(model, data)
@@ -115,7 +117,7 @@ class Archive(Target):
     from flowpp_tf.compression.files.pictures import Lost, read_pictures
 
     truth, lost = {picture.name: picture.content for picture in archives.pictures()}, []
-    for item in read_pictures(reader, archives.coder()):
+    for item in read_pictures(reader, archives.small_codec()):
       if isinstance(item, Lost):
         lost.append(item)
       elif truth.pop(item.name, None) != item.content:
@@ -388,7 +390,7 @@ class Flags(Target):
       "evaluate": "--preset=digits\n--num_samples=1,16\n--limit=4\n--memory=8G",
       "sample": "--workdir=w\n--n=2\n--temperature=0.5,1\n--labels=1,2\n--animate",
       "score": "--images=a.png,b.png\n--typical_images=4\n--max_pixels=200M",
-      "compress": "--images=a\n--output=b.fpp\n--tier=float64\n--segment_images=3",
+      "compress": "--images=a\n--output=b.fpp\n--segment_images=3",
       "decompress": "a.fpp\n--files=a,b\n--max_output=2G\n--list",
       "export": "--workdir=w\n--overwrite",
       "demo": "--port=80\n--host=0.0.0.0\n--auth=a:b",

@@ -87,7 +87,7 @@ _SINGLE = [
   (
     ["compress", "--preset=digits", "--images=bin", "--output=x.fpp"],
     None,
-    " files of bin with preset digits to x.fpp, tier portable",
+    " files of bin with preset digits to x.fpp",
   ),
   (["decompress"], 2, "give the archive"),
   (["decompress", "a.fpp"], 2, "give --output, or --list"),

@@ -14,14 +14,14 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive
 
-FOLDER = pathlib.Path(__file__).parents[1] / "data" / "archives_v1"
+FOLDER = pathlib.Path(__file__).parents[1] / "data" / "archives"
 MARK = b"FLOWPP\n\x93"
 
 
 @functools.cache
-def coder():
-  """The coder of a tiny model for grey images of 4x4, without TensorFlow."""
-  return compression.TieredCodec(archive.ArchiveReader(io.BytesIO(example("embedded_uniform"))).model)
+def small_codec():
+  """The codec of a tiny model for grey images of 4x4, without TensorFlow."""
+  return compression.Codec(archive.ArchiveReader(io.BytesIO(example("uniform"))).model)
 
 
 def example(name):
@@ -30,20 +30,20 @@ def example(name):
 
 def example_images():
   """30 images of the tiny model."""
-  return fpp.decompress(coder(), example("embedded_uniform"))
+  return fpp.decompress(small_codec(), example("uniform"))
 
 
 def images_archive(segment_images=10):
   """An archive of the 30 images."""
   file = io.BytesIO()
-  compression.compress_to(file, coder(), example_images(), segment_images=segment_images)
+  compression.compress_to(file, small_codec(), example_images(), segment_images=segment_images)
   return file.getvalue()
 
 
 def written(write, kind="images", embed_model=False):
   """The archive that `write(writer)` writes, of the tiny model."""
   file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, coder(), kind, embed_model)
+  writer = archive.ArchiveWriter(file, small_codec(), kind, embed_model)
   write(writer)
   writer.close()
   return file.getvalue()
@@ -87,4 +87,5 @@ def files_archive(entries, content=b"", tiles=None):
   text = json.dumps([0, entries]).encode()
   extra = struct.pack("<I", len(text)) + text + content
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
-  return written(lambda writer: writer.write_segment(tiles, extra), kind="files")
+  content = archive.SegmentContent(tiles, extra)
+  return written(lambda writer: list(writer.write_segments([content])), kind="files")

@@ -25,10 +25,10 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, SegmentContent
+from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.files.reading import ImageFile, check_metadata, join_wrapper
 from flowpp_tf.compression.segment import SegmentError, max_images
-from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
@@ -87,7 +87,7 @@ def write_pictures(
 
 
 def _contents(pictures, pending, names):
-  """Yield the arguments of `write_segment` for files; append the names of the files that have a fallback in each."""
+  """Yield the contents of segments; append the names of the files that have a fallback in each."""
   segments = 0
   for picture in pictures:
     pending.add(picture)
@@ -139,11 +139,11 @@ class _Pending:
     """Return the names of the files that have a fallback."""
     return [picture.name for picture in self.files if picture.fallback]
 
-  def take(self):
-    """Return the arguments of `write_segment` for the files and as many tiles as a segment holds; keep the others."""
+  def take(self) -> SegmentContent:
+    """Return the content of a segment: the files, and as many tiles as it holds; keep the others."""
     files = self.files
     behind = self._without_tiles([picture for picture in files if picture.pixels is None])
-    fallback = []
+    fallback = list[ImageFile]()
     if self.names() and not self.begun and len(self.tiles) <= self._size:
       fallback = [picture.fallback or picture for picture in files]
     if any(picture.pixels is not None for picture in fallback):
@@ -154,7 +154,7 @@ class _Pending:
     tiles, self.tiles = self.tiles[: self._size], self.tiles[self._size :]
     written, self.runs = _split_runs(self.runs, self._size)
     self.begun, self.files, self._stored, self._entries = len(self.tiles), [], 0, 0
-    return tiles, behind[0], self._without_tiles(fallback), written, behind[1:]
+    return SegmentContent(tiles, behind[0], self._without_tiles(fallback), written, behind[1:])
 
   def _without_tiles(self, pictures):
     """Return the extra bytes of segments of files without tiles: only those of a few bytes share one."""
@@ -214,44 +214,44 @@ def _entry(picture, tile_shape):
 
 
 def read_pictures(
-  reader: ArchiveReader, coder: TieredCodec, names: Collection[str] | None = None
+  reader: ArchiveReader, codec: Codec, names: Collection[str] | None = None
 ) -> Iterator[ImageFile | Lost]:
   """Yield the files of an archive in their order.
 
   Args:
     reader: of an archive of the kind "files".
-    coder: its `TieredCodec`.
+    codec: its `Codec`.
     names: only these; None for all.
 
   Raises:
     ArchiveError: after the last file, if the archive is damaged or incomplete.
   """
-  reader.check(coder)
-  check_channels(coder.model.image_shape[2])
+  reader.check(codec)
+  check_channels(codec.model.image_shape[2])
   waiting = _Waiting(names)
   try:
-    yield from _read_segments(waiting, reader, coder)
+    yield from _read_segments(waiting, reader, codec)
   except ArchiveError:
     yield from waiting.end()
     raise
   yield from waiting.end()
 
 
-def _parsed(result, coder):
+def _parsed(result, codec):
   """Return the tiles of a decoded segment, how many of them are of an earlier segment's file, and its files."""
   if isinstance(result, SegmentError):
     raise result
   tiles, extra = result
-  return tiles, *parse_list(extra, coder.model.image_shape, coder.codec.dtype.itemsize)
+  return tiles, *parse_list(extra, codec.model.image_shape, codec.dtype.itemsize)
 
 
-def _read_segments(waiting, reader, coder):
-  for segment, result in reader.decoded(coder):
+def _read_segments(waiting, reader, codec):
+  for segment, result in reader.decoded(codec):
     if segment.images:  # those behind the one before it have all been read
       waiting.give_up()
       yield from waiting.complete()
     try:
-      tiles, begun, items = _parsed(result, coder)
+      tiles, begun, items = _parsed(result, codec)
       if segment.images and waiting.files and waiting.missing != begun:
         raise SegmentError("a segment goes on with another file than the one before it")
     except SegmentError as error:

@@ -163,7 +163,7 @@ class World:
 
   @functools.cached_property
   def codec(self):
-    return compression.TieredCodec(self.model)
+    return compression.Codec(self.model)
 
   @functools.cached_property
   def archive(self):

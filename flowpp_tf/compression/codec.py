@@ -1,4 +1,4 @@
-"""Bits-back coding of a batch of images: the model as a sequence of steps on integers.
+"""The codec: a model as a sequence of steps on integers, which push and pop batches of images.
 
 Local bits-back coding (Ho, Lohn and Abbeel 2019) turns the flow's bound into a code length. A tensor is integers on a
 grid, and each elementwise map of the flow is a `LocalBitsBack` step. The three maps of a coupling are one here, and
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
 from flowpp_tf.compression.memory import CodecMemory
-from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_inside
+from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, Networks
+from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_constriction, check_inside
 from flowpp_tf.compression.steps import (
   SIGMA,
   Bijection,
@@ -31,10 +32,16 @@ from flowpp_tf.compression.steps import (
   Sequence,
   Step,
 )
-from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import claim, claim_output
+
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
 
 GRID_BITS = 16
 STEP = 2.0**-GRID_BITS
+MAX_DIMS = 1 << 18  # values per image
 INITIAL_BITS = 27  # per dimension of the first batch, measured as 26, of images with at most 256 levels
 _AS_INTEGERS = Bijection(lambda images: images.astype(np.int64), lambda images: images)
 
@@ -49,7 +56,7 @@ class Resolution:
   Attributes:
     step: of the grid.
     sigma: standard deviation of the noise where a map has slope 1.
-    initial_bits: per dimension of the first batch, which the coder borrows.
+    initial_bits: per dimension of the first batch, which the codec borrows.
   """
 
   step: float = STEP
@@ -63,43 +70,61 @@ class Resolution:
     return cls(STEP * 2.0**-extra, SIGMA * 2.0 ** -(extra // 2), INITIAL_BITS + extra)
 
 
-class Networks(Protocol):
-  """The networks of a model, by the part that they belong to: "flow", "dequantizer" or "augmenter".
-
-  Attributes:
-    least_values: of a batch, from which on several threads take less time than one.
-  """
-
-  least_values: int = 0
-
-  def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
-
-  def context(self, part: str, images: np.ndarray) -> np.ndarray:
-    """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
-
-  def condition(self, neighbours: np.ndarray) -> np.ndarray:
-    """Return the context of the flow's couplings from the `tile_context` of tiles, `[N, H, W, channels]`."""
-
-
-class BitsBackCoder:
-  """Pushes batches of images on a stack, and pops them.
+class Codec:
+  """A model ready to encode and decode: it pushes batches of images on a stack, and pops them.
 
   Args:
-    model: `CodecModel`.
-    networks: its `Networks`. Encoder and decoder must have networks that give the same bits.
+    model: `FlowPlusPlus`, or a `CodecModel`, for which TensorFlow is not needed.
+    from_bytes: how many bytes the model was read from, of one that came with an archive: its memory is then claimed as
+      what comes out of them, since few weights can describe attention over thousands of positions. None for others.
 
   Attributes:
+    model: `CodecModel`.
+    model_hash: first 128 bits of its SHA-256.
     memory: `CodecMemory` of the model.
-    sees_neighbours: whether images are tiles that are coded `given` their neighbours.
-    tile_step: rows and columns of which the size of such a tile is a multiple.
-    initial_bits: per dimension of the first batch, which the coder borrows.
+    initial_bits: per dimension of the first batch, which the codec borrows.
     dtype: of the images, uint8 or uint16.
+
+  Raises:
+    InputError (a ValueError): for a model that cannot compress, or without constriction.
+
+  Examples:
+    >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> data = fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))
   """
 
-  def __init__(self, model: CodecModel, networks: Networks) -> None:
-    self.shape, self.num_dims, self.levels = model.image_shape, model.num_dims, model.levels
-    self.memory, self.dtype = CodecMemory.from_model(model), pixel_dtype(self.levels)
+  @check_arguments
+  def __init__(self, model: FlowPlusPlus | CodecModel, from_bytes: int | None = None) -> None:
+    check_constriction()
+    if from_bytes is not None:
+      check_count("from_bytes", from_bytes, high=2**48)
+    self.model = model if isinstance(model, CodecModel) else CodecModel.from_model(model)
+    try:
+      self._check_size(from_bytes)
+      self._build(Networks(self.model))
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+      if not isinstance(model, CodecModel) or isinstance(error, InputError):
+        raise
+      raise InputError(f"the codec model is invalid: {type(error).__name__}: {error}") from None
+    self.model_hash = self.model.sha256()[:32]
+
+  def _check_size(self, from_bytes):
+    shape, levels, num_dims = self.model.image_shape, self.model.levels, self.model.num_dims
+    if not 0 < num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= MOST_LEVELS:
+      raise InputError(
+        f"the codec is for images of up to {MAX_DIMS} values and 2 to {MOST_LEVELS:,} levels, "
+        f"got shape {shape} and {levels} levels"
+      )
+    self.shape, self.levels, self.num_dims = shape, levels, num_dims
+    self.memory = CodecMemory.from_model(self.model)
+    size = self.memory.model + self.memory.batch(1)
+    claim("memory", size, "the codec model")
+    if from_bytes is not None:
+      claim_output(size, from_bytes, "the memory of the archive's model")
+
+  def _build(self, networks):
+    model = self.model
+    self.dtype = pixel_dtype(self.levels)
     self.sees_neighbours, self.tile_step = model.sees_neighbours, model.tile_step
     fine = Resolution.from_levels(self.levels)
     self.initial_bits = fine.initial_bits
@@ -113,14 +138,14 @@ class BitsBackCoder:
       augment, grid = _augment(model, networks, grid)
       steps.append(augment)
     flow = _Flow("flow", model, networks, grid, fine)
-    self._networks, self._steps, self._flow = networks, steps, flow
+    self.networks, self._steps, self._flow = networks, steps, flow
 
-  def given(self, neighbours: np.ndarray) -> Step:
+  def conditioned_on(self, neighbours: np.ndarray) -> Step:
     """Return the step that codes tiles given the context of their neighbours, `tile_context`.
 
     The tiles have its height and width, which may be less than the model's, by multiples of `tile_step`.
     """
-    return self._sequence(self._networks.condition(neighbours), *neighbours.shape[1:3])
+    return self._sequence(self.networks.condition(neighbours), *neighbours.shape[1:3])
 
   def _sequence(self, context, height, width):
     whole_height, whole_width, _ = self.shape
@@ -130,11 +155,11 @@ class BitsBackCoder:
     mean = grid.places(np.zeros((1, *shape)))
     std = 1 / np.abs(grid.scale)
     end = Prior(lambda count: Normal(np.broadcast_to(mean, (count, *shape)), std))
-    return Sequence([*self._steps, self._flow.given(context), end])
+    return Sequence([*self._steps, self._flow.steps(context), end])
 
   def pays_in_threads(self, count: int) -> bool:
     """Return whether threads make the work on batches of so many images faster, rather than wait for each other."""
-    return count * self.num_dims >= self._networks.least_values
+    return count * self.num_dims >= LEAST_VALUES_FOR_THREADS
 
   def push(self, stack: Stack, images: np.ndarray) -> int:
     """Push images, integers `[N, H, W, C]` in 0 .. levels - 1; return their number.
@@ -218,14 +243,14 @@ class _Flow:
         index += 1
       self._rearrange(after)
 
-  def given(self, context):
+  def steps(self, context):
     """Return the steps given the context of a batch."""
     return Sequence([step(context) for step in self._steps])
 
   def posterior(self, x):
     """Return the step that pushes the flow's output under q(. | x), where `x` are the inputs of the context net."""
     noise = _noise((*x.shape[1:3], self._channels))
-    return Sequence([Inverse(self.given(self._networks.context(self._part, x))), noise])
+    return Sequence([Inverse(self.steps(self._networks.context(self._part, x))), noise])
 
   def posterior_in_unit(self, unit):
     """Return `posterior` of the flow with a sigmoid behind it, as integers 0 .. 2^16 - 1 on the grid `unit`."""

@@ -1,4 +1,4 @@
-"""The loops that Numba compiles: the bits of NumPy, or NumPy."""
+"""The loops that Numba compiles have the bits of NumPy; without Numba, NumPy stays."""
 
 import dataclasses
 import sys
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from flowpp_tf import compression
-from flowpp_tf.compression import compiled, exact, grids, maps, networks
-from flowpp_tf.compression.bits_back_coder import BitsBackCoder
+from flowpp_tf.compression import grids, layers, maps, portable_math
+from flowpp_tf.compression.codec import Codec
+from flowpp_tf.compression.kernels import _AFTER, KERNELS, Kernels
 from flowpp_tf.compression.stack import Stack, WindowError
 from support import archives
 
@@ -18,9 +19,17 @@ pytestmark = pytest.mark.needs("numba")
 
 @pytest.fixture
 def loops():
-  assert compiled.use()
-  yield sys.modules["flowpp_tf.compression.loops"]
-  compiled.use_numpy()
+  assert KERNELS.use_loops()
+  yield KERNELS.loops
+  KERNELS.use_numpy()
+
+
+def in_numpy_and_in_loops(function):
+  """What a function returns each way."""
+  KERNELS.use_numpy()
+  expected = function()
+  assert KERNELS.use_loops()
+  return expected, function()
 
 
 def parameters(components, count, seed):
@@ -36,22 +45,44 @@ def parameters(components, count, seed):
 def test_mixtures_have_the_same_bits(loops, components, count, margin):
   values, y = parameters(components, count, seed=components)
   for sigma in (1e-9, 1e-3, 1.0):
-    plain, fast = (maps.Mixture(values, margin, way) for way in (None, loops))
+    mixture = maps.Mixture(values, margin)
+    results = lambda: (*mixture.forward(y), *mixture.inverse(y, sigma))  # noqa: B023
     if not count:
-      assert [part.shape for part in (*fast.forward(y), *fast.inverse(y, sigma))] == 4 * [(0,)]
+      assert [part.shape for part in results()] == 4 * [(0,)]
       continue
     with np.errstate(over="ignore"):  # in NumPy, of Newton steps that are not taken
-      expected = *plain.forward(y), *plain.inverse(y, sigma)
-    np.testing.assert_array_equal([*fast.forward(y), *fast.inverse(y, sigma)], expected)
+      expected, found = in_numpy_and_in_loops(results)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_exp_has_the_same_bits_for_arrays_of_every_shape_and_order(loops):
   x = np.random.default_rng(0).uniform(-800, 800, [40, 30, 5])
   edges = np.array([0.0, -0.0, 690, -690, np.nextafter(690, 0), 1e308, -1e308, np.inf, -np.inf, 5e-324])
   for values in (x, x.T, x[::2, ::-1], edges, np.array(1.5), np.zeros([0, 3])):
-    found = exact.exp(values)
+    found = portable_math.exp(values)
     assert found.shape == values.shape
-    np.testing.assert_array_equal(found, exact.exp_in_numpy(values))
+    np.testing.assert_array_equal(found, portable_math.exp_in_numpy(values))
+
+
+def test_each_kind_of_layer_has_the_same_bits(loops):
+  """One by one: a product rounds most differences off."""
+  rng, shape, channels = np.random.default_rng(0), (11, 7, 9), 8
+  weights = {f"{name}/kernel": rng.normal(size=[3, 3, inputs, 5]) for name, inputs in (("plain", 8), ("elu", 16))}
+  weights |= {
+    "point/kernel": rng.normal(size=[8, 5]),
+    "norm/gamma": rng.normal(size=8),
+    "norm/beta": rng.normal(size=8),
+  }
+  weights |= {f"{name}/bias": rng.normal(size=5) for name in ("plain", "elu", "point")}
+  x = 3 * rng.normal(size=[*shape, channels]) * np.exp(2 * rng.normal(size=[*shape, 1]))
+  h = 3 * rng.normal(size=[*shape, 3 * channels])
+  norm, kinds = layers.LayerNorm(weights, "norm"), (("plain", False), ("elu", True), ("point", False))
+  functions = [lambda: layers.gated_sum(x, h[..., : 2 * channels], None), lambda: norm(x)]
+  functions += [lambda: layers.largest_of_three(h)]
+  for name, elu in kinds:
+    functions.append(lambda product=layers.Product(weights, name), elu=elu: product(x, elu))
+  for function in functions:
+    np.testing.assert_array_equal(*in_numpy_and_in_loops(function))
 
 
 @pytest.mark.parametrize("half", [1, 2, 6])
@@ -61,11 +92,10 @@ def test_lifts_have_the_same_bits_also_of_smaller_images(loops, half):
   lifts = grids.Lifts(grid, np.exp(rng.normal(size=shape)), rng.normal(size=shape), rng.normal(size=[2, half, half]))
   n = rng.integers(-(2**40), 2**40, size=(9, *shape))
   for part in (n, n[:, :2], n[:, :2, :4]):
-    compiled.use_numpy()
-    expected = lifts.forward(part), lifts.inverse(part)
-    assert compiled.use()
     before = part.copy()
-    np.testing.assert_array_equal((lifts.forward(part), lifts.inverse(part)), expected)
+    np.testing.assert_array_equal(
+      *in_numpy_and_in_loops(lambda: (lifts.forward(part), lifts.inverse(part)))  # noqa: B023
+    )
     np.testing.assert_array_equal(lifts.inverse(lifts.forward(part)), before)
     np.testing.assert_array_equal(part, before)
 
@@ -107,82 +137,49 @@ MISFITS = {  # weights that an archive's model may have, behind whose end a loop
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_weights_that_do_not_fit_are_refused_before_a_loop_sees_them(loops, misfit):
   shapes, message = MISFITS[misfit]
-  model = archives.coder().model
+  model = archives.small_codec().model
   weights = {**model.weights, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()}}
   model = dataclasses.replace(model, weights=weights)
   images, words = archives.example_images()[:1], np.random.default_rng(0).integers(2**32, size=4096, dtype=np.uint32)
-  for use in (compiled.use_numpy, compiled.use):
+  for use in (KERNELS.use_numpy, KERNELS.use_loops):
     use()
     with pytest.raises(ValueError, match=message):
-      BitsBackCoder(model, networks.PortableNetworks(model)).push(Stack(words, sealed=True), images)
+      Codec(model).push(Stack(words, sealed=True), images)
 
 
 def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
   images = archives.example_images()
   plain = archives.images_archive()
-  assert compiled.use()
+  assert KERNELS.use_loops()
   try:
     assert archives.images_archive() == plain
-    np.testing.assert_array_equal(archives.example_images(), images)  # an archive of version 1, made without them
+    np.testing.assert_array_equal(archives.example_images(), images)  # of an archive that was made without them
   finally:
-    compiled.use_numpy()
+    KERNELS.use_numpy()
 
 
 def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):
-  begun = []
-  monkeypatch.setattr(compiled, "use", lambda: begun.append(threading.get_ident()))
-  monkeypatch.setattr(compiled, "_counted", 0)
-  compiled.after(compiled._AFTER - 1)
+  kernels, begun = Kernels(), []
+  monkeypatch.setattr(kernels, "use_loops", lambda: begun.append(threading.get_ident()))
+  kernels.count(_AFTER - 1)
   assert not begun
   for _ in range(3):
-    compiled.after(compiled._AFTER)
+    kernels.count(_AFTER)
   assert len(begun) == 1
 
 
-RESULTS = {  # of the loops, by module: which argument is changed
-  "loops": dict(exp=-1, logit_cdf=-1, quantile=-1),
-  "layer_loops": dict(round_inputs=-1, add_products=-1, gated_sum=-1, layer_norm=-1, largest_of_three=-1),
-  "grid_loops": dict(lift=0),
-}
-
-
-@pytest.mark.parametrize("module, name, result", [(m, *pair) for m in RESULTS for pair in RESULTS[m].items()])
-def test_a_loop_with_other_bits_is_not_used(loops, monkeypatch, module, name, result):
-  compiled.use_numpy()
-  module = sys.modules[f"flowpp_tf.compression.{module}"]
-  right = getattr(module, name)
-
-  def wrong(*arguments):
-    returned, changed = right(*arguments), arguments[result].reshape(-1)
-    middle = len(changed) // 2  # the first and the last may be padding
-    changed[middle] = changed[middle] + 1 if name in ("lift", "round_inputs") else np.nextafter(changed[middle], 9)
-    return returned
-
-  monkeypatch.setattr(module, name, wrong)
-  assert not compiled.use()
-  assert (maps._loops, networks._loops, grids._loops, exact._compiled_exp) == (None, None, None, None)
-
-
-def test_a_numba_that_cannot_compile_them_is_not_used(loops, monkeypatch):
-  compiled.use_numpy()
-
-  def broken(*arguments):
-    raise RuntimeError("LLVM")
-
-  monkeypatch.setattr(loops, "quantile", broken)
-  assert not compiled.use()
-  assert maps._loops is None
-
-
-def test_numba_that_is_told_not_to_compile_is_not_used(loops, monkeypatch):
-  compiled.use_numpy()
-  monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
-  assert not compiled.use()
-  assert maps._loops is None
-
-
-def test_without_numba_numpy_stays(monkeypatch):
+@pytest.mark.parametrize("why", ["no Numba", "Numba is told not to compile", "LLVM", "another machine"])
+def test_without_loops_numpy_stays(monkeypatch, why):
   monkeypatch.delattr(compression, "loops", raising=False)
-  monkeypatch.setitem(sys.modules, "flowpp_tf.compression.loops", None)
-  assert not compiled.use()
-  assert maps._loops is None
+  if why == "no Numba":
+    monkeypatch.setitem(sys.modules, "numba", None)
+  if why == "Numba is told not to compile":
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+  if why == "LLVM":
+    monkeypatch.delitem(sys.modules, "flowpp_tf.compression.loops", raising=False)
+    monkeypatch.setattr("numba.njit", lambda *args, **options: 1 / 0)
+  if why == "another machine":
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+  kernels = Kernels()
+  assert not kernels.use_loops()
+  assert kernels.loops is None

@@ -3,7 +3,7 @@
 IEEE 754 defines +, -, *, /, sqrt and rounding to the last bit, but not exp or log, in which libraries and processors
 differ. Here they use the defined operations only, one NumPy operation at a time, so that a compiler cannot fuse two of
 them; loops.py has the same for a compiler that does not. Their relative error of about 1e-12 is far below the noise of
-the coder.
+the codec.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 import functools
 
 import numpy as np
+
+from flowpp_tf.compression.kernels import KERNELS
 
 BLOCK = 1 << 15  # values; temporary arrays of this size stay in a core's cache
 TABLE_BITS = 6
@@ -34,13 +36,6 @@ def _powers():
 
 
 POWERS = _powers()
-_compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None = None
-
-
-def use(compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None) -> None:
-  """Evaluate `exp` by a compiled loop from now on; None for NumPy again."""
-  global _compiled_exp
-  _compiled_exp = compiled_exp
 
 
 def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -61,11 +56,11 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
 
 def exp(x: np.ndarray) -> np.ndarray:
   """Return e^x; x is clipped to -690 .. 690."""
-  compiled = _compiled_exp  # which may change meanwhile
-  if compiled is None:
+  loops = KERNELS.loops
+  if loops is None:
     return exp_in_numpy(x)
   result = np.empty(x.shape)
-  compiled(np.ascontiguousarray(x, np.float64).reshape(-1), result.reshape(-1))
+  loops.exp(np.ascontiguousarray(x, np.float64).reshape(-1), result.reshape(-1))
   return result
 
 
