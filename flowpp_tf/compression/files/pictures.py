@@ -118,7 +118,7 @@ class _Pending:
     self.tiles, self.begun = np.zeros((0, *tile_shape), dtype), 0
     self.runs: list[tuple[int, int, int, int]] = []
     self.files: list[ImageFile] = []
-    self._stored = self._entries = 0  # bytes of these files beside their tiles, and of their entries
+    self._stored = self._entries = 0  # bytes of these files without their tiles, and of their entries
 
   def add(self, picture: ImageFile) -> None:
     """Add a file."""
@@ -199,7 +199,7 @@ def list_of_files(tile_shape: tuple[int, int, int], begun: int, pictures: Sequen
 
 
 def _entry(picture, tile_shape):
-  """Return the entry of a file, without its name, and the bytes of which it says the sizes."""
+  """Return the entry of a file, without its name, and the bytes whose sizes it states."""
   crc = zlib.crc32(picture.content)
   if picture.pixels is None:
     return [len(picture.data), crc], picture.data
@@ -306,7 +306,7 @@ class _Waiting:
     return tiles
 
   def give_up(self, reason: str = "") -> None:
-    """Let the files of which only names are known be lost; for a reason also the one that lacks tiles."""
+    """Count files as lost that are only names; with a reason, also the one that lacks tiles."""
     for index, item in enumerate(self.files):
       if isinstance(item, str):
         self.files[index] = _named_loss(item)
@@ -324,7 +324,7 @@ class _Waiting:
         yield item if isinstance(item, Lost) else item.finished()
 
   def end(self) -> Iterator[ImageFile | Lost]:
-    """Yield all that is left, of which nothing more can come."""
+    """Yield all that is left when nothing more can come."""
     self.give_up("its last tiles are missing")
     yield from self.complete()
 
@@ -334,7 +334,7 @@ def _named_loss(name):
 
 
 class StoredFile:
-  """A file of an entry, of which some tiles have been read; of some entries there are none to read."""
+  """A file of an entry, some of whose tiles have been read; some entries have no tiles."""
 
   def __init__(self, name: str, word: str, numbers: list[int], parts: list[bytes]) -> None:
     self.name, self._word, self._numbers, self._parts = name, word, numbers, parts

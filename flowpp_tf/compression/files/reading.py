@@ -13,7 +13,7 @@ Metadata are stored as chunks of PNG:
 An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its own. Of other formats they are made:
 
     iCCP        colour profile of TIFF, WebP and JPEG
-    eXIf        EXIF of WebP and JPEG; the tags of a TIFF file that do not say how its pixels lie in the file
+    eXIf        EXIF of WebP and JPEG; the tags of a TIFF file that are not about how its pixels lie in the file
     iTXt, tEXt  XMP; comments of PPM and JPEG
     pHYs        resolution of TIFF, BMP and JPEG, in whole pixels per metre
 
@@ -80,7 +80,7 @@ _TIFF_PADDING = 16  # bytes for each part of the file
 _XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
 _PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
 _PPM_COMMENT = re.compile(rb"#([^\n]*)\n")
-# How those segments of a JPEG file begin of which Pillow reads what they say.
+# How the segments of a JPEG file begin whose content Pillow reads.
 _JPEG_SEGMENTS = {
   "APP0": (b"JFIF\0",),
   "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"),
@@ -95,7 +95,7 @@ class ImageFile:
 
   Attributes:
     name: path below its folder, with `/`.
-    pixels: None for a file of which the archive gives the bytes back.
+    pixels: None for a file whose bytes the archive gives back.
     data: bytes of the file, None if its pixels come back.
     reason: why it is stored verbatim.
     metadata: what comes back with the pixels, chunks of PNG .
@@ -121,7 +121,7 @@ class ImageFile:
 
   @property
   def size(self) -> int:
-    """Return about how many bytes an archive stores of it besides its tiles."""
+    """Return about how many bytes an archive stores of it in addition to its tiles."""
     packed = len(zlib.compress(self.metadata)) if self.metadata else 0
     return packed + len(self.wrapper[0] if self.wrapper else self.data or b"")
 
@@ -265,11 +265,11 @@ def check_metadata(metadata: bytes) -> None:
     if kind == _PIXELS and not content:
       continue
     if not is_metadata(kind):
-      raise ValueError(f"its metadata have a chunk {kind!r}, which is none of metadata")
+      raise ValueError(f"its metadata have a chunk {kind!r}, which is not metadata")
 
 
 def is_metadata(kind: bytes) -> bool:
-  """Return whether a chunk of PNG, of the name `kind`, says nothing of the pixels' values."""
+  """Return whether a chunk of PNG named `kind` does not change the pixels' values."""
   return len(kind) == 4 and kind.isalpha() and kind[:1].islower() and kind not in _NOT_METADATA
 
 
