@@ -404,7 +404,7 @@ def test_actions_of_the_workflows_are_pinned_by_the_hash_of_a_commit():
   """A tag can be moved to other code; the version stands behind the hash for those who read it."""
   workflows = [*(ROOT / ".github" / "workflows").glob("*.yml")]
   uses = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
-  assert len(workflows) == 3 and len(uses) > 6
+  assert len(workflows) == 4 and len(uses) > 6
   for line in uses:
     assert re.fullmatch(r"- uses: [\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line), line
 
