@@ -4,13 +4,28 @@ Here are graph mode, XLA, precision and devices; saving is in test_conformance_s
 """
 
 import functools
+import inspect
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
+import flowpp_tf as fpp
 from flowpp_tf import training
-from support.conformance_rows import FEW, OTHERS_STAND_FOR, PARTS, ROWS, copy_variables, signature, variables
+from support.bijector_cases import CASES
+from support.conformance_rows import (
+  FEW,
+  LAYER_ROWS,
+  OTHERS_STAND_FOR,
+  PARTS,
+  ROWS,
+  WITHOUT_VARIABLES,
+  copy_variables,
+  signature,
+  variables,
+)
 from support.marks import quick_rows
 
 # In the quick tests one of each kind of code, and the model of the paper.
@@ -96,3 +111,30 @@ def test_two_mirrored_devices_give_the_values_and_gradients_of_one(name):
   for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
     total = sum(strategy.experimental_local_results(gradient))  # each is that of its half
     np.testing.assert_allclose(total, expected_gradient, rtol=1e-7, atol=1e-9)
+
+
+def public(module, base):
+  return {cls for _, cls in inspect.getmembers(module, inspect.isclass) if issubclass(cls, base)}
+
+
+def test_every_public_bijector_has_a_row():
+  rows = {type(case.make("float64")) for case in CASES.values()}
+  assert not public(fpp.bijectors, tfp.bijectors.Bijector) - rows - {fpp.bijectors.Bijector}  # the base class
+
+
+@pytest.mark.slow
+def test_rows_without_variables_are_listed():
+  assert {name for name, row in ROWS.items() if not variables(row.make("float32"))} == WITHOUT_VARIABLES
+
+
+def test_every_public_layer_has_a_row():
+  assert not public(fpp.layers, keras.layers.Layer) - {type(row.make("float32")) for row in LAYER_ROWS.values()}
+
+
+def test_every_public_distribution_has_a_row():
+  rows = {type(ROWS[name].make("float32")) for name in ("flow", "images")}
+  rows |= {
+    type(ROWS[name].make("float32").posterior(ROWS[name].inputs("float32")[0]))
+    for name in ("uniform_dequantizer", "variational_dequantizer")
+  }
+  assert not public(fpp.distributions, tfp.distributions.Distribution) - rows

@@ -1,5 +1,7 @@
 """What a flow refuses, in one line, rather than answer another question: events, dtypes, contexts, batches."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -33,20 +35,14 @@ def conditional():
 
 
 X = tf.constant(np.random.RandomState(1).randn(4, 2), tf.float32)
-EVENTS = {"[4, 1]": tf.zeros([4, 1]), "[]": 0.0, "[4, 3]": np.zeros([4, 3]), "[1]": [0.0]}
-ENTRANCES = {
-  "log_prob": lambda flow, x: flow.log_prob(x),
-  "prob": lambda flow, x: flow.prob(x),
-  "initialize": lambda flow, x: flow.initialize(x),
-  "a graph": lambda flow, x: tf.function(flow.log_prob, autograph=False)(tf.convert_to_tensor(x, tf.float32)),
-}
 
 
-@pytest.mark.parametrize("shape", EVENTS)
-@pytest.mark.parametrize("entrance", ENTRANCES)
-def test_events_of_another_size_are_not_broadcast(flow, entrance, shape):
-  with pytest.raises(ValueError, match="`x` must be of shape \\[..., 2\\], got " + shape.replace("[", "\\[")):
-    ENTRANCES[entrance](flow, EVENTS[shape])
+@pytest.mark.parametrize("shape", [(4, 1), (), (4, 3), (1,)])
+def test_events_of_another_size_are_not_broadcast(flow, shape):
+  """Nor by other methods, as test_wrong_arguments.py has it."""
+  for log_prob in (flow.log_prob, tf.function(flow.log_prob, autograph=False)):
+    with pytest.raises(ValueError, match=r"`x` must be of shape \[..., 2\], got " + re.escape(str([*shape]))):
+      log_prob(tf.zeros(shape))
 
 
 def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_too(flow):
@@ -76,11 +72,6 @@ def test_a_flow_whose_parameters_broadcast_the_event_is_refused(in_chain):
   for evaluate in (flow.log_prob, flow.transform):
     with pytest.raises(fpp.InputError, match=message):
       evaluate(tf.zeros([2, 4, 4, 1]))
-
-
-def test_base_samples_of_another_size_are_refused(flow):
-  with pytest.raises(ValueError, match=r"`base_sample` must be of shape \[..., 2\], got \[4, 1\]"):
-    flow.transform(tf.zeros([4, 1]))
 
 
 @pytest.mark.parametrize("make", [lambda flow: flow.log_prob, lambda flow: flow.bijector.inverse])
@@ -154,11 +145,10 @@ def test_a_context_fits_the_flow(flow, conditional):
   assert custom.context_size is None and custom.given(tf.zeros([4, 7])).log_prob(X).shape == (4,)
 
 
-@pytest.mark.parametrize("shape", [1.5, -1, True, "3", [2, -1], [[2]], None])
+@pytest.mark.parametrize("shape", [[2, -1], [[2]]])
 def test_a_sample_shape_is_integers(flow, shape):
-  for sample in (flow.sample, flow.experimental_sample_and_log_prob):
-    with pytest.raises(ValueError, match="`sample_shape` must be integers of at least 0, got"):
-      sample(shape)
+  with pytest.raises(ValueError, match="`sample_shape` must be integers of at least 0, got"):
+    flow.sample(shape)
 
 
 def test_initialization_takes_a_finite_batch_and_replaces_weights_only_if_it_is_told_to():

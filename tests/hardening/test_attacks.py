@@ -70,43 +70,9 @@ def end_state(workdir):
 SHORTEST_RUN = [*TINY_RUN, "--heads=1", "--steps=1", "--init_batch_size=16"]
 NUMBERS = ["", " ", str(10**20), *(str(2**bits) for bits in (31, 32, 63, 64)), "\u0663", "1,2", "[1]", "None", "True"]
 NUMBERS += "nan inf -inf 1e400 -1 -0 1e20 0x10 1_000 1.5 one 1e-400 -2147483649 0.0".split()
-TEXTS = [
-  "",
-  " ",
-  "/",
-  "..",
-  "/dev/null",
-  "/dev/zero",
-  "/proc/self/mem",
-  "a" * 300,
-  "a\nb",
-  "\udcff",
-  "%s%n",
-  "~nobody/x",
-  "--",
-  "'",
-  "folder:",
-  "npz:/dev/zero",
-  "folder:/dev",
-  "tfds:",
-  "tfds:../..",
-  "://",
-  "gs://a/b",
-  "{}",
-  "null",
-  "x" * 5000,
-  "columns:0",
-  "columns:99999",
-  "squeeze," * 50,
-  "linear:nan@1",
-  "cosine:0@-1",
-  "0,0,0",
-  "1,1,1",
-  "-1,-1,-1",
-  "9" * 50 + ",1,1",
-  "float16",
-  "\u202e",
-]
+TEXTS = ["", " ", "a\nb", "\udcff", "\u202e", "a" * 300, "x" * 5000, "squeeze," * 50, "9" * 50 + ",1,1", "~nobody/x"]
+TEXTS += "/ .. /dev/null /dev/zero /proc/self/mem %s%n -- ' :// gs://a/b {} null float16 0,0,0 1,1,1 -1,-1,-1".split()
+TEXTS += "folder: folder:/dev npz:/dev/zero tfds: tfds:../.. columns:0 columns:99999 linear:nan@1 cosine:0@-1".split()
 
 
 @pytest.fixture
