@@ -61,6 +61,13 @@ class DecompressOptions(Options):
       raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
     if (self.output is None) != self.list:
       raise InputError("give --output, or --list, which writes nothing; one of them")
+    if [self.workdir, self.preset, self.model].count(None) < 2:
+      raise InputError("give the model as --workdir, --preset or --model, one of them")
+
+  @property
+  def names_model(self) -> bool:
+    """Whether one of the options names a model."""
+    return [self.workdir, self.preset, self.model].count(None) < 3
 
 
 def run(options: DecompressOptions) -> None:
@@ -78,7 +85,7 @@ def run(options: DecompressOptions) -> None:
     of_arrays, output = reader.header.kind == "images", pathlib.Path(options.output or "")
     if of_arrays and options.files:
       raise InputError("the archive holds arrays: --files is for one of files")
-    codec = codec_for_archive(reader, options.workdir, options.preset, options.model, options.accept_unchecked)
+    codec = _find_codec(reader, options)
     reader.check(codec)
     process.phase("decoding")
     if of_arrays:
@@ -225,36 +232,20 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
     )
 
 
-def codec_for_archive(
-  reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None, unchecked: bool = False
-) -> Codec:
-  """Return the codec of an archive.
-
-  Args:
-    reader: of the archive.
-    workdir: directory of a run, or None.
-    preset: name or folder of a preset, or None.
-    model: file of a `CodecModel`, or None.
-    unchecked: whether to use weights that have lost their checksum.
-
-  Raises:
-    InputError (a ValueError): if the model that made the archive is not among these, nor in the archive.
-  """
-  named = [name for name in (workdir, preset, model) if name is not None]
-  if len(named) > 1:
-    raise InputError("give the model as --workdir, --preset or --model, one of them")
+def _find_codec(reader, options):
+  """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
   wanted = reader.header.model
-  if not named and reader.model is None:
+  if not options.names_model and reader.model is None:
     raise ArchiveError(
       f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
       f"--workdir, or its {codec_model_name(wanted)} as --model"
     )
-  folder = workdir or (preset and f"presets/{_name(preset)}")
-  stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
-  known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
-  if known is not None and (model or not named or known.sha256()[:32] == wanted):
+  folder = options.workdir or (options.preset and f"presets/{_name(options.preset)}")
+  stored = pathlib.Path(options.model or pathlib.Path(folder or "") / codec_model_name(wanted))
+  known = CodecModel.load(stored) if options.model or (folder and stored.is_file()) else reader.model
+  if known is not None and (options.model or not options.names_model or known.sha256()[:32] == wanted):
     return Codec(known, reader.header.embedded if known is reader.model else None)
-  return Codec(_load_model(workdir, preset, wanted, unchecked))
+  return Codec(_load_model(options, wanted))
 
 
 def _name(preset):
@@ -262,7 +253,7 @@ def _name(preset):
   return name_of_preset(preset) if is_address(preset) else pathlib.Path(preset).name
 
 
-def _load_model(workdir, preset, wanted, unchecked):
+def _load_model(options, wanted):
   try:
     import_tensorflow()
     from flowpp_tf.models import FlowPlusPlus
@@ -272,6 +263,6 @@ def _load_model(workdir, preset, wanted, unchecked):
       f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
       f"{codec_model_name(wanted)} as --model"
     ) from None
-  if preset is not None:
-    return FlowPlusPlus.from_preset(preset, unchecked=unchecked)
-  return Workdir(workdir, unchecked).load()[0]
+  if options.preset is not None:
+    return FlowPlusPlus.from_preset(options.preset, unchecked=options.accept_unchecked)
+  return Workdir(options.workdir, options.accept_unchecked).load()[0]

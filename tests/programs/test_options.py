@@ -11,6 +11,7 @@ from flowpp_tf.core.settings import Range, at_least, setting
 from flowpp_tf.programs.command import options_of
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.compress import CompressOptions
+from flowpp_tf.programs.decompress import DecompressOptions
 from flowpp_tf.programs.evaluate import EvaluateOptions
 from flowpp_tf.programs.options import Flag, Options, flags_in_groups, options_from_flags
 from flowpp_tf.programs.sample import SampleOptions
@@ -85,6 +86,11 @@ def test_the_names_in_the_short_help_are_flags(command):
   [
     (CompressOptions, dict(preset="digits", images=("a",)), "give --output, or --estimate"),
     (CompressOptions, dict(preset="digits", images="a"), "`images` must be a sequence of strings"),
+    (
+      DecompressOptions,
+      dict(archive="a", output="b", preset="digits", workdir="c"),
+      "give the model as --workdir, --preset or --model, one of them",
+    ),
     (EvaluateOptions, dict(preset="digits", num_samples=(0,)), "`num_samples` must be positive integers"),
     (SampleOptions, dict(preset="digits", interpolate=("a", "b"), n=3), "--n is for samples"),
     (TrainOptions, dict(quick="yes"), "`quick` must be True or False"),
