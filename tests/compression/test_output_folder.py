@@ -16,9 +16,9 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive, threads
+from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
-from flowpp_tf.compression.networks import Networks
 from flowpp_tf.programs import process
 from support import programs
 from support.archives import example, files_archive, small_codec
@@ -120,7 +120,9 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
   fail_at(monkeypatch, 0)
   monkeypatch.setattr(archive, "decode_segment", decode_later_ones_for_ever)
   monkeypatch.setattr(threads, "CORES", 2)
-  monkeypatch.setattr(Networks, "least_values", 0)  # threads for segments of a few small images too
+  monkeypatch.setattr(
+    Codec, "pays_in_threads", lambda codec, count: True
+  )  # threads for segments of a few small images too
   result = programs.call("decompress", "a.fpp", "--output=stopped", cwd=stored)
   assert result.code == 2 and "No space left on device" in result.error
   in_time = stopped.wait(60)
