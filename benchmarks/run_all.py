@@ -337,22 +337,6 @@ def samples_table(stored):
   return sample_quality.table(results(stored, "sample_quality")[0])
 
 
-def paper_table(stored):
-  """The ablations of the README: what each change adds to bits/dim, in the paper and here."""
-  digits, fashion = (results(stored, f"ablations_{data}")[0]["rows"] for data in ("digits", "fashion_mnist"))
-  yield (
-    "bits/dim more than Flow++ with",
-    "the paper: CIFAR-10, 31.4M parameters",
-    "here: digits 8x8, 1.0M",
-    "here: Fashion-MNIST, 0.9M",
-  )
-  for rows in zip(digits, fashion, strict=True):
-    first = rows[0]
-    if first["paper_less_full"]:
-      ours = (f"{row['test_less_full']['mean']:.3f} +- {row['test_less_full']['standard_error']:.3f}" for row in rows)
-      yield first["title"], f"{first['paper_less_full']:.3f}", *ours
-
-
 TABLES = dict(
   machine=machine_table,
   race=race_table,
@@ -365,7 +349,6 @@ TABLES = dict(
   ablations_digits=functools.partial(ablations_table, part="ablations_digits"),
   ablations_fashion_mnist=functools.partial(ablations_table, part="ablations_fashion_mnist"),
   readme=readme_table,
-  paper=paper_table,
   presets=presets_table,
   archives=archives_table,
   samples=samples_table,
