@@ -43,7 +43,7 @@ def write(target):
   model = fpp.FlowPlusPlus.from_preset(_PRESET)
   with tempfile.TemporaryDirectory() as folder:
     export = pathlib.Path(folder, "onnx")
-    fpp.export_onnx(model, export, metadata={"preset": _PRESET})
+    fpp.export(model, export, "onnx", metadata={"preset": _PRESET})
     for path in export.iterdir():
       shutil.copy(path, target / path.name)
   images = load_dataset("digits").test

@@ -45,8 +45,8 @@ def main(argv):
     model = _Vectors() if name == "vectors" else _Images(name)
     with tempfile.TemporaryDirectory() as folder:
       folder = pathlib.Path(folder)
-      fpp.export_onnx(model.exported, folder / "onnx")
-      fpp.export_litert(model.exported, folder / "litert")
+      fpp.export(model.exported, folder / "onnx", "onnx")
+      fpp.export(model.exported, folder / "litert", "litert")
       for runtime, make in _RUNTIMES.items():
         if importlib.util.find_spec(runtime):
           functions, size = make(model, folder)

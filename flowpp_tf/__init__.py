@@ -13,15 +13,7 @@ if TYPE_CHECKING:
   from flowpp_tf.core.errors import InputError
   from flowpp_tf.data import register_dataset
   from flowpp_tf.evaluation import bit_maps, conformal_p_value
-  from flowpp_tf.exporting import (
-    export_litert,
-    export_official_weights,
-    export_onnx,
-    export_openvino,
-    export_saved_model,
-    load_official_weights,
-    load_saved_model,
-  )
+  from flowpp_tf.exporting import export, export_official_weights, load_official_weights, load_saved_model
   from flowpp_tf.models import FlowPlusPlus, VectorFlow, image_flow, presets, vector_flow, vector_flow_for
   from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
@@ -35,15 +27,7 @@ _NAMES = {
   "core.errors": ("InputError",),
   "data": ("register_dataset",),
   "evaluation": ("bit_maps", "conformal_p_value"),
-  "exporting": (
-    "export_litert",
-    "export_official_weights",
-    "export_onnx",
-    "export_openvino",
-    "export_saved_model",
-    "load_official_weights",
-    "load_saved_model",
-  ),
+  "exporting": ("export", "export_official_weights", "load_official_weights", "load_saved_model"),
   "models": ("FlowPlusPlus", "VectorFlow", "image_flow", "presets", "vector_flow", "vector_flow_for"),
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),

@@ -1,4 +1,4 @@
-"""Export Flow++ as a SavedModel, which TensorFlow and TensorFlow Serving run without this package.
+"""Write and load Flow++ as a SavedModel, which TensorFlow and TensorFlow Serving run without this package.
 
     sample(n, temperature, seed)               -> images
     log_prob_bound(images, num_samples, seed)  -> log_prob_bound
@@ -19,80 +19,56 @@ import pathlib
 import tempfile
 from typing import Any
 
-import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import check_arguments, check_count, pixels_are_valid
+from flowpp_tf.core.checks import (
+  INT32_MAX,
+  as_tensor,
+  check_all_finite,
+  check_arguments,
+  check_count,
+  check_number,
+  check_pixels,
+  check_shape,
+  check_type,
+  pixels_are_valid,
+)
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite import check_weights_finite
-from flowpp_tf.exporting.target import checked_target, metadata_text
-from flowpp_tf.io.files import replace_directory, write_digests, writing
+from flowpp_tf.io.files import check_digests, write_digests
+from flowpp_tf.io.gate import read_json, reason
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.conditioning import lowest_label
-from flowpp_tf.types import Path
-from flowpp_tf.version import __version__
+from flowpp_tf.models.conditioning import conditioning_tensors, lowest_label
+from flowpp_tf.pretrained.stored_config import config_of_fields
+from flowpp_tf.types import Path, Seed, TensorLike
+
+_NAMES = ("sample", "log_prob_bound", "bits_per_dim", "encode", "decode")
+
+# --- Writing ------------------------------------------------------------------------------------
 
 
-@check_arguments
-def export_saved_model(
-  model: FlowPlusPlus, path: Path, metadata: dict[str, Any] | None = None, max_batch: int = 256, overwrite: bool = False
-) -> None:
-  """Write a model with its current weights as a SavedModel.
-
-  Args:
-    model: model to export.
-    path: directory to write; TensorFlow Serving requires its name to be a number, the version.
-    metadata: further content of assets/metadata.json, such as data and measured bits/dim.
-    max_batch: maximum number of images that a call samples, decodes or encodes; likelihoods count every one of
-      `num_samples`. It bounds the memory and the time of a call.
-    overwrite: whether to replace an existing SavedModel at `path`.
+def write_saved_model(model: FlowPlusPlus, directory: pathlib.Path, max_batch: int, metadata: str) -> None:
+  """Write a model with its current weights; `metadata` is the content of assets/metadata.json.
 
   Raises:
-    InputError (a ValueError): if an argument is invalid, a weight is not finite, or `path` exists or cannot be written.
-
-  Examples:
-    >>> model = fpp.FlowPlusPlus.from_preset("digits")
-    >>> fpp.export_saved_model(model, "exported/1", metadata={"data": "digits"})
+    OSError: if it cannot be written.
   """
-  check_count("max_batch", max_batch, high=tf.int32.max)  # the dtype of the sizes that graphs compare with it
-  check_weights_finite(model)
-  path = checked_target(path, overwrite, lambda target: (target / "saved_model.pb").exists(), "SavedModel")
-  about = {
-    "max_batch": int(max_batch),
-    "versions": {
-      "flowpp_tf": __version__,
-      "tensorflow": tf.__version__,
-      "keras": keras.__version__,
-      "tensorflow_probability": tfp.__version__,
-    },
-  }
-  texts = {
-    "config.json": json.dumps(dataclasses.asdict(model.config), indent=2) + "\n",
-    "metadata.json": metadata_text(metadata, about),
-  }
-
-  def write(directory):
-    with tempfile.TemporaryDirectory() as folder:
-      module = tf.Module()
-      module.weights = [v.value for v in model.weights]
-      for name, text in texts.items():
-        file = pathlib.Path(folder, name)
-        file.write_text(text)
-        setattr(module, name.replace(".json", "_file"), tf.saved_model.Asset(str(file)))
-      functions = _functions(model, max_batch)
-      for name, function in functions.items():
-        setattr(module, name, function)
-      tf.saved_model.save(
-        module, str(directory), signatures={**functions, "serving_default": functions["bits_per_dim"]}
-      )
-    write_digests(directory)
-
-  try:
-    with writing(repr(str(path))):
-      replace_directory(path, write)
-  except tf.errors.OpError as error:
-    raise InputError(f"{str(path)!r} cannot be written: {error}") from None
+  texts = {"config": json.dumps(dataclasses.asdict(model.config), indent=2) + "\n", "metadata": metadata}
+  module = tf.Module()
+  module.weights = [v.value for v in model.weights]
+  functions = _functions(model, max_batch)
+  for name, function in functions.items():
+    setattr(module, name, function)
+  with tempfile.TemporaryDirectory() as folder:
+    for name, text in texts.items():
+      file = pathlib.Path(folder, f"{name}.json")
+      file.write_text(text)
+      setattr(module, f"{name}_file", tf.saved_model.Asset(str(file)))
+    signatures = {**functions, "serving_default": functions["bits_per_dim"]}
+    try:
+      tf.saved_model.save(module, str(directory), signatures=signatures)
+    except tf.errors.OpError as error:
+      raise OSError(str(error)) from None
+  write_digests(directory)
 
 
 def _functions(model, max_batch):
@@ -226,3 +202,126 @@ def _with_inputs(function, names):
   parameters += [inspect.Parameter(name, kind, default=default) for name in names]
   call.__signature__ = signature.replace(parameters=parameters)
   return call
+
+
+# --- Loading ------------------------------------------------------------------------------------
+
+
+def load_saved_model(path: Path) -> "LoadedModel":
+  """Load a SavedModel of `export`; raise an `InputError` (a ValueError) for anything else.
+
+  Examples:
+    >>> fpp.export(fpp.FlowPlusPlus.from_preset("digits"), "exported/1")
+    >>> fpp.load_saved_model("exported/1").sample(4, seed=0).shape
+    TensorShape([4, 8, 8, 1])
+  """
+  return LoadedModel(path)
+
+
+class LoadedModel:
+  """Graphs and weights of a SavedModel, with the methods of `FlowPlusPlus`.
+
+  A seed is a single integer. Invalid input and more images than `max_batch` raise an `InputError`. Labels and
+  conditions, of a model that takes them, are arrays with one for each image. Values are checked before a call, which a
+  graph cannot do: within a `tf.function`, call the functions of `saved_model`.
+
+  Attributes:
+    config: `FlowPlusPlusConfig`.
+    metadata: content of assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
+    saved_model: result of `tf.saved_model.load`.
+
+  Examples:
+    >>> fpp.export(fpp.FlowPlusPlus.from_preset("digits"), "exported")
+    >>> model = fpp.load_saved_model("exported")
+    >>> model.config.image_shape
+    (8, 8, 1)
+  """
+
+  @check_arguments
+  def __init__(self, path: Path) -> None:
+    assets = pathlib.Path(path, "assets")
+    try:
+      self.config = config_of_fields(read_json(assets / "config.json"), "its config.json")
+      self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
+      check_count("max_batch", self.metadata["max_batch"], high=INT32_MAX)
+      check_digests(pathlib.Path(path))
+      self.saved_model = tf.saved_model.load(str(path))
+      self._functions = {name: self.saved_model.signatures[name] for name in _NAMES}
+      if not hasattr(self.saved_model, "weights"):
+        raise ValueError("it has no weights")
+    except Exception as error:  # TensorFlow raises many for damaged files
+      raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {reason(error)}") from None
+
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **conditioning: TensorLike) -> tf.Tensor:
+    check_type("n", n, int)
+    check_number("temperature", temperature, low=0)
+    return self._call("sample", n, conditioning, n=self._limited("`n`", n), temperature=temperature, seed=_seed(seed))
+
+  def log_prob_bound(
+    self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **conditioning: TensorLike
+  ) -> tf.Tensor:
+    return self._bound("log_prob_bound", images, num_samples, seed, conditioning)
+
+  def bits_per_dim(
+    self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **conditioning: TensorLike
+  ) -> tf.Tensor:
+    return self._bound("bits_per_dim", images, num_samples, seed, conditioning)
+
+  def encode(self, images: TensorLike, seed: Seed = None, **conditioning: TensorLike) -> tf.Tensor:
+    images = self._checked("encode", "images", images)
+    return self._call("encode", len(images), conditioning, images=images, seed=_seed(seed))
+
+  def decode(self, latents: TensorLike, **conditioning: TensorLike) -> tf.Tensor:
+    latents = self._checked("decode", "latents", latents)
+    return self._call("decode", len(latents), conditioning, latents=latents)
+
+  def _bound(self, name, images, num_samples, seed, conditioning):
+    images = self._checked(name, "images", images)
+    check_count("num_samples", num_samples, high=INT32_MAX)
+    self._limited("`num_samples` times the number of `images`", num_samples * len(images))
+    return self._call(name, len(images), conditioning, images=images, num_samples=num_samples, seed=_seed(seed))
+
+  def _checked(self, function, name, value):
+    """Return images or latents as a tensor of the dtype that a function has them in."""
+    spec = self._inputs_of(function)[name]
+    tensor = as_tensor(name, value, spec.dtype if name == "latents" else None)
+    check_shape(name, tensor.shape, spec.shape)
+    self._limited(f"the number of `{name}`", len(tensor))
+    if name == "images":
+      check_pixels(tensor.numpy(), self.config.pixel_levels)
+    check_all_finite(name, tensor)
+    return tf.cast(tensor, spec.dtype)
+
+  def _limited(self, what, count):
+    most = self.metadata["max_batch"]
+    if not 1 <= count <= most:
+      raise InputError(f"{what} must be from 1 to {most}, got {count}")
+    return count
+
+  def _inputs_of(self, name):
+    """Return the specs of a function's inputs by name."""
+    if not tf.executing_eagerly():
+      raise InputError(f"`{name}` must be called eagerly: within a graph, call `saved_model.{name}`")
+    return self._functions[name].structured_input_signature[1]
+
+  def _call(self, name, count, conditioning, **inputs):
+    conditioning = {"labels": None, "condition": None, **conditioning}
+    dtype = self._inputs_of("decode")["latents"].dtype
+    specs = self._inputs_of(name)
+    for key, value in conditioning_tensors(self.config, dtype, **conditioning).items():
+      check_shape(key, value.shape, [count, *specs[key].shape[1:]])
+      inputs[key] = value
+    tensors = {key: tf.cast(inputs[key], spec.dtype) for key, spec in specs.items()}
+    try:
+      (result,) = self._functions[name](**tensors).values()
+    except tf.errors.InvalidArgumentError as error:  # inputs have been checked
+      raise InputError("the images of the model must be finite, got NaN or infinity") from error
+    return result
+
+
+def _seed(seed):
+  """Return a seed of 64 bits; None is another one in each call."""
+  if seed is None:
+    return tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
+  check_count("seed", seed, tf.int64.min, tf.int64.max)
+  return tf.constant(seed, tf.int64)

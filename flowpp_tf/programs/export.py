@@ -94,33 +94,28 @@ def run(options: ExportOptions) -> None:
   process.phase(f"exporting {name} as {what} to {output}")
   import_tensorflow()
   from flowpp_tf import exporting
-  from flowpp_tf.io.files import writing
-  from flowpp_tf.models import save_preset
 
   workdir = options.find_workdir()
   model, settings = workdir.load(options.precision)
   metadata = metadata_of_run(workdir, settings)
   if options.format == "preset":
     description = f"Flow++, trained on {settings['dataset']}" if settings.get("dataset") else "Flow++"
-    with writing(repr(str(output))):
-      if output.exists() and not options.overwrite:
-        raise InputError(f"{str(output)!r} exists already; `overwrite` replaces it")
-      card_license = options.license or "unknown"
-      save_preset(model, output, description, settings, "safetensors", card_license, metadata["evaluation"])
-    print(f"wrote {output}")
-    return
+    metadata = {"description": description, "settings": settings, "evaluation": metadata["evaluation"]}
   if options.calibrate:
     process.phase("measuring the validation split of the run, for the thresholds")
     metadata["calibration"] = calibration_of_run(model, settings)
   process.phase("tracing the model's functions, and writing them")
-  if options.format == "saved_model":
-    exporting.export_saved_model(model, output, metadata, options.max_batch or 256, options.overwrite)
-  elif options.format == "onnx":
-    exporting.export_onnx(model, output, metadata, options.overwrite, options.weight_dtype)
-  elif options.format == "openvino":
-    exporting.export_openvino(model, output, metadata, options.overwrite, options.weight_dtype)
-  else:
-    exporting.export_litert(model, output, metadata, options.overwrite)
+  weight_dtype = options.weight_dtype if options.format in ("onnx", "openvino") else None
+  exporting.export(
+    model,
+    output,
+    options.format,
+    metadata,
+    options.overwrite,
+    max_batch=options.max_batch,
+    weight_dtype=weight_dtype,
+    license=options.license,
+  )
   print(f"wrote {output}")
 
 

@@ -1,4 +1,4 @@
-"""Trained Flow++ models with NumPy and ONNX Runtime, without TensorFlow: what `fpp.export_onnx` wrote."""
+"""Trained Flow++ models with NumPy and ONNX Runtime, without TensorFlow: ONNX files of `fpp.export`."""
 
 from flowpp_runtime.model import Model
 from flowpp_runtime.vectors import VectorFlow

@@ -24,7 +24,7 @@ _BATCH = 64  # images of a call of ONNX Runtime, so that memory does not grow wi
 
 
 class Model:
-  """A model of images that `fpp.export_onnx` wrote.
+  """A model of images that `fpp.export` wrote in the format "onnx".
 
   Args:
     path: the directory.

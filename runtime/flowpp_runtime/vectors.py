@@ -12,7 +12,7 @@ from flowpp_runtime.export import Export, as_numbers, generator, natural, number
 
 
 class VectorFlow:
-  """A flow of vectors that `fpp.export_onnx` wrote.
+  """A flow of vectors that `fpp.export` wrote in the format "onnx".
 
   Args:
     path: the directory.

@@ -25,7 +25,7 @@ model = fpp.FlowPlusPlus.from_preset("digits")
 images = model.sample(2, seed=0)
 evaluation.image_grid(images, levels=17)
 evaluation.nearest_neighbours(images.numpy(), images.numpy(), 1)
-fpp.export_litert
+fpp.export
 print(images.shape, model.bits_per_dim(images, seed=0).shape)
 """
 
@@ -60,7 +60,7 @@ LIBRARY = [
   ("galsim", "the data set 'sky16'", lambda folder: data.load_dataset("sky16", cache_dir=folder)),
   ("constriction", "compression", lambda folder: fpp.compress(_model(), small_images(1, MINIMAL))),
   ("huggingface_hub", "the preset 'hf://me/model'", lambda folder: fpp.FlowPlusPlus.from_preset("hf://me/model")),
-  ("onnx", "the format 'onnx'", lambda folder: fpp.export_onnx(_model(), folder / "onnx")),
+  ("onnx", "the format 'onnx'", lambda folder: fpp.export(_model(), folder / "onnx", "onnx")),
 ]
 PROGRAMS = [
   ("sklearn", "the data set 'digits'", ["evaluate", "--preset=digits"]),

@@ -321,7 +321,7 @@ def test_metadata_of_a_saved_model_that_the_page_cannot_show_are_one_line(monkey
 
 @pytest.mark.slow
 def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path):
-  fpp.export_saved_model(model, tmp_path / "1", max_batch=6)
+  fpp.export(model, tmp_path / "1", max_batch=6)
   loaded = fpp.load_saved_model(tmp_path / "1")
   engine = SavedModelEngine(loaded, num_samples=3)
   assert engine.parameters == answers.engine.parameters == model.count_params()

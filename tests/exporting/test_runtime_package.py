@@ -34,7 +34,7 @@ NATS = 1e-5  # per dimension
 def digits(tmp_path_factory):
   """The preset digits, and its export."""
   model, folder = fpp.FlowPlusPlus.from_preset("digits"), tmp_path_factory.mktemp("digits") / "onnx"
-  fpp.export_onnx(model, folder)
+  fpp.export(model, folder, "onnx")
   return model, folder
 
 
@@ -47,7 +47,7 @@ def classes(tmp_path_factory):
   )
   model, folder = fpp.FlowPlusPlus(config), tmp_path_factory.mktemp("classes") / "onnx"
   perturb(model)
-  fpp.export_onnx(model, folder)
+  fpp.export(model, folder, "onnx")
   return model, folder
 
 
@@ -58,7 +58,7 @@ def vectors(tmp_path_factory):
   flow = fpp.VectorFlow(event_size=5, context_size=3, couplings=2, hidden=8, df=4.0)
   folder = tmp_path_factory.mktemp("vectors") / "onnx"
   perturb(flow)
-  fpp.export_onnx(flow, folder)
+  fpp.export(flow, folder, "onnx")
   return flow, folder
 
 

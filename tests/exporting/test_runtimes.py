@@ -92,7 +92,7 @@ def sessions(folder, *names):
   format = json.loads((folder / "metadata.json").read_text())["format"]
   session, suffix = {
     "onnx": (onnx_session, "onnx"),
-    "tflite": (litert_session, "tflite"),
+    "litert": (litert_session, "tflite"),
     "openvino": (openvino_session, "xml"),
   }[format]
   return [session(folder / f"{name}.{suffix}") for name in names]
@@ -153,8 +153,8 @@ def check_images(model, folders, batches, images):
 def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_path):
   keras.utils.set_random_seed(0)
   model = perturb(fpp.FlowPlusPlus(CONFIGS[name]))
-  fpp.export_onnx(model, tmp_path / "onnx")
-  fpp.export_litert(model, tmp_path / "litert")
+  fpp.export(model, tmp_path / "onnx", "onnx")
+  fpp.export(model, tmp_path / "litert", "litert")
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
 
 
@@ -162,8 +162,8 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
 def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
   keras.utils.set_random_seed(0)
   model = perturb(fpp.FlowPlusPlus(small_config(TINY, structure="channels:1,squeeze,channels:1")))
-  fpp.export_onnx(model, tmp_path / "float32")
-  fpp.export_onnx(model, tmp_path / dtype, weight_dtype=dtype)
+  fpp.export(model, tmp_path / "float32", "onnx")
+  fpp.export(model, tmp_path / dtype, "onnx", weight_dtype=dtype)
   for layer in model._flatten_layers():
     if isinstance(layer, (fpp.layers.InitNormConv2D, fpp.layers.InitNormDense)):
       kernel = layer.kernel.numpy().astype(np.float64)
@@ -173,15 +173,15 @@ def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path)
   sizes = [(tmp_path / name / "log_prob.onnx").stat().st_size for name in ("float32", dtype)]
   assert sizes[1] < 0.9 * sizes[0]
   with pytest.raises(fpp.InputError, match="^`weight_dtype` must be one of float32, float16, int8, got 'int4'"):
-    fpp.export_onnx(model, tmp_path / "int4", weight_dtype="int4")
+    fpp.export(model, tmp_path / "int4", "onnx", weight_dtype="int4")
 
 
 @pytest.mark.parametrize("label_dropout", [slow(0.0), 0.1])
 def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_dropout, tmp_path):
   config = small_config(coupling="affine", num_classes=3, label_dropout=label_dropout)
   model = fpp.FlowPlusPlus(config)
-  fpp.export_onnx(model, tmp_path / "onnx")
-  fpp.export_litert(model, tmp_path / "litert")
+  fpp.export(model, tmp_path / "onnx", "onnx")
+  fpp.export(model, tmp_path / "litert", "litert")
   labels = np.array([-2, -1, 0, 2, 3], np.int32)
   right = np.array([False, label_dropout > 0, True, True, False])
   images, noise = small_images(5), np.full([5, *model.noise_shape], 0.5, np.float32)
@@ -248,7 +248,7 @@ def test_a_flow_of_vectors_given_a_context_has_the_numbers_of_float64(df, tmp_pa
   perturb(layer)
   for variable, weight in zip(wide.trainable_variables, layer.distribution.trainable_variables, strict=True):
     variable.assign(tf.cast(weight, tf.float64))
-  fpp.export_onnx(layer, tmp_path / "onnx")
+  fpp.export(layer, tmp_path / "onnx", "onnx")
   rng = np.random.RandomState(0)
   log_prob, sample = sessions(tmp_path / "onnx", "log_prob", "sample")
   for batch in (1, 7, 64):
@@ -293,23 +293,23 @@ class TestBadCalls:
   def test_a_part_that_inference_graphs_do_not_have_is_named(self, tmp_path):
     splines = fpp.FlowPlusPlus(small_config(coupling="rational_quadratic"))
     with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
-      fpp.export_onnx(splines, tmp_path / "onnx")
+      fpp.export(splines, tmp_path / "onnx", "onnx")
     normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
     flow = fpp.distributions.FlowDistribution(normal, tfp.bijectors.Softplus())
     with pytest.raises(fpp.InputError, match="^the bijector Softplus 'softplus' cannot be exported"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
+      fpp.export(flow, tmp_path / "onnx", "onnx")
     network = keras.Sequential([keras.Input([3]), keras.layers.Dense(6)])
     coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
     flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
     with pytest.raises(fpp.InputError, match="^a coupling with the network Sequential cannot be exported"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
+      fpp.export(flow, tmp_path / "onnx", "onnx")
     given = fpp.vector_flow(2, context_size=3, couplings=1, hidden=4, blocks=0).given(np.zeros([3], np.float32))
     with pytest.raises(fpp.InputError, match="^a flow that is `given` a context cannot be exported"):
-      fpp.export_onnx(given, tmp_path / "onnx")  # its files would ask for a context, and leave this one out
+      fpp.export(given, tmp_path / "onnx", "onnx")  # its files would ask for a context, and leave this one out
     wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
     flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
     with pytest.raises(fpp.InputError, match="^the base of the flow must be `tfd.Sample` of a standard"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
+      fpp.export(flow, tmp_path / "onnx", "onnx")
     assert not (tmp_path / "onnx").exists()
 
   @pytest.mark.parametrize(
@@ -328,40 +328,40 @@ class TestBadCalls:
     normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), (4, 4, 2))
     flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
     with pytest.raises(fpp.InputError, match=f"^{message}"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
+      fpp.export(flow, tmp_path / "onnx", "onnx")
 
   def test_an_existing_export_is_replaced_only_if_told_so(self, tmp_path):
     flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
-    fpp.export_onnx(flow, tmp_path / "onnx", metadata={"data": "moons"})
+    fpp.export(flow, tmp_path / "onnx", "onnx", metadata={"data": "moons"})
     with pytest.raises(fpp.InputError, match="exists already; `overwrite` replaces it"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
-    fpp.export_onnx(flow, tmp_path / "onnx", overwrite=True)
+      fpp.export(flow, tmp_path / "onnx", "onnx")
+    fpp.export(flow, tmp_path / "onnx", "onnx", overwrite=True)
     assert "data" not in json.loads((tmp_path / "onnx" / "metadata.json").read_text())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(fpp.InputError, match="cannot be overwritten: it is no export of this format"):
-      fpp.export_onnx(flow, tmp_path / "other", overwrite=True)
+    with pytest.raises(fpp.InputError, match="cannot be overwritten: it is not an export in the format 'onnx'"):
+      fpp.export(flow, tmp_path / "other", "onnx", overwrite=True)
     with pytest.raises(fpp.InputError, match=r"^'.*aaa' cannot be written: \w+"):  # no name is so long
-      fpp.export_onnx(flow, tmp_path / ("a" * 300))
+      fpp.export(flow, tmp_path / ("a" * 300), "onnx")
     with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
-      fpp.export_onnx(flow, tmp_path / "new", metadata={"data": object()})
+      fpp.export(flow, tmp_path / "new", "onnx", metadata={"data": object()})
     with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: format, versions$"):
-      fpp.export_onnx(flow, tmp_path / "new", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
+      fpp.export(flow, tmp_path / "new", "onnx", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
 
   def test_a_missing_package_is_one_line_that_names_it(self, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(fpp.InputError, match=r"needs onnx, which is not installed: pip install 'flowpp_tf\[onnx\]'"):
-      fpp.export_onnx(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx")
+      fpp.export(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx", "onnx")
 
   def test_weights_must_fit_the_dtype_in_which_they_are_stored(self, tmp_path):
     flow = fpp.VectorFlow(2, couplings=1, hidden=4, blocks=0)
     for weight in flow.trainable_variables:
       weight.assign(tf.fill(weight.shape, 1e5) if weight.name == "kernel" else weight)
     with pytest.raises(fpp.InputError, match="^the weights do not fit float16: the largest is 100000$"):
-      fpp.export_onnx(flow, tmp_path / "onnx", weight_dtype="float16")
+      fpp.export(flow, tmp_path / "onnx", "onnx", weight_dtype="float16")
 
   def test_weights_must_be_finite(self, tmp_path):
     flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
     flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
     with pytest.raises(fpp.InputError, match="^the weights of the flow must be finite"):
-      fpp.export_onnx(flow, tmp_path / "onnx")
+      fpp.export(flow, tmp_path / "onnx", "onnx")

@@ -24,7 +24,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, load_dataset
 from flowpp_tf.evaluation.pictures import plot_curves
 from flowpp_tf.evaluation.record import write_record
-from flowpp_tf.exporting import export_saved_model
+from flowpp_tf.exporting import export
 from flowpp_tf.io.files import check_digests, create_array, replace_directory, replace_file, write_file
 from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.programs import outputs
@@ -416,7 +416,7 @@ def _codec_model(folder):
 def _saved_model():
   """The files of a SavedModel, by name."""
   with tempfile.TemporaryDirectory() as folder:
-    export_saved_model(minimal(), pathlib.Path(folder) / "1")
+    export(minimal(), pathlib.Path(folder) / "1")
     return contents(pathlib.Path(folder) / "1")
 
 
@@ -433,7 +433,7 @@ def _export(folder, description="new"):
 
   original, tf.saved_model.save = tf.saved_model.save, save
   try:
-    export_saved_model(minimal(), folder / "exported" / "1", overwrite=True)
+    export(minimal(), folder / "exported" / "1", overwrite=True)
   finally:
     tf.saved_model.save = original
 

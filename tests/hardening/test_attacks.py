@@ -24,7 +24,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.exporting import export_saved_model, load_saved_model
+from flowpp_tf.exporting import export, load_saved_model
 from support import hostile_files as hostile
 from support.models import TINY, small_images
 from support.programs import LIMIT, ROOT, call, finish, start_workers, wait_for
@@ -144,7 +144,7 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   """Whatever is read from a damaged file of a run or of a SavedModel is what it was, or an `InputError`."""
   workdir = train(tmp_path / "run")
   model, settings = workdir.load()
-  export_saved_model(model, workdir.path / "saved_model" / "1")
+  export(model, workdir.path / "saved_model" / "1")
   checkpoint, bits = (
     workdir.weights_info(),
     load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(DATA.test[:2], seed=0).numpy(),

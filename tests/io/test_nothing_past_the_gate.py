@@ -37,7 +37,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "devices.strategy": ("json.loads", "of an environment variable"),
   "pretrained.official": ("open", "writes"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
-  "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),
+  "exporting.formats": ("path.read_bytes", "of a file that this process has made"),
   "training.loop": ("workdir.open", "a method of the run's store"),
   "training.identity": ("json.loads", "of JSON that this process has made"),
   "programs.process": ("os.open", "opens the null device"),
@@ -169,7 +169,7 @@ workdir.weights_info(), workdir.rows()
 result = evaluation.evaluate_bits_per_dim(model, images, 1)
 evaluation.write_record(workdir.evaluation, "test", result, {"sha256": "a"}, workdir.weights_info(), 0)
 evaluation.read_record(workdir.evaluation)
-fpp.export_saved_model(model, "exported/1")
+fpp.export(model, "exported/1")
 fpp.load_saved_model("exported/1")
 """
 

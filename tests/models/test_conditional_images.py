@@ -331,7 +331,7 @@ def test_the_snippets_of_the_page_run(capsys, tmp_path, monkeypatch):
 def test_a_saved_model_takes_what_images_are_given(tmp_path):
   config = dataclasses.replace(BOTH, augment_channels=0, remat="off")
   made = perturb(fpp.FlowPlusPlus(config))
-  fpp.export_saved_model(made, tmp_path / "1")
+  fpp.export(made, tmp_path / "1")
   loaded = fpp.load_saved_model(tmp_path / "1")
   given = {
     name: np.asarray(value[[0, 1, 2, 0]], np.int32 if name == "labels" else np.float32)
@@ -367,7 +367,7 @@ def test_the_page_draws_a_class_or_all_of_them(tmp_path):
   made = fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, image_shape=(4, 4, 1)))  # of which there are pictures
   images = small_images(4, made.config)
   perturb(made)
-  fpp.export_saved_model(made, tmp_path / "1", max_batch=8)
+  fpp.export(made, tmp_path / "1", max_batch=8)
   grid = lambda labels: np.asarray(
     evaluation.image_grid(evaluation.BatchedModel(made).sample(6, 0.7, 3, labels=labels), 8)
   )

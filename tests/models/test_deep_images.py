@@ -142,7 +142,7 @@ def test_a_preset_and_a_saved_model_have_the_same_numbers(tmp_path):
   made.save_to_preset(tmp_path / "preset")
   again = fpp.FlowPlusPlus.from_preset(tmp_path / "preset")
   assert again.pixel_transform.describe() == made.pixel_transform.describe()  # to the last bit, in float16
-  fpp.export_saved_model(again, tmp_path / "saved")
+  fpp.export(again, tmp_path / "saved")
   saved = tf.saved_model.load(tmp_path / "saved")
   images_of = saved.decode(again.encode(images, seed=0))["images"]
   assert images_of.dtype == tf.uint16
@@ -153,7 +153,7 @@ def test_a_preset_and_a_saved_model_have_the_same_numbers(tmp_path):
 
 def test_runtimes_whose_images_are_uint8_refuse(tmp_path):
   with pytest.raises(fpp.InputError, match="a model of 65,536 levels cannot be exported to this format"):
-    fpp.export_litert(model("asinh"), tmp_path / "exported")
+    fpp.export(model("asinh"), tmp_path / "exported", "litert")
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_it_trains_and_a_checkpoint_has_every_weight(accumulate, tmp_path):
 @pytest.mark.slow
 def test_a_saved_model_has_latents_and_bounds_in_float64(tmp_path):
   model = made()
-  fpp.export_saved_model(model, tmp_path / "1", max_batch=8)
+  fpp.export(model, tmp_path / "1", max_batch=8)
   loaded = fpp.load_saved_model(tmp_path / "1").saved_model
   images = tf.cast(IMAGES, tf.float32)
   bound = loaded.log_prob_bound(images, 1, 0)["log_prob_bound"]

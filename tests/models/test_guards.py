@@ -160,7 +160,7 @@ CALLS = {
   "scores": lambda m, path: evaluation.Scorer(m, 1)(small_images(4)),
 }
 FILES = {
-  "SavedModel": lambda m, path: fpp.export_saved_model(m, path / "exported"),
+  "SavedModel": lambda m, path: fpp.export(m, path / "exported"),
   "preset": lambda m, path: m.save_to_preset(path / "preset"),
   "safetensors": lambda m, path: m.save_to_preset(path / "preset", weights="safetensors"),
   "archive": lambda m, path: fpp.compress(m, small_images(2)),

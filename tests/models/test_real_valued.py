@@ -189,7 +189,7 @@ def test_a_saved_model_has_its_standardization(tmp_path):
     fpp.FlowPlusPlus.from_preset(tmp_path / "preset").log_prob(fields), model.log_prob(fields)
   )
   assert "real numbers" in (tmp_path / "preset" / "README.md").read_text()
-  fpp.export_saved_model(model, tmp_path / "1")
+  fpp.export(model, tmp_path / "1")
   exported = tf.saved_model.load(tmp_path / "1")
   bound = exported.log_prob_bound(fields)["log_prob_bound"]
   np.testing.assert_allclose(bound, model.log_prob(fields), rtol=1e-12)
@@ -262,7 +262,7 @@ def test_what_is_wrong_is_one_line():
     refuses("the model must be one of integer images", reconstruct, BatchedModel(model), images)
   refuses("`images` must be finite, got 1 values that are NaN or infinite, the first in image 0", Scorer(model), broken)
   refuses("must consist of whole tiles of 4x4 (HxW), got 6x4", BitMaps(model), np.zeros([1, 6, 4, 1]))
-  refuses("cannot be exported to this format", fpp.export_onnx, model, "model.onnx")
+  refuses("cannot be exported to this format", fpp.export, model, "model.onnx", "onnx")
   on_torus = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config("digits"), padding="periodic"))
   refuses("`padding` periodic cannot compress", CodecModel.from_model, on_torus)
-  refuses("`padding` periodic cannot be exported to this format", fpp.export_onnx, on_torus, "model.onnx")
+  refuses("`padding` periodic cannot be exported to this format", fpp.export, on_torus, "model.onnx", "onnx")

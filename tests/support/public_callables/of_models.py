@@ -1,5 +1,7 @@
 """Models of images, their distributions, vector flows, dequantizations, and files of models."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -237,12 +239,13 @@ _FILES = {
   "export_official_weights": row(
     model=lambda w: w.official, path=wrong.path(lambda w: w.new("weights.npz"), there=False)
   ),
-  "export_saved_model": row(
-    model=lambda w: w.model, path=wrong.path(lambda w: w.new("1"), there=False), max_batch=4, slow=True
-  ),
+  "export": row(model=lambda w: w.model, path=wrong.path(lambda w: w.new("1"), there=False), max_batch=4, slow=True),
   **{
-    f"export_{name}": row(
-      model=wrong.instance(lambda w: w.flow), path=wrong.path(lambda w, name=name: w.new(name), there=False), slow=True
+    f"export/{name}": row(
+      lambda w, name=name: functools.partial(fpp.export, format=name),
+      model=wrong.instance(lambda w: w.flow),
+      path=wrong.path(lambda w, name=name: w.new(name), there=False),
+      slow=True,
     )
     for name in ("onnx", "litert", "openvino")
   },

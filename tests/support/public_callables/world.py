@@ -99,7 +99,7 @@ class World:
 
   @functools.cached_property
   def exported(self):
-    fpp.export_saved_model(self.conditional, self.folder / "exported" / "1")
+    fpp.export(self.conditional, self.folder / "exported" / "1")
     return self.folder / "exported" / "1"
 
   # --- Data, runs, archives ---------------------------------------------------------------------

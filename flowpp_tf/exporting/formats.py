@@ -1,0 +1,214 @@
+"""Export a model to a format that runs without this package, or as a preset that it loads.
+
+A SavedModel has the functions of `FlowPlusPlus` (saved_model.py), a preset its weights. For other runtimes a directory
+has one file for each inference graph (inference_graphs.py), and metadata.json with the shapes and distributions of
+their inputs. ONNX files hold the same as the property `metadata`, so that runtime/flowpp_runtime can compare both.
+docs/serving.md describes the use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count, check_type
+from flowpp_tf.core.environment import import_extra
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite import check_weights_finite
+from flowpp_tf.core.registry import WEIGHT_DTYPES
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.exporting.inference_graphs import inference_graphs
+from flowpp_tf.exporting.onnx_ops import OnnxOps
+from flowpp_tf.exporting.saved_model import write_saved_model
+from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
+from flowpp_tf.io.files import replace_directory, writing
+from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.model_folders import ABOUT
+from flowpp_tf.layers import Flow
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.pretrained.presets import save_preset
+from flowpp_tf.types import Path
+from flowpp_tf.version import __version__
+
+_METADATA = "metadata.json"
+_OPTIONS = {  # of each format
+  "saved_model": ("max_batch",),
+  "onnx": ("weight_dtype",),
+  "litert": (),
+  "openvino": ("weight_dtype",),
+  "preset": ("license",),
+}
+
+
+@check_arguments
+def export(
+  model: FlowPlusPlus | Flow | FlowDistribution,
+  path: Path,
+  format: str = "saved_model",
+  metadata: dict[str, Any] | None = None,
+  overwrite: bool = False,
+  max_batch: int | None = None,
+  weight_dtype: str | None = None,
+  license: str | None = None,
+) -> None:
+  """Write a model with its current weights to a directory, which appears under its name when it is complete.
+
+  Args:
+    model: `FlowPlusPlus`; for "onnx", "litert" and "openvino" also a flow of vectors, a `VectorFlow` or
+      a `FlowDistribution`.
+    path: directory to write; TensorFlow Serving requires its name to be a number, the version.
+    format: "saved_model", for TensorFlow and TensorFlow Serving; "onnx", for ONNX Runtime; "litert", for LiteRT
+      (TensorFlow Lite); "openvino"; or "preset", for `FlowPlusPlus.from_preset` and hubs of models.
+    metadata: further content of metadata.json, such as data and measured bits/dim. Of a preset it has the keys
+      "description", "settings" and "evaluation", arguments of `models.save_preset`.
+    overwrite: whether to replace an existing export of this format at `path`.
+    max_batch: of a SavedModel, maximum number of images that a call samples, decodes or encodes; likelihoods count
+      every one of `num_samples`. It bounds the memory and the time of a call. None for 256.
+    weight_dtype: how "onnx" and "openvino" store the kernels of the networks: "float32", "float16" or "int8", with a
+      scale for each of their outputs. Smaller files have another model, whose bits/dim are a little more. All files
+      have the same one, so that decoding inverts encoding as before. None for "float32".
+    license: of a preset, an identifier such as "apache-2.0". None for "unknown".
+
+  For other runtimes the files are log_prob and decode of images, log_prob and sample of vectors. Numbers are computed
+  in float32, regardless of the model's precision. Images are uint8. A graph cannot raise an error: the bound is NaN
+  where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out of range, and
+  `valid` of a decoded image is False where its label or latents are wrong. Compile for OpenVINO with the hint
+  `INFERENCE_PRECISION_HINT="f32"`: some processors compute in bfloat16 without it.
+
+  Raises:
+    InputError (a ValueError): if an argument is invalid or not for the format, a weight is not finite, the package
+      onnx or openvino is not installed, the model has a part that cannot be exported, or `path` exists or cannot be
+      written.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> fpp.export(model, "exported/1", metadata={"data": "digits"})
+    >>> fpp.export(model, "exported/digits_litert", "litert")
+  """
+  if format not in _OPTIONS:
+    raise InputError(f"`format` must be one of {', '.join(_OPTIONS)}, got {format!r}")
+  options = dict(max_batch=max_batch, weight_dtype=weight_dtype, license=license)
+  options = {name: value for name, value in options.items() if value is not None}
+  for name in options:
+    if name not in _OPTIONS[format]:
+      raise InputError(f"`{name}` must be None: the format {format!r} does not have it")
+  if format in ("saved_model", "preset"):
+    check_type("model", model, FlowPlusPlus)
+    check_weights_finite(model)
+  target = _checked_target(path, overwrite, format)
+  with writing(repr(str(target))):
+    if format == "preset":
+      _save_preset(model, target, metadata or {}, **options)
+    elif format == "saved_model":
+      replace_directory(target, _saved_model(model, metadata or {}, **options))
+    else:
+      replace_directory(target, _runtime_files(model, metadata or {}, format, **options))
+
+
+def _checked_target(path, overwrite, format):
+  """Return the absolute path of a directory that is new or empty, or an export of the format to replace."""
+  target = pathlib.Path(path).absolute()
+  with writing(repr(str(target))):  # a name may be too long, a folder not to be read
+    if target.is_file() or target.is_dir() and any(target.iterdir()):
+      if not overwrite:
+        raise InputError(f"{str(target)!r} exists already; `overwrite` replaces it")
+      if not _is_export(target, format):
+        raise InputError(f"{str(target)!r} cannot be overwritten: it is not an export in the format {format!r}")
+  return target
+
+
+def _is_export(target, format):
+  if format in ("saved_model", "preset"):
+    return (target / {"saved_model": "saved_model.pb", "preset": ABOUT}[format]).exists()
+  try:
+    return read_json(target / _METADATA)["format"] == format
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
+
+
+def _metadata_text(metadata, about):
+  """Return the content of metadata.json: what the user gives, and what an export says of itself."""
+  versions = {
+    "flowpp_tf": __version__,
+    "tensorflow": tf.__version__,
+    "keras": keras.__version__,
+    "tensorflow_probability": tfp.__version__,
+  }
+  about = {**about, "versions": versions}
+  if taken := sorted(metadata.keys() & about.keys()):
+    raise InputError(f"`metadata` has keys that the export writes itself: {', '.join(taken)}")
+  try:
+    return json.dumps({**metadata, **about}, indent=2, allow_nan=False) + "\n"
+  except (TypeError, ValueError) as error:
+    raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
+
+
+def _save_preset(model, target, metadata, license="unknown"):
+  about = {"description": "Flow++", **metadata}
+  if unknown := sorted(about.keys() - {"description", "settings", "evaluation"}):
+    raise InputError(f"`metadata` of a preset has description, settings and evaluation, got {', '.join(unknown)}")
+  save_preset(model, target, weights="safetensors", license=license, **about)
+
+
+def _saved_model(model, metadata, max_batch=256):
+  """Return the function that writes a SavedModel to a directory."""
+  check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
+  text = _metadata_text(metadata, {"max_batch": int(max_batch)})
+  return lambda directory: write_saved_model(model, directory, max_batch, text)
+
+
+def _runtime_files(model, metadata, format, weight_dtype="float32"):
+  """Return the function that writes the files of a model's inference graphs to a directory."""
+  if weight_dtype not in WEIGHT_DTYPES:
+    raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
+  graphs, about = inference_graphs(model)
+  files = {}
+  for name, graph in graphs.items():
+    if format == "litert":
+      files[f"{name}.tflite"] = _litert(graph)
+      continue
+    content = _onnx(name, graph, about, weight_dtype)
+    files |= _openvino(name, content) if format == "openvino" else {f"{name}.onnx": content}
+  digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+  about |= {"format": format, "weight_dtype": weight_dtype, "sha256": digests}
+  files[_METADATA] = _metadata_text(metadata, about).encode()
+
+  def write(directory):
+    for name, content in files.items():
+      (directory / name).write_bytes(content)
+
+  return write
+
+
+def _onnx(name, graph, about, weight_dtype):
+  ops = OnnxOps(weight_dtype)
+  inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
+  for key, value in graph.compute(ops, **inputs).items():
+    ops.output(key, value, [None, *graph.outputs[key].shape])
+  model = ops.model(name, properties={"metadata": json.dumps(about)})
+  return model.SerializeToString(deterministic=True)
+
+
+def _openvino(name, content):
+  """Return the .xml and the .bin of a graph in the format of ONNX."""
+  openvino = import_extra("openvino", "openvino", "the format 'openvino'")
+  with tempfile.TemporaryDirectory() as folder:
+    source, target = pathlib.Path(folder, "graph.onnx"), pathlib.Path(folder, f"{name}.xml")
+    source.write_bytes(content)
+    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
+    return {path.name: path.read_bytes() for path in (target, target.with_suffix(".bin"))}
+
+
+def _litert(graph):
+  specs = {key: tf.TensorSpec([None, *spec.shape], spec.dtype, key) for key, spec in graph.inputs.items()}
+  module = tf.Module()
+  module.function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
+  traced = module.function.get_concrete_function(**specs)
+  return tf.lite.TFLiteConverter.from_concrete_functions([traced], module).convert()
