@@ -33,7 +33,7 @@ from flowpp_tf.evaluation import (
   nearest_neighbours,
   write_record,
 )
-from flowpp_tf.evaluation.neighbours import compared_images
+from flowpp_tf.evaluation.sample_quality import compared_images
 from flowpp_tf.models import FlowPlusPlus, save_preset
 from flowpp_tf.programs.data_options import conditioning_of, load_from_settings
 from flowpp_tf.programs.score import typical_key

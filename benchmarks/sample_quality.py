@@ -29,8 +29,8 @@ def measure(name, count, temperatures, seed):
   from flowpp_tf.core.errors import InputError
   from flowpp_tf.data import load_dataset
   from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator, read_record
+  from flowpp_tf.evaluation.calibration import typical_indices
   from flowpp_tf.evaluation.sample_quality import draw_samples, frechet_with_error
-  from flowpp_tf.evaluation.typicality import typical_indices
   from flowpp_tf.models import FlowPlusPlus, preset_folder
   from flowpp_tf.training import Workdir
 

@@ -16,11 +16,10 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.random_crops import photographs_of
 from flowpp_tf.data.source import Images
 from flowpp_tf.evaluation import BatchedModel, PositionBits, PositionScorer, Scorer, nearest_neighbours, scores_of
-from flowpp_tf.evaluation.batched_model import batches
-from flowpp_tf.evaluation.distributed_function import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction, batches
+from flowpp_tf.evaluation.calibration import typical_indices
 from flowpp_tf.evaluation.likelihood import importance_weighted
-from flowpp_tf.evaluation.neighbours import compared_images
-from flowpp_tf.evaluation.typicality import typical_indices
+from flowpp_tf.evaluation.sample_quality import compared_images
 from flowpp_tf.exporting import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed

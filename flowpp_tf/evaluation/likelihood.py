@@ -24,7 +24,7 @@ from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.devices import Workers
-from flowpp_tf.evaluation.distributed_function import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, open_regular, reason
 from flowpp_tf.models import FlowPlusPlus

@@ -31,7 +31,7 @@ from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
 from flowpp_tf.data.source import as_images
 from flowpp_tf.distributions.dequantization import add_noise
-from flowpp_tf.evaluation.distributed_function import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
 

@@ -40,7 +40,7 @@ from flowpp_tf.core.checks import (
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import as_images
-from flowpp_tf.evaluation.distributed_function import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed

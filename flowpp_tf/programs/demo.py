@@ -223,7 +223,7 @@ def _dataset(settings, config):
 def _known(dataset, settings, config):
   """Return the images that a model is known by, and examples of its test split by a name."""
   from flowpp_tf.demo.engine import KnownImages
-  from flowpp_tf.evaluation.typicality import typical_indices
+  from flowpp_tf.evaluation.calibration import typical_indices
 
   trained = settings.get("fingerprint") or {}
   classes = tuple(trained.get("classes") or ())

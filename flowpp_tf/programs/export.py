@@ -142,7 +142,7 @@ def calibration_of_run(model: "FlowPlusPlus", settings: dict[str, Any]) -> dict[
   out.
   """
   from flowpp_tf.evaluation import conformal_threshold
-  from flowpp_tf.evaluation.typicality import typical_indices
+  from flowpp_tf.evaluation.calibration import typical_indices
 
   dataset = data_options.load_data_of_run(settings, model.config, {})[0]
   chosen = typical_indices(len(dataset.validation), _MOST_CALIBRATION_IMAGES)

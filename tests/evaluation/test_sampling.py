@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
-from flowpp_tf.evaluation import neighbours
+from flowpp_tf.evaluation import sample_quality
 from support.models import MINIMAL, SMALL, perturb, small_config, small_images
 
 
@@ -204,7 +204,7 @@ class OnDisk:
 
 
 def test_nearest_neighbours_are_those_of_all_differences(monkeypatch):
-  monkeypatch.setattr(neighbours, "_CHUNK_BYTES", 4 * 8 * 4 * 4 * 3)  # four images
+  monkeypatch.setattr(sample_quality, "_CHUNK_BYTES", 4 * 8 * 4 * 4 * 3)  # four images
   rng = np.random.RandomState(0)
   training = rng.randint(0, 256, [23, 4, 4, 3]).astype(np.uint8)
   training[17] = training[5]  # in another part: the first of the two comes first

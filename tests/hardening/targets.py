@@ -365,7 +365,7 @@ class Metadata(Target):
     write_record(path, "test", BitsPerDim(4, (Bound(1, 3.0, 0.1),), {}), {"sha256": "0"}, {"sha256": "0"}, seed=0)
 
   def _typicality(self, text, kind):
-    from flowpp_tf.evaluation.typicality import load_typical
+    from flowpp_tf.evaluation.calibration import load_typical
 
     load_typical(self.write("typicality.json", text), {"weights": "0"})
     with contextlib.suppress(ValueError, TypeError, KeyError):  # with the key that the file says

@@ -1,18 +1,98 @@
-"""Bits/dim of a model's validation split, measured once and kept in a file, for the typicality score."""
+r"""Compare a score with those of sound images: conformal thresholds, and mean bits/dim for the typicality score.
+
+Thresholds hold for any model, by split conformal prediction. If n sound images and a new sound image are exchangeable,
+the new one's score is as likely to have any rank among all n + 1. So it exceeds the ceil((n + 1) (1 - a))-th smallest
+of the n scores with a probability of at most a, and
+
+$$
+p = \frac{1 + |\{i : s_i \ge s\}|}{n + 1}
+$$
+
+is at most a with a probability of at most a (Vovk et al. 2005; Laxhammar and Falkman 2010 for anomalies). This says
+nothing of how many anomalous images are found. If a score that is too low is anomalous too, twice the smaller of the
+p-values of both sides, at most 1, has the same property.
+"""
 
 from collections.abc import Callable
 import dataclasses
 import json
+import math
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_arguments
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.types import Path
+
+
+@check_arguments
+def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
+  """Return the score that at most a share of sound images exceeds.
+
+  Args:
+    calibration: scores of sound images that the model was not trained on, `[N]`; higher is more anomalous.
+    false_alarms: the share, between 0 and 1.
+
+  Returns:
+    One of the scores; infinity if there are fewer than `1 / false_alarms - 1` of them.
+
+  Raises:
+    InputError (a ValueError): if there is no score, one is not finite, or `false_alarms` is not between 0 and 1.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import conformal_threshold
+    >>> conformal_threshold(np.arange(99.0), false_alarms=0.05)
+    94.0
+  """
+  calibration = _scores("calibration", calibration)
+  if not 0 < false_alarms < 1:
+    raise InputError(f"`false_alarms` must be between 0 and 1, got {false_alarms}")
+  # Rounded, since (n + 1) (1 - a) is meant exactly: 100 * (1 - 0.05) is a little more than 95 in float64.
+  rank = max(1, math.ceil(round((len(calibration) + 1) * (1 - false_alarms), 9)))
+  return float(np.sort(calibration)[rank - 1]) if rank <= len(calibration) else math.inf
+
+
+@check_arguments
+def conformal_p_value(calibration: np.ndarray, scores: np.ndarray, two_sided: bool = False) -> np.ndarray:
+  """Return for each score the p-value of its image being as sound as those of the calibration, `[M]`.
+
+  Args:
+    calibration: as in `conformal_threshold`, `[N]`.
+    scores: `[M]`.
+    two_sided: whether scores that are lower than those of sound images are anomalous too, as bits/dim are: an image can
+      be too simple.
+
+  Raises:
+    InputError (a ValueError): if there is no score to calibrate with, or one is not finite.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import conformal_p_value
+    >>> conformal_p_value(np.arange(99.0), np.array([50.0, 200.0]))
+    array([0.5 , 0.01])
+    >>> conformal_p_value(np.arange(99.0), np.array([50.0, -1.0]), two_sided=True)
+    array([1.  , 0.02])
+  """
+  calibration = np.sort(_scores("calibration", calibration))
+  scores = as_array("scores", scores, [None]).astype(np.float64)
+  check_all_finite("scores", scores)
+  at_least = len(calibration) - np.searchsorted(calibration, scores, side="left")
+  high = (1 + at_least) / (len(calibration) + 1)
+  if not two_sided:
+    return high
+  low = (1 + np.searchsorted(calibration, scores, side="right")) / (len(calibration) + 1)
+  return np.minimum(2 * np.minimum(high, low), 1)
+
+
+def _scores(name, values):
+  values = as_array(name, values, [None]).astype(np.float64)
+  check_all_finite(name, values)
+  if not len(values):
+    raise InputError(f"`{name}` must have at least one score")
+  return values
 
 
 @dataclasses.dataclass(frozen=True)
