@@ -6,7 +6,6 @@ log-det, as in `bijectors.by_element`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import Any, NamedTuple
@@ -16,8 +15,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.bijectors.mixture_logistic_cdf import SMALLEST_LOG_SCALE
 from flowpp_tf.bijectors.normalization import SMALLEST_SCALE
+from flowpp_tf.bijectors.squeeze import Rearrangement
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outputs
@@ -26,7 +27,6 @@ from flowpp_tf.types import Shape
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _BELOW_ONE = 1 - float(np.finfo(np.float32).epsneg)
-Move = Callable[[Any, Any], Any]
 
 
 class Tensor(NamedTuple):
@@ -34,60 +34,40 @@ class Tensor(NamedTuple):
 
   Attributes:
     value: `[N, *shape]`.
-    shape: of the event.
-    log_dets: of each value, `[N, *shape]`; None for 0.
-    constants: what is to be added to them in every image, `[1, *shape]` or a number.
-    moves: the rearrangements so far, as functions `(ops, y)` that undo them.
+    log_dets: of each value, `[N, *shape]`.
+    places: which value of the first tensor each value comes from, integers of the shape.
   """
 
   value: Value
-  shape: tuple[int, ...]
-  log_dets: Value | None = None
-  constants: np.ndarray | float = 0.0
-  moves: tuple[Move, ...] = ()
+  log_dets: Value
+  places: np.ndarray
 
-  def mapped(self, value: Value, log_dets: Value | None = None, constants: np.ndarray | float = 0.0) -> Tensor:
+  @classmethod
+  def first(cls, ops: Ops, value: Value, shape: Shape) -> Tensor:
+    """Return a tensor whose values have collected nothing."""
+    return cls(value, _zeros(ops, value), np.arange(math.prod(shape)).reshape(shape))
+
+  @property
+  def shape(self) -> Shape:
+    return self.places.shape
+
+  def mapped(self, value: Value, log_dets: Value | float) -> Tensor:
     """Return what a bijector makes of this, of which the log-dets are the bijector's."""
-    log_dets = _add(self.log_dets, log_dets)
-    return self._replace(value=value, log_dets=log_dets, constants=self.constants + constants)
+    return self._replace(value=value, log_dets=self.log_dets + log_dets)
 
-  def rearranged(self, ops: Ops, move: Move, back: Move, shape: Shape) -> Tensor:
-    """Return this moved by `move(ops, y)`, which `back` undoes."""
-    log_dets = None if self.log_dets is None else move(ops, self.log_dets)
-    constants = self.constants
-    if isinstance(constants, np.ndarray):
-      constants = move(_Arrays, constants)
-    return Tensor(move(ops, self.value), tuple(shape), log_dets, constants, (*self.moves, back))
+  def rearranged(self, ops: Ops, order: np.ndarray) -> Tensor:
+    """Return this with its values in another order, whose shape is the new one."""
+    return Tensor(_taken(ops, self.value, order), _taken(ops, self.log_dets, order), self.places.reshape(-1)[order])
 
-  def moved_back(self, ops: Ops, y: Value) -> Value:
-    """Return a tensor like this one with each value where it came from."""
-    for back in reversed(self.moves):
-      y = back(ops, y)
-    return y
-
-  def all_log_dets(self, ops: Ops) -> Value:
-    """Return the log-det of each value, `[N, *shape]`."""
-    log_dets = self.log_dets
-    if log_dets is None:
-      log_dets = _zeros(ops, self.value)
-    if isinstance(self.constants, np.ndarray):
-      return log_dets + ops.constant(self.constants)
-    return log_dets + self.constants if self.constants else log_dets
+  def moved_back(self, ops: Ops, y: Value, shape: Shape) -> Value:
+    """Return a tensor like this one with each value where it came from; `shape` is that of the first tensor."""
+    return _taken(ops, y, np.argsort(self.places.reshape(-1)).reshape(shape))
 
 
-class _Arrays:
-  """The rearrangements of `Ops`, of NumPy's arrays."""
-
-  reshape = staticmethod(np.reshape)
-  transpose = staticmethod(np.transpose)
-
-  @staticmethod
-  def split(x: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    return np.split(x, np.cumsum(sizes)[:-1], axis=-1)
-
-  @staticmethod
-  def concat(values: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(values, axis=-1)
+def _taken(ops, x, order):
+  rows = ops.reshape(x, [-1, order.size])
+  taken = ops.take(rows, ops.constant(order.reshape(-1), "int32"), axis=1)
+  return ops.reshape(taken, [-1, *order.shape])
 
 
 def transform(ops: Ops, bijector: Any, x: Tensor, inverse: bool = False, context: Value | None = None) -> Tensor:
@@ -133,7 +113,7 @@ def _(bijector: fb.Conditioned, ops, x, inverse, context):
 def _(bijector: fb.ContextTransform, ops, x, inverse, context):
   if context is not None:
     size = array_of(bijector.transform.mean).size
-    transformed = _transform(bijector.transform, ops, Tensor(context, (size,)), False, None)
+    transformed = _transform(bijector.transform, ops, Tensor.first(ops, context, (size,)), False, None)
     context = transformed.value
   return _transform(bijector.bijector, ops, x, inverse, context)
 
@@ -152,38 +132,30 @@ def _(bijector: tfp.bijectors.Identity, ops, x, inverse, context):
 def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
   with tf.init_scope():
     sizes = [int(size) for size in bijector.block_sizes]
-  blocks = []
-  for part, value, size in zip(bijector.bijectors, ops.split(x.value, sizes), sizes):
-    block = Tensor(value, (*x.shape[:-1], size))
-    blocks.append(_transform(part, ops, block, inverse, context))
-
-  def back(ops, y):
-    parts = ops.split(y, sizes)
-    return ops.concat([block.moved_back(ops, part) for block, part in zip(blocks, parts)])
-
-  if any(block.moves for block in blocks):
-    x = x.rearranged(ops, lambda ops, y: y, back, x.shape)
-  value = ops.concat([block.value for block in blocks])
-  log_dets = ops.concat([block.all_log_dets(ops) for block in blocks])
-  return x.mapped(value, log_dets)
+  places = np.split(x.places, np.cumsum(sizes)[:-1], axis=-1)
+  blocks = map(Tensor, ops.split(x.value, sizes), ops.split(x.log_dets, sizes), places)
+  done = [_transform(part, ops, block, inverse, context) for part, block in zip(bijector.bijectors, blocks)]
+  values, log_dets, moved = zip(*done)
+  return Tensor(ops.concat(values), ops.concat(log_dets), np.concatenate(moved, axis=-1))
 
 
 @_transform.register
 def _(bijector: fb.ActNorm, ops, x, inverse, context):
   scale, bias = np.maximum(array_of(bijector.scale), SMALLEST_SCALE), array_of(bijector.bias)
-  log_dets = np.log(np.broadcast_to(scale, (1, *x.shape)))
-  if inverse:
-    return x.mapped((x.value - ops.constant(bias)) / ops.constant(scale), constants=-log_dets)
-  return x.mapped(x.value * ops.constant(scale) + ops.constant(bias), constants=log_dets)
+  return _affine(ops, x, scale, bias, inverse)
 
 
 @_transform.register
 def _(bijector: fb.Standardization, ops, x, inverse, context):
-  mean, stddev = array_of(bijector.mean), array_of(bijector.stddev)
-  log_dets = np.log(np.broadcast_to(stddev, (1, *x.shape)))
+  return _affine(ops, x, array_of(bijector.stddev), array_of(bijector.mean), not inverse)
+
+
+def _affine(ops, x, scale, shift, inverse):
+  log_dets = np.log(np.broadcast_to(scale, (1, *x.shape)))
+  scale, shift = ops.constant(scale), ops.constant(shift)
   if inverse:
-    return x.mapped(x.value * ops.constant(stddev) + ops.constant(mean), constants=log_dets)
-  return x.mapped((x.value - ops.constant(mean)) / ops.constant(stddev), constants=-log_dets)
+    return x.mapped((x.value - shift) / scale, ops.constant(-log_dets))
+  return x.mapped(x.value * scale + shift, ops.constant(log_dets))
 
 
 @_transform.register(fb.Invertible1x1Conv)
@@ -203,76 +175,22 @@ def _(bijector, ops, x, inverse, context):
     matrix[place, place] = block
   log_det = float(log_det) / x.shape[-1]  # of each value
   y = ops.matmul(x.value, ops.constant(matrix))
-  return x.mapped(y, constants=-log_det if inverse else log_det)
+  return x.mapped(y, -log_det if inverse else log_det)
 
 
 @_transform.register
-def _(bijector: fb.SwapHalves, ops, x, inverse, context):
-  half = x.shape[-1] // 2
-
-  def swap(ops, y):
-    y1, y2 = ops.split(y, [half, half])
-    return ops.concat([y2, y1])
-
-  return x.rearranged(ops, swap, swap, x.shape)
-
-
-@_transform.register
-def _(bijector: fb.ColumnsToChannels, ops, x, inverse, context):
-  height, width, channels = x.shape
-  shape = (height, 2 * width, channels // 2) if inverse else (height, width // 2, 2 * channels)
-
-  def move(ops, y):
-    return ops.reshape(y, [-1, *shape])
-
-  def back(ops, y):
-    return ops.reshape(y, [-1, *x.shape])
-
-  return x.rearranged(ops, move, back, shape)
-
-
-@_transform.register
-def _(bijector: fb.Squeeze, ops, x, inverse, context):
-  height, width, channels = x.shape
-  size = bijector.block_size
-  if inverse:
-    shape = height * size, width * size, channels // size**2
-    return x.rearranged(ops, _unsqueeze(shape, size), _squeeze(shape, size), shape)
-  shape = height // size, width // size, channels * size**2
-  return x.rearranged(ops, _squeeze(x.shape, size), _unsqueeze(x.shape, size), shape)
-
-
-def _squeeze(shape, size):
-  """The move of blocks of pixels of an image `[H, W, C]` to the channels."""
-  height, width = shape[0] // size, shape[1] // size
-  channels = shape[2]
-
-  def move(ops, y):
-    blocks = ops.reshape(y, [-1, height, size, width, size, channels])
-    blocks = ops.transpose(blocks, [0, 1, 3, 2, 4, 5])
-    return ops.reshape(blocks, [-1, height, width, size**2 * channels])
-
-  return move
-
-
-def _unsqueeze(shape, size):
-  """The move back to the image."""
-  height, width = shape[0] // size, shape[1] // size
-  channels = shape[2]
-
-  def move(ops, y):
-    blocks = ops.reshape(y, [-1, height, width, size, size, channels])
-    blocks = ops.transpose(blocks, [0, 1, 3, 2, 4, 5])
-    return ops.reshape(blocks, [-1, *shape])
-
-  return move
+def _(bijector: Rearrangement, ops, x, inverse, context):
+  with tf.init_scope():
+    numbers = tf.reshape(tf.range(x.places.size), [1, *x.shape])
+    order, _ = evaluate(bijector, numbers, inverse)
+  return x.rearranged(ops, order.numpy()[0])
 
 
 @_transform.register
 def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   alpha, levels = bijector.alpha, bijector.levels
   if inverse:  # only samples are made so: their log-det is not used
-    return x.mapped((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), constants=math.nan)
+    return x.mapped((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), math.nan)
   slope = (1 - 2 * alpha) / levels
   complement = levels - x.value
   log_p = ops.log(x.value * slope + alpha)
@@ -383,10 +301,6 @@ def _read(bijector, shape):
     values += map(array_of, (part.logits, part.loc, part.log_scale))
   found = np.concatenate(values, axis=-1)
   return None if found.shape != shape else (found, margin)
-
-
-def _add(a, b):
-  return b if a is None else a if b is None else a + b
 
 
 def _zeros(ops, x):

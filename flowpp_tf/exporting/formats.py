@@ -26,8 +26,8 @@ from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
+from flowpp_tf.exporting.ops import TensorFlowOps
 from flowpp_tf.exporting.saved_model import write_saved_model
-from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
 from flowpp_tf.io.files import replace_directory, writing
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT

@@ -127,10 +127,8 @@ def _of_images(model):
     dequantized, log_q = _dequantize(ops, model, x, noise, labels)
     context = _context(ops, model, labels, condition)
     z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
-    log_det = z.all_log_dets(ops)
     prior = flow_graph.normal_log_probs(z.value)
-    log_det, prior = z.moved_back(ops, log_det), z.moved_back(ops, prior)
-    log_det, prior = ops.sum(log_det, -1), ops.sum(prior, -1)  # at each position
+    log_det, prior = (ops.sum(z.moved_back(ops, y, dequantized.shape), -1) for y in (z.log_dets, prior))  # by position
     dequantization = -log_q
     bound = flow_graph.sum_of_event(ops, log_det + prior + dequantization, config.image_shape[:2])
     valid = x <= config.levels - 1.0
@@ -150,7 +148,7 @@ def _of_images(model):
   def decode(ops, latents, labels=None, condition=None):
     labels = known(ops, labels)
     context = _context(ops, model, labels, condition)
-    z = Tensor(latents, model.coupling_flow.latent_shape)
+    z = Tensor.first(ops, latents, model.coupling_flow.latent_shape)
     x = flow_graph.transform(ops, model.flow.bijector, z, context=context).value
     if config.augment_channels:
       x, _ = ops.split(x, [config.image_shape[2], config.augment_channels])
@@ -190,13 +188,14 @@ def _dequantize(ops, model, images, noise, labels):
   below_one = 1 - float(np.finfo(np.float32).epsneg)
   x = ops.minimum(images + noise, (images + 1.0) * below_one)
   if e is None:
-    return Tensor(x, shape), log_q
+    return Tensor.first(ops, x, shape), log_q
   if isinstance(model.augmenter, FlowAugmenter):
-    logits = flow_graph.transform(ops, model.logits_of_pixels, Tensor(x, shape)).value
+    logits = flow_graph.transform(ops, model.logits_of_pixels, Tensor.first(ops, x, shape)).value
     e, log_q_e = _posterior(ops, model.augmenter, logits, e, labels)
   else:
     log_q_e = ops.sum(flow_graph.normal_log_probs(e), -1)
-  return Tensor(ops.concat([x, e]), (*shape[:2], shape[2] + augmented)), log_q + log_q_e
+  both = Tensor.first(ops, ops.concat([x, e]), (*shape[:2], shape[2] + augmented))
+  return both, log_q + log_q_e
 
 
 def _posterior(ops, layer, images, noise, labels):
@@ -204,8 +203,8 @@ def _posterior(ops, layer, images, noise, labels):
   context = network_graph.apply_context_net(ops, layer.context_net, images)
   if layer.label_embedding is not None:
     context = context + network_graph.apply_embedding(ops, layer.label_embedding, labels)
-  draw = flow_graph.transform(ops, layer.bijector, Tensor(noise, layer.event_shape), context=context)
-  log_dets = draw.moved_back(ops, draw.all_log_dets(ops))
+  draw = flow_graph.transform(ops, layer.bijector, Tensor.first(ops, noise, layer.event_shape), context=context)
+  log_dets = draw.moved_back(ops, draw.log_dets, layer.event_shape)
   return draw.value, ops.sum(flow_graph.normal_log_probs(noise) - log_dets, -1)
 
 
@@ -225,12 +224,12 @@ def _of_vectors(model):
       raise InputError(f"the weights of the flow must be finite, got NaN or infinity in {variable.name}")
 
   def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
-    z = flow_graph.transform(ops, flow.bijector, Tensor(x, shape), inverse=True, context=context)
-    densities = log_probs(ops, z.value) + z.all_log_dets(ops)
+    z = flow_graph.transform(ops, flow.bijector, Tensor.first(ops, x, shape), inverse=True, context=context)
+    densities = log_probs(ops, z.value) + z.log_dets
     return {"log_prob": flow_graph.sum_of_event(ops, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
-    return {"x": flow_graph.transform(ops, flow.bijector, Tensor(latents, shape), context=context).value}
+    return {"x": flow_graph.transform(ops, flow.bijector, Tensor.first(ops, latents, shape), context=context).value}
 
   event, number = Spec("float32", shape), Spec("float32", ())
   given = {}

@@ -103,7 +103,7 @@ def apply_embedding(ops: Ops, embedding: LabelEmbedding, labels: Value) -> Value
   is_negative = labels < 0
   no_label = ops.where(labels < -1, out_of_range, ops.constant(count, "int32"))
   index = ops.where(is_negative, no_label, index)
-  return ops.reshape(ops.take(rows, index), [-1, 1, 1, table.shape[1]])
+  return ops.reshape(ops.take(rows, index, axis=0), [-1, 1, 1, table.shape[1]])
 
 
 def _unknown(network):

@@ -16,7 +16,6 @@ import numpy as np
 
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.exporting.ops import Ops
 from flowpp_tf.version import __version__
 
 _OPSET, _IR_VERSION = 17, 8
@@ -30,60 +29,50 @@ def import_onnx() -> Any:
   return onnx
 
 
+def _operator(kind, dtype=None):
+  """Return the operator of two tensors that is a node of a kind."""
+  return lambda x, y: x.ops.node(kind, x, y, dtype=dtype)
+
+
 class Value:
   """A tensor of a graph, with the operators of arrays; `dtype` is the name of NumPy's."""
 
   def __init__(self, ops: OnnxOps, name: str, dtype: str) -> None:
     self.ops, self.name, self.dtype = ops, name, dtype
 
-  def __add__(self, other: Value | float) -> Value:
-    return self.ops.node("Add", self, other)
-
-  def __radd__(self, other: float) -> Value:
-    return self.ops.node("Add", other, self)
-
-  def __sub__(self, other: Value | float) -> Value:
-    return self.ops.node("Sub", self, other)
+  __add__ = __radd__ = _operator("Add")
+  __mul__ = __rmul__ = _operator("Mul")
+  __sub__ = _operator("Sub")
+  __truediv__ = _operator("Div")
+  __and__ = _operator("And")
+  __or__ = _operator("Or")
+  __gt__ = _operator("Greater", "bool")
+  __lt__ = _operator("Less", "bool")
+  __ge__ = _operator("GreaterOrEqual", "bool")
+  __le__ = _operator("LessOrEqual", "bool")
 
   def __rsub__(self, other: float) -> Value:
     return self.ops.node("Sub", other, self)
 
-  def __mul__(self, other: Value | float) -> Value:
-    return self.ops.node("Mul", self, other)
-
-  def __rmul__(self, other: float) -> Value:
-    return self.ops.node("Mul", other, self)
-
-  def __truediv__(self, other: Value | float) -> Value:
-    return self.ops.node("Div", self, other)
-
   def __neg__(self) -> Value:
     return self.ops.node("Neg", self)
-
-  def __gt__(self, other: Value | float) -> Value:
-    return self.ops.node("Greater", self, other, dtype="bool")
-
-  def __lt__(self, other: Value | float) -> Value:
-    return self.ops.node("Less", self, other, dtype="bool")
-
-  def __ge__(self, other: Value | float) -> Value:
-    return self.ops.node("GreaterOrEqual", self, other, dtype="bool")
-
-  def __le__(self, other: Value | float) -> Value:
-    return self.ops.node("LessOrEqual", self, other, dtype="bool")
-
-  def __and__(self, other: Value) -> Value:
-    return self.ops.node("And", self, other)
-
-  def __or__(self, other: Value) -> Value:
-    return self.ops.node("Or", self, other)
 
   def __invert__(self) -> Value:
     return self.ops.node("Not", self)
 
 
-class OnnxOps(Ops):
-  """The nodes, constants, inputs and outputs of a graph that is being written.
+def _function(kind):
+  """Return the operation that is a node of a kind."""
+  return lambda ops, *inputs: ops.node(kind, *inputs)
+
+
+def _reduction(kind):
+  """Return the reduction over an axis, which stays as one of size 1."""
+  return lambda ops, x, axis: ops.node(kind, x, axes=[axis], keepdims=1)
+
+
+class OnnxOps:
+  """The nodes, constants, inputs and outputs of a graph that is being written, with the methods of `TensorFlowOps`.
 
   Args:
     weight_dtype: how kernels of networks are stored, "float32", "float16" or "int8" (with a scale for each output). The
@@ -111,7 +100,7 @@ class OnnxOps(Ops):
     self._nodes.append(self._onnx.helper.make_node("Identity", [value.name], [name]))
     self._outputs.append(self._info(name, value.dtype, shape))
 
-  def model(self, name: str, doc: str = "", properties: Mapping[str, str] | None = None) -> Any:
+  def model(self, name: str, properties: Mapping[str, str] | None = None) -> Any:
     """Return the `onnx.ModelProto` of what the outputs need, with texts by name as its metadata."""
     helper = self._onnx.helper
     nodes, used = [], {output.name for output in self._outputs}
@@ -123,7 +112,7 @@ class OnnxOps(Ops):
     for constant, array in self._constants.values():
       if constant in used:
         constants.append(self._onnx.numpy_helper.from_array(array, constant))
-    graph = helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, constants, doc_string=doc)
+    graph = helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, constants)
     model = helper.make_model(
       graph,
       opset_imports=[helper.make_opsetid("", _OPSET)],
@@ -167,10 +156,14 @@ class OnnxOps(Ops):
       if not isinstance(value, Value):
         value = self.constant(value, of_inputs)
       names.append(value.name)
-    output = Value(self, self._name(kind), dtype or of_inputs)
-    node = self._onnx.helper.make_node(kind, names, [output.name], **attributes)
-    self._nodes.append(node)
+    (output,) = self._add_node(kind, names, [dtype or of_inputs], **attributes)
     return output
+
+  def _add_node(self, kind, names, dtypes, **attributes):
+    """Add a node with inputs of these names, and return its outputs, of these dtypes."""
+    outputs = [Value(self, self._name(kind), dtype) for dtype in dtypes]
+    self._nodes.append(self._onnx.helper.make_node(kind, names, [output.name for output in outputs], **attributes))
+    return outputs
 
   def _name(self, kind):
     self._count += 1
@@ -186,56 +179,37 @@ class OnnxOps(Ops):
 
   # --- Operations -------------------------------------------------------------------------------
 
+  exp = _function("Exp")
+  log = _function("Log")
+  tanh = _function("Tanh")
+  sigmoid = _function("Sigmoid")
+  softplus = _function("Softplus")
+  elu = _function("Elu")
+  sqrt = _function("Sqrt")
+  abs = _function("Abs")
+  floor = _function("Floor")
+  maximum = _function("Max")
+  minimum = _function("Min")
+  matmul = _function("MatMul")
+  mean = _reduction("ReduceMean")
+  max = _reduction("ReduceMax")
+  min = _reduction("ReduceMin")
+
+  def sum(self, x: Value, axis: int) -> Value:
+    return self.node("ReduceSum", x, self.constant([axis], "int64"), keepdims=1)
+
   def cast(self, x: Value, dtype: str) -> Value:
     to = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return self.node("Cast", x, dtype=dtype, to=int(to))
-
-  def exp(self, x: Value) -> Value:
-    return self.node("Exp", x)
-
-  def log(self, x: Value) -> Value:
-    return self.node("Log", x)
-
-  def tanh(self, x: Value) -> Value:
-    return self.node("Tanh", x)
-
-  def sigmoid(self, x: Value) -> Value:
-    return self.node("Sigmoid", x)
-
-  def softplus(self, x: Value) -> Value:
-    return self.node("Softplus", x)
-
-  def elu(self, x: Value) -> Value:
-    return self.node("Elu", x)
-
-  def sqrt(self, x: Value) -> Value:
-    return self.node("Sqrt", x)
-
-  def abs(self, x: Value) -> Value:
-    return self.node("Abs", x)
-
-  def floor(self, x: Value) -> Value:
-    return self.node("Floor", x)
-
-  def maximum(self, x: Value, y: Value | float) -> Value:
-    return self.node("Max", x, y)
-
-  def minimum(self, x: Value, y: Value | float) -> Value:
-    return self.node("Min", x, y)
 
   def where(self, condition: Value, x: Value, y: Value | float) -> Value:
     other = y if isinstance(y, Value) else self.constant(y, x.dtype)
     return self.node("Where", condition, x, other, dtype=x.dtype)
 
   def softmax(self, x: Value) -> Value:
-    """Return the softmax over the last axis."""
     return self.node("Softmax", x, axis=-1)
 
-  def matmul(self, x: Value, y: Value) -> Value:
-    return self.node("MatMul", x, y)
-
   def conv2d(self, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
-    """Return the convolution of `x [N, H, W, C]` with `kernel [k, k, C, D]`, stride 1, same padding."""
     padding = kernel.shape[0] - 1
     before = padding // 2
     after = padding - before
@@ -244,21 +218,7 @@ class OnnxOps(Ops):
     x = self.node("Conv", x, weights, self.constant(bias), pads=[before, before, after, after])
     return self.transpose(x, [0, 2, 3, 1])
 
-  def sum(self, x: Value, axis: int) -> Value:
-    """Return the sum over an axis, which stays as one of size 1."""
-    return self.node("ReduceSum", x, self.constant([axis], "int64"), keepdims=1)
-
-  def mean(self, x: Value, axis: int) -> Value:
-    return self.node("ReduceMean", x, axes=[axis], keepdims=1)
-
-  def max(self, x: Value, axis: int) -> Value:
-    return self.node("ReduceMax", x, axes=[axis], keepdims=1)
-
-  def min(self, x: Value, axis: int) -> Value:
-    return self.node("ReduceMin", x, axes=[axis], keepdims=1)
-
   def reshape(self, x: Value, shape: Sequence[int]) -> Value:
-    """Return x of another shape; -1 is the size that is left."""
     return self.node("Reshape", x, self.constant(shape, "int64"))
 
   def transpose(self, x: Value, axes: Sequence[int]) -> Value:
@@ -268,20 +228,12 @@ class OnnxOps(Ops):
     return self.node("Concat", *values, axis=axis)
 
   def split(self, x: Value, sizes: Sequence[int], axis: int = -1) -> list[Value]:
-    """Return the parts of x of given sizes along an axis."""
-    parts = [Value(self, self._name("split"), x.dtype) for _ in sizes]
-    inputs = [x.name, self.constant(sizes, "int64").name]
-    outputs = [part.name for part in parts]
-    node = self._onnx.helper.make_node("Split", inputs, outputs, axis=axis)
-    self._nodes.append(node)
-    return parts
+    return self._add_node("Split", [x.name, self.constant(sizes, "int64").name], [x.dtype] * len(sizes), axis=axis)
 
-  def take(self, rows: Value, indices: Value) -> Value:
-    """Return the rows of a matrix at indices `[N]`."""
-    return self.node("Gather", rows, indices, axis=0)
+  def take(self, x: Value, indices: Value, axis: int) -> Value:
+    return self.node("Gather", x, indices, axis=axis)
 
   def loop(self, step: Callable[..., Sequence[Value]], state: Sequence[Value], most: int) -> list[Value]:
-    """Return the state after at most `most` iterations of `step`, which end when its last value is all false."""
     helper, outer = self._onnx.helper, self._nodes
     self._nodes = []
     number = self._name("iteration")
@@ -295,12 +247,9 @@ class OnnxOps(Ops):
     outputs_of_body += [self._info(value.name, value.dtype) for value in after]
     body = helper.make_graph(self._nodes, self._name("body"), inputs_of_body, outputs_of_body)
     self._nodes = outer
-    result = [Value(self, self._name("loop"), value.dtype) for value in state]
     inputs = [self.constant(most, "int64").name, self._any(state[-1]).name]
     inputs += [value.name for value in state]
-    outputs = [value.name for value in result]
-    self._nodes.append(helper.make_node("Loop", inputs, outputs, body=body))
-    return result
+    return self._add_node("Loop", inputs, [value.dtype for value in state], body=body)
 
   def _any(self, x):
     """Whether any value is true, a scalar."""
