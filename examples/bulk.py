@@ -26,22 +26,22 @@ def main(argv):
   output.mkdir(parents=True)  # a new one: Ray adds to tables that are there
   images = load_dataset(FLAGS.dataset).test[: FLAGS.limit]
   # On a cluster: ray.init(address="auto"), and ray.data.read_images, read_parquet ... in place of from_items.
-  ray.data.DataContext.get_current().enable_progress_bars = False
   ray.init(num_cpus=FLAGS.workers, include_dashboard=False, log_to_driver=False)
   rows = [{"index": i, "image": np.asarray(image)} for i, image in enumerate(images)]
   data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _BATCH))  # the batches of bin/score
+  workers = ray.data.ActorPoolStrategy(size=FLAGS.workers)
   scored = data.map_batches(
     ScoreImages,
     fn_constructor_kwargs={"model": FLAGS.preset, "num_samples": FLAGS.num_samples},
     batch_size=_BATCH,
-    concurrency=FLAGS.workers,
+    compute=workers,
   )
   scored.drop_columns(["image"]).write_parquet(str(output / "scores"))
   compressed = data.map_batches(
     CompressImages,
     fn_constructor_kwargs={"model": FLAGS.preset, "output": str(output / "archives")},
     batch_size=_ARCHIVE,
-    concurrency=FLAGS.workers,
+    compute=workers,
   )
   compressed.write_parquet(str(output / "index"))
   print(f"wrote {output}")
