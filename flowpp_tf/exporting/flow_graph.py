@@ -181,9 +181,9 @@ def _(bijector, ops, x, inverse, context):
 @_transform.register
 def _(bijector: Rearrangement, ops, x, inverse, context):
   with tf.init_scope():
-    numbers = tf.reshape(tf.range(x.places.size), [1, *x.shape])
+    numbers = tf.reshape(tf.range(x.places.size, dtype=tf.float64), [1, *x.shape])
     order, _ = evaluate(bijector, numbers, inverse)
-  return x.rearranged(ops, order.numpy()[0])
+  return x.rearranged(ops, order.numpy()[0].astype(int))
 
 
 @_transform.register

@@ -12,7 +12,6 @@ and assets/metadata.json describe the model; docs/serving.md describes its use.
 """
 
 import dataclasses
-import functools
 import inspect
 import json
 import pathlib
@@ -73,135 +72,101 @@ def write_saved_model(model: FlowPlusPlus, directory: pathlib.Path, max_batch: i
 
 def _functions(model, max_batch):
   """Return the `tf.function`s by name. Each checks its inputs before it computes anything."""
-  inputs = _Inputs(model, max_batch)
   # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn 0.5 into 0,
   # and uint8 300 into 44, before a check could see them. Real-valued ones have all digits that the model has.
   image_dtype = model.variable_dtype if model.has_exact_density else tf.float32
-  image_spec = tf.TensorSpec([None, *inputs.image_shape], image_dtype, "images")
-  latent_spec = tf.TensorSpec([None, *inputs.latent_shape], model.variable_dtype, "latents")
-  n_spec = tf.TensorSpec([], tf.int32, "n")
-  num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
-  temperature_spec = tf.TensorSpec([], tf.float32, "temperature")
-  seed_spec = tf.TensorSpec([], tf.int64, "seed")
-  # Only defaults that are tensors are stored in the signatures.
-  num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
+  latent_shape = model.coupling_flow.latent_shape
+  specs = {
+    "images": tf.TensorSpec([None, *model.config.image_shape], image_dtype),
+    "latents": tf.TensorSpec([None, *latent_shape], model.variable_dtype),
+    "n": tf.TensorSpec([], tf.int32),
+    "num_samples": tf.TensorSpec([], tf.int32),
+    "temperature": tf.TensorSpec([], tf.float32),
+    "seed": tf.TensorSpec([], tf.int64),
+    **model.conditioning_specs,
+  }
 
-  def exported(*specs):
-    return lambda function: tf.function(
-      _with_inputs(function, inputs.conditioning_specs),
-      input_signature=[*specs, *inputs.conditioning_specs.values()],
-      autograph=False,
-    )
+  def function(output, names, compute):
+    """Return the function from inputs, and the model's conditioning, to a dict of one output."""
+    specs_of_inputs = {name: specs[name] for name in (*names, *model.conditioning_specs)}
 
-  @exported(image_spec, num_samples_spec, seed_spec)
-  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0, *values):
-    images, conditioning = inputs.images(images, values)
-    num_samples = inputs.num_samples(num_samples, images)
-    bound = model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []), **conditioning)
-    return {"log_prob_bound": bound}
+    def compute_checked(*values):
+      inputs = dict(zip(specs_of_inputs, values))
+      return {output: compute(**_checked(model.config, max_batch, specs_of_inputs, inputs))}
 
-  @exported(image_spec, num_samples_spec, seed_spec)
-  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0, *values):
-    bound = log_prob_bound(images, num_samples, seed, *values)["log_prob_bound"]
-    return {"bits_per_dim": model.to_bits_per_dim(bound)}
+    call: Any = compute_checked
+    call.__signature__ = inspect.Signature(_parameters(specs_of_inputs))
+    named = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs_of_inputs.items()]
+    return tf.function(call, input_signature=named, autograph=False)
 
-  @exported(image_spec, seed_spec)
-  def encode(images, seed=seed_0, *values):
-    images, conditioning = inputs.images(images, values)
-    return {"latents": model.encode(images, seed=tf.ensure_shape(seed, []), **conditioning)}
+  def compute_bits_per_dim(images, num_samples, seed, **conditioning):
+    bound = log_prob_bound(images, num_samples, seed, *conditioning.values())["log_prob_bound"]
+    return model.to_bits_per_dim(bound)
 
-  @exported(latent_spec)
-  def decode(latents, *values):
-    latents, conditioning = inputs.latents(latents, values)
-    return {"images": model.decode(latents, **conditioning)}
+  def compute_sample(n, temperature, seed, **conditioning):
+    return decode(model.sample_latents(n, temperature, seed), *conditioning.values())["images"]
 
-  @exported(n_spec, temperature_spec, seed_spec)
-  def sample(n, temperature=temperature_1, seed=seed_0, *values):
-    n, temperature = inputs.n_and_temperature(n, temperature)
-    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])), *values)
-
-  return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode, decode=decode)
+  log_prob_bound = function("log_prob_bound", ("images", "num_samples", "seed"), model.log_prob_bound)
+  decode = function("images", ("latents",), lambda latents, **conditioning: model.decode(latents, **conditioning))
+  return {
+    "sample": function("images", ("n", "temperature", "seed"), compute_sample),
+    "log_prob_bound": log_prob_bound,
+    "bits_per_dim": function("bits_per_dim", ("images", "num_samples", "seed"), compute_bits_per_dim),
+    "encode": function("latents", ("images", "seed"), model.encode),
+    "decode": decode,
+  }
 
 
-class _Inputs:
-  """Checks of the inputs of a model's signatures. TensorFlow checks their types, `ensure_shape` their shapes."""
+def _parameters(names):
+  """Return the parameters by which TensorFlow knows the inputs of a signature, and their defaults."""
+  # Only defaults that are tensors are stored. A parameter after one with a default must have one too.
+  defaults = {"num_samples": tf.constant(1), "seed": tf.constant(0, tf.int64), "temperature": tf.constant(1.0)}
+  parameters: list[inspect.Parameter] = []
+  for name in names:
+    empty = inspect.Parameter.empty
+    needs_default = bool(parameters) and parameters[-1].default is not empty
+    default = defaults.get(name, None if needs_default else empty)
+    parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
+  return parameters
 
-  def __init__(self, model, max_batch):
-    self._config, self._max_batch = model.config, max_batch
-    self.image_shape, self.latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
-    self.conditioning_specs = model.conditioning_specs
 
-  def images(self, images, values):
-    images, levels = tf.ensure_shape(images, [None, *self.image_shape]), self._config.pixel_levels
-    size = self._size("the number of `images` must be", tf.shape(images)[0])
-    expected = "be finite" if levels is None else f"be integers in 0 .. {levels - 1}"
-    valid = _all("images", expected, pixels_are_valid(images, levels), images)
-    images = _asserted(images, size, valid)
-    return images, self._conditioning(values, images)
-
-  def latents(self, latents, values):
-    latents = tf.ensure_shape(latents, [None, *self.latent_shape])
-    size = self._size("the number of `latents` must be", tf.shape(latents)[0])
-    valid = _all("latents", "be finite", tf.math.is_finite(latents), latents)
-    latents = _asserted(latents, size, valid)
-    return latents, self._conditioning(values, latents)
-
-  def num_samples(self, num_samples, images):
-    num_samples, most = tf.ensure_shape(num_samples, []), self._max_batch
-    draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
-    fits = f"`num_samples` times the number of `images` must be at most {most}, got"
-    enough = num_samples > 0, "`num_samples` must be at least 1, got", num_samples
-    return _asserted(num_samples, enough, (draws <= most, fits, draws))
-
-  def n_and_temperature(self, n, temperature):
-    n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
-    valid = tf.math.is_finite(temperature) & (temperature >= 0)
-    warm = valid, "`temperature` must be finite and at least 0, got", temperature
-    return _asserted(n, self._size("`n` must be", n), warm), temperature
-
-  def _size(self, what, size):
-    return (size > 0) & (size <= self._max_batch), f"{what} from 1 to {self._max_batch}, got", size
-
-  def _conditioning(self, values, images):
-    """Labels and conditions by name, one for each of the images or latents."""
-    conditioning = dict(zip(self.conditioning_specs, values))
-    count = tf.shape(images)[0]
-    lowest, most = lowest_label(self._config), self._config.num_classes - 1
-    checks = []
-    for name, value in conditioning.items():
-      if name == "labels":
-        in_range = (value >= lowest) & (value <= most)
-        checks.append(_all(name, f"lie in {lowest} .. {most}", in_range, value))
-      else:
-        checks.append(_all(name, "be finite", tf.math.is_finite(value), value))
-      found = tf.shape(value)[0]
+def _checked(config, max_batch, specs, inputs):
+  """Return inputs by name once they fit the model. TensorFlow checks their types, `ensure_shape` their shapes."""
+  levels, lowest, most_label = config.pixel_levels, lowest_label(config), config.num_classes - 1
+  inputs = {name: tf.ensure_shape(value, specs[name].shape) for name, value in inputs.items()}
+  counted = next(name for name in ("n", "images", "latents") if name in inputs)
+  count = inputs["n"] if counted == "n" else tf.shape(inputs[counted])[0]
+  what = "`n`" if counted == "n" else f"the number of `{counted}`"
+  checks = [((count > 0) & (count <= max_batch), f"{what} must be from 1 to {max_batch}, got", count)]
+  is_finite = "be finite", tf.math.is_finite
+  expected = {
+    "images": is_finite
+    if levels is None
+    else (f"be integers in 0 .. {levels - 1}", lambda x: pixels_are_valid(x, levels)),
+    "latents": is_finite,
+    "condition": is_finite,
+    "labels": (f"lie in {lowest} .. {most_label}", lambda x: (x >= lowest) & (x <= most_label)),
+    "num_samples": ("be at least 1", lambda x: x > 0),
+    "temperature": ("be finite and at least 0", lambda x: tf.math.is_finite(x) & (x >= 0)),
+  }
+  for name in [name for name in inputs if name in expected]:
+    words, is_valid = expected[name]
+    values = tf.reshape(inputs[name], [-1])
+    valid = is_valid(values)
+    checks.append((tf.reduce_all(valid), f"`{name}` must {words}, got", tf.boolean_mask(values, ~valid)[:1]))
+    if name in ("labels", "condition"):
+      found = tf.shape(inputs[name])[0]
       checks.append((found == count, f"`{name}` must be one for each image, got", found))
-    return {name: _asserted(value, *checks) for name, value in conditioning.items()}
-
-
-def _all(name, expected, valid, values):
-  """The check that all values are valid, whose error shows the first that is not."""
-  return tf.reduce_all(valid), f"`{name}` must {expected}, got", tf.boolean_mask(values, ~valid)[:1]
-
-
-def _asserted(tensor, *checks):
-  """A tensor once all checks hold: each a condition, and the message and the value that its error shows."""
-  with tf.control_dependencies([tf.debugging.Assert(holds, texts) for holds, *texts in checks]):
-    return tf.identity(tensor)
-
-
-def _with_inputs(function, names):
-  """A function whose variable arguments have names, by which TensorFlow knows the inputs of a signature."""
-  call: Any = functools.wraps(function)(lambda *arguments: function(*arguments))
-  signature = inspect.signature(function)
-  kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-  parameters = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_POSITIONAL]
-  # A parameter after one with a default must have one too.
-  needs_default = bool(parameters) and parameters[-1].default is not empty
-  default = None if needs_default else empty
-  parameters += [inspect.Parameter(name, kind, default=default) for name in names]
-  call.__signature__ = signature.replace(parameters=parameters)
-  return call
+    if name == "num_samples":
+      draws = tf.cast(inputs[name], tf.int64) * tf.cast(count, tf.int64)
+      words = f"`num_samples` times the number of `images` must be at most {max_batch}, got"
+      checks.append((draws <= max_batch, words, draws))
+  done: list[tf.Operation] = []
+  for holds, *shown in checks:
+    with tf.control_dependencies(done):  # so that the first that does not hold is the error
+      done = [tf.debugging.Assert(holds, shown)]
+  with tf.control_dependencies(done):
+    return {name: tf.identity(value) for name, value in inputs.items()}
 
 
 # --- Loading ------------------------------------------------------------------------------------
