@@ -70,15 +70,6 @@ def _taken(ops, x, order):
   return ops.reshape(taken, [-1, *order.shape])
 
 
-def transform(ops: Ops, bijector: Any, x: Tensor, inverse: bool = False, context: Value | None = None) -> Tensor:
-  """Apply a bijector, or its inverse.
-
-  Raises:
-    InputError (a ValueError): if inference graphs do not have the bijector, or a part of it.
-  """
-  return _transform(bijector, ops, x, inverse, context)
-
-
 def normal_log_probs(x: Value) -> Value:
   """Return the log density of the standard normal distribution at each value."""
   return x * x * -0.5 - 0.5 * math.log(2 * math.pi)
@@ -91,61 +82,66 @@ def sum_of_event(ops: Ops, x: Value, shape: Shape) -> Value:
 
 
 @functools.singledispatch
-def _transform(bijector: Any, ops: Ops, x: Tensor, inverse: bool, context: Value | None) -> Tensor:
+def transform(bijector: Any, ops: Ops, x: Tensor, inverse: bool, context: Value | None) -> Tensor:
+  """Apply a bijector, or its inverse.
+
+  Raises:
+    InputError (a ValueError): if inference graphs do not have the bijector, or a part of it.
+  """
   raise InputError(f"the bijector {type(bijector).__name__} {getattr(bijector, 'name', '')!r} cannot be exported")
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Chain, ops, x, inverse, context):
   for part in bijector.bijectors if inverse else reversed(bijector.bijectors):
-    x = _transform(part, ops, x, inverse, context)
+    x = transform(part, ops, x, inverse, context)
   return x
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Conditioned, ops, x, inverse, context):
   raise InputError(
     "a flow that is `given` a context cannot be exported: export the one without, whose functions take it"
   )
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.ContextTransform, ops, x, inverse, context):
   if context is not None:
     size = array_of(bijector.transform.mean).size
-    transformed = _transform(bijector.transform, ops, Tensor.first(ops, context, (size,)), False, None)
+    transformed = transform(bijector.transform, ops, Tensor.first(ops, context, (size,)), False, None)
     context = transformed.value
-  return _transform(bijector.bijector, ops, x, inverse, context)
+  return transform(bijector.bijector, ops, x, inverse, context)
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Invert, ops, x, inverse, context):
-  return _transform(bijector.bijector, ops, x, not inverse, context)
+  return transform(bijector.bijector, ops, x, not inverse, context)
 
 
-@_transform.register
+@transform.register
 def _(bijector: tfp.bijectors.Identity, ops, x, inverse, context):
   return x
 
 
-@_transform.register
+@transform.register
 def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
   with tf.init_scope():
     sizes = [int(size) for size in bijector.block_sizes]
   places = np.split(x.places, np.cumsum(sizes)[:-1], axis=-1)
   blocks = map(Tensor, ops.split(x.value, sizes), ops.split(x.log_dets, sizes), places)
-  done = [_transform(part, ops, block, inverse, context) for part, block in zip(bijector.bijectors, blocks)]
+  done = [transform(part, ops, block, inverse, context) for part, block in zip(bijector.bijectors, blocks)]
   values, log_dets, moved = zip(*done)
   return Tensor(ops.concat(values), ops.concat(log_dets), np.concatenate(moved, axis=-1))
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.ActNorm, ops, x, inverse, context):
   scale, bias = np.maximum(array_of(bijector.scale), SMALLEST_SCALE), array_of(bijector.bias)
   return _affine(ops, x, scale, bias, inverse)
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Standardization, ops, x, inverse, context):
   return _affine(ops, x, array_of(bijector.stddev), array_of(bijector.mean), not inverse)
 
@@ -158,8 +154,8 @@ def _affine(ops, x, scale, shift, inverse):
   return x.mapped(x.value * scale + shift, ops.constant(log_dets))
 
 
-@_transform.register(fb.Invertible1x1Conv)
-@_transform.register(fb.Invertible1x1ConvLU)
+@transform.register(fb.Invertible1x1Conv)
+@transform.register(fb.Invertible1x1ConvLU)
 def _(bijector, ops, x, inverse, context):
   with tf.init_scope():
     if inverse:
@@ -178,7 +174,7 @@ def _(bijector, ops, x, inverse, context):
   return x.mapped(y, -log_det if inverse else log_det)
 
 
-@_transform.register
+@transform.register
 def _(bijector: Rearrangement, ops, x, inverse, context):
   with tf.init_scope():
     numbers = tf.reshape(tf.range(x.places.size, dtype=tf.float64), [1, *x.shape])
@@ -186,7 +182,7 @@ def _(bijector: Rearrangement, ops, x, inverse, context):
   return x.rearranged(ops, order.numpy()[0].astype(int))
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   alpha, levels = bijector.alpha, bijector.levels
   if inverse:  # only samples are made so: their log-det is not used
@@ -198,7 +194,7 @@ def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   return x.mapped(log_p - log_q, math.log(slope) - log_p - log_q)
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Sigmoid, ops, x, inverse, context):
   if inverse:
     raise InputError("the inverse of the bijector Sigmoid cannot be exported")
@@ -207,7 +203,7 @@ def _(bijector: fb.Sigmoid, ops, x, inverse, context):
   return x.mapped(y, -ops.softplus(x.value) - ops.softplus(-x.value))
 
 
-@_transform.register
+@transform.register
 def _(bijector: fb.Coupling, ops, x, inverse, context):
   kept = bijector.kept or x.shape[-1] // 2
   sizes = [kept, x.shape[-1] - kept]
@@ -237,21 +233,26 @@ class _Elementwise(NamedTuple):
 
   @classmethod
   def from_coupling(cls, coupling, size):
-    """Find the map in the bijectors that a coupling makes of zeros, and of random parameters to check how it reads
-    them: in the order of equation 11, with `start` added."""
+    """Find the map in the bijector that a coupling makes of zeros, in the first row, and of random parameters, in the
+    second, which show that it reads them in the order of equation 11, with `start` added."""
     count = num_outputs(coupling.conditioner) // size
-    zeros = np.zeros([1, size, count])
-    random = np.random.RandomState(0).randn(1, size, count)
-    results = []
-    for parameters in (zeros, random):
-      with tf.init_scope():
-        row = tf.constant(parameters.reshape(1, -1), coupling.dtype)
-        bijector = coupling.bijector_fn(row)
-        results.append(_read(bijector, parameters.shape))
-    if None not in results:
-      (start, margin), (of_random, _) = results
-      if np.all(start == start[0, 0]) and np.allclose(of_random - random, start, atol=1e-5):
-        return cls(start[0, 0], (count - 2) // 3, margin)
+    parameters = np.random.RandomState(0).randn(2, size, count)
+    parameters[0] = 0
+    with tf.init_scope():
+      bijector = coupling.bijector_fn(tf.constant(parameters.reshape(2, -1), coupling.dtype))
+    parts = [*bijector.bijectors] if isinstance(bijector, fb.Chain) else [bijector]
+    margin = 0.0
+    if len(parts) == 3 and isinstance(parts[1], fb.LogitMargin):
+      margin = parts.pop(1).margin
+    if [*map(type, parts)] in ([fb.BoundedAffine], [fb.BoundedAffine, fb.LogitMixtureLogisticCDF]):
+      affine, *mixtures = parts
+      values = [array_of(affine.scale_logit)[..., np.newaxis], array_of(affine.shift)[..., np.newaxis]]
+      for mixture in mixtures:
+        values += map(array_of, (mixture.logits, mixture.loc, mixture.log_scale))
+      found = np.concatenate(values, axis=-1)
+      start = found[0, 0]
+      if found.shape == parameters.shape and np.allclose(found - parameters, start, atol=1e-5):
+        return cls(start, (count - 2) // 3, margin)
     raise InputError(f"the map of the coupling {coupling.name!r} cannot be exported: mixture_logistic and affine can")
 
   def apply(self, ops, x, parameters, inverse):
@@ -259,48 +260,29 @@ class _Elementwise(NamedTuple):
     if np.any(self.start):
       parameters = parameters + ops.constant(self.start)
     k = self.components
-    sizes = [1, 1, k, k, k] if k else [1, 1]
-    scale_logit, shift, *mixture = ops.split(parameters, sizes)
-    log_scale = ops.tanh(scale_logit)
+    log_scale, shift, *mixture = ops.split(parameters, [1, 1, k, k, k] if k else [1, 1])
+    log_scale = ops.tanh(log_scale)
     if k:
       mixture[2] = ops.maximum(mixture[2], SMALLEST_LOG_SCALE)
     if not inverse:
-      if not k:
-        return x * ops.exp(log_scale) + shift, log_scale
-      y, log_det = mixture_graph.logit_cdf(ops, x, *mixture)
-      if self.margin:
-        y, log_det_of_margin = mixture_graph.margin_forward(ops, y, self.margin)
-        log_det = log_det + log_det_of_margin
-      return y * ops.exp(log_scale) + shift, log_det + log_scale
+      return self._forward(ops, x, log_scale, shift, mixture)
     y = (x - shift) * ops.exp(-log_scale)
-    if not k:
-      return y, -log_scale
-    log_det = -log_scale
     if self.margin:
       y = mixture_graph.margin_inverse(ops, y, self.margin)
-      _, log_det_of_margin = mixture_graph.margin_forward(ops, y, self.margin)
-      log_det = log_det - log_det_of_margin
-    x = mixture_graph.logit_quantile(ops, y, *mixture)
-    _, log_det_of_mixture = mixture_graph.logit_cdf(ops, x, *mixture)
-    return x, log_det - log_det_of_mixture
+    if k:
+      y = mixture_graph.logit_quantile(ops, y, *mixture)
+    _, log_det = self._forward(ops, y, log_scale, shift, mixture)
+    return y, -log_det
 
-
-def _read(bijector, shape):
-  """Return the parameters that an elementwise bijector has, and its margin; None if it is none of those here."""
-  parts = list(bijector.bijectors) if isinstance(bijector, fb.Chain) else [bijector]
-  margin = 0.0
-  if len(parts) == 3 and isinstance(parts[1], fb.LogitMargin):
-    margin = parts.pop(1).margin
-  types = [type(part) for part in parts]
-  if types not in ([fb.BoundedAffine], [fb.BoundedAffine, fb.LogitMixtureLogisticCDF]):
-    return None
-  affine, *mixture = parts
-  scale_logit, shift = array_of(affine.scale_logit), array_of(affine.shift)
-  values = [scale_logit[..., np.newaxis], shift[..., np.newaxis]]
-  for part in mixture:
-    values += map(array_of, (part.logits, part.loc, part.log_scale))
-  found = np.concatenate(values, axis=-1)
-  return None if found.shape != shape else (found, margin)
+  def _forward(self, ops, x, log_scale, shift, mixture):
+    log_det = log_scale
+    if mixture:
+      x, log_slope = mixture_graph.logit_cdf(ops, x, *mixture)
+      log_det = log_det + log_slope
+    if self.margin:
+      x, log_slope = mixture_graph.margin_forward(ops, x, self.margin)
+      log_det = log_det + log_slope
+    return x * ops.exp(log_scale) + shift, log_det
 
 
 def _zeros(ops, x):

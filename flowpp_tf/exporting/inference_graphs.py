@@ -18,6 +18,7 @@ The batch size is free; all else is fixed. Weights are folded, nothing is drawn 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -84,126 +85,134 @@ def _of_images(model):
   check_weights_finite(model)
   _check_has_graphs(model)
   config = model.config
-  images = Spec("uint8", config.image_shape)
-  noise = Spec("float32", model.noise_shape)
+  images, number = Spec("uint8", config.image_shape), Spec("float32", ())
   latents = Spec("float32", model.coupling_flow.latent_shape)
-  number = Spec("float32", ())
-  given = {}
+  bits = Spec("float32", (*config.image_shape[:2], len(TERMS)))
+  conditioning = {}
   if config.num_classes:
-    given["labels"] = Spec("int32", ())
+    conditioning["labels"] = Spec("int32", ())
   if config.condition_shape:
-    given["condition"] = Spec("float32", tuple(config.condition_shape))
-  draws = "normal" if isinstance(model.dequantizer, VariationalDequantizer) else "uniform"
-  lowest = lowest_label(config)
-  of_channels = [draws] * config.image_shape[2] + ["normal"] * config.augment_channels
+    conditioning["condition"] = Spec("float32", tuple(config.condition_shape))
+  graphs = {
+    "log_prob": Graph(
+      {"images": images, "noise": Spec("float32", model.noise_shape), **conditioning},
+      {"log_prob": number, "bits_per_dim": number, "position_bits": bits, "latents": latents},
+      functools.partial(_log_prob_of_images, model),
+    ),
+    "decode": Graph(
+      {"latents": latents, **conditioning},
+      {"images": images, "valid": Spec("bool", ())},
+      functools.partial(_decode_images, model),
+    ),
+  }
+  noise = ["uniform" if _has_uniform_noise(model) else "normal"] * config.image_shape[2]
+  noise += ["normal"] * config.augment_channels
   about = {
     "image_shape": [*config.image_shape],
     "levels": config.levels,
-    "noise_shape": [*noise.shape],
-    "noise": draws if len({*of_channels}) == 1 else of_channels,
+    "noise_shape": [*model.noise_shape],
+    "noise": noise[0] if len({*noise}) == 1 else noise,
     "latent_shape": [*latents.shape],
     "num_classes": config.num_classes,
-    "lowest_label": lowest,
+    "lowest_label": lowest_label(config),
     "condition_shape": [*config.condition_shape],
     "units": {"log_prob": "nats per image", "bits_per_dim": "bits per value", "position_bits": "bits"},
     "position_bits": [*TERMS],
   }
-
-  size = math.prod(config.image_shape)
-
-  def known(ops, labels):
-    """Give labels that there are not the one whose vector is NaN."""
-    unknown = ops.constant(config.num_classes, "int32")
-    return labels if labels is None or lowest < 0 else ops.where(labels < 0, unknown, labels)
-
-  def everywhere(ops, conditions):
-    """Return of each image whether a condition holds at all its values, which it does not for NaN."""
-    rows = ops.reshape(ops.cast(conditions, "float32"), [-1, size])
-    return ops.reshape(ops.min(rows, -1) > 0.5, [-1])
-
-  def log_prob(ops, images, noise, labels=None, condition=None):
-    x = ops.cast(images, "float32")
-    labels = known(ops, labels)
-    dequantized, log_q = _dequantize(ops, model, x, noise, labels)
-    context = _context(ops, model, labels, condition)
-    z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
-    prior = flow_graph.normal_log_probs(z.value)
-    log_det, prior = (ops.sum(z.moved_back(ops, y, dequantized.shape), -1) for y in (z.log_dets, prior))  # by position
-    dequantization = -log_q
-    bound = flow_graph.sum_of_event(ops, log_det + prior + dequantization, config.image_shape[:2])
-    valid = x <= config.levels - 1.0
-    if draws == "uniform":
-      of_pixels = noise
-      if config.augment_channels:
-        of_pixels, _ = ops.split(noise, [config.image_shape[2], config.augment_channels])
-      valid = valid & (of_pixels >= 0.0) & (of_pixels < 1.0)
-    valid = everywhere(ops, valid)
-    bound = ops.where(valid, bound, math.nan)
-    valid = ops.reshape(valid, [-1, 1, 1, 1])
-    bits = ops.concat([log_det, prior, dequantization]) * (-1 / math.log(2))
-    bits = ops.where(valid, bits, math.nan)
-    bits_per_dim = bound * (-1 / (size * math.log(2)))
-    return {"log_prob": bound, "bits_per_dim": bits_per_dim, "position_bits": bits, "latents": z.value}
-
-  def decode(ops, latents, labels=None, condition=None):
-    labels = known(ops, labels)
-    context = _context(ops, model, labels, condition)
-    z = Tensor.first(ops, latents, model.coupling_flow.latent_shape)
-    x = flow_graph.transform(ops, model.flow.bijector, z, context=context).value
-    if config.augment_channels:
-      x, _ = ops.split(x, [config.image_shape[2], config.augment_channels])
-    is_finite = ops.abs(x) < float(np.finfo(np.float32).max)
-    valid = everywhere(ops, is_finite)
-    pixels = ops.maximum(ops.floor(x), 0.0)
-    pixels = ops.minimum(pixels, config.levels - 1.0)
-    return {"images": ops.cast(pixels, "uint8"), "valid": valid}
-
-  bits = Spec("float32", (*config.image_shape[:2], len(TERMS)))
-  of_log_prob = {"log_prob": number, "bits_per_dim": number, "position_bits": bits, "latents": latents}
-  of_decode = {"images": images, "valid": Spec("bool", ())}
-  graphs = {
-    "log_prob": Graph({"images": images, "noise": noise, **given}, of_log_prob, log_prob),
-    "decode": Graph({"latents": latents, **given}, of_decode, decode),
-  }
   return graphs, about
 
 
-def _context(ops, model, labels, condition):
+def _has_uniform_noise(model):
+  return not isinstance(model.dequantizer, VariationalDequantizer)
+
+
+def _log_prob_of_images(model, ops, images, noise, labels=None, condition=None):
+  config = model.config
+  size, channels = math.prod(config.image_shape), config.image_shape[2]
+  x = ops.cast(images, "float32")
+  rows = _rows_of_labels(ops, config, labels)
+  dequantized, log_q = _dequantize(ops, model, x, noise, rows)
+  context = _context(ops, model, rows, condition)
+  z = flow_graph.transform(model.flow.bijector, ops, dequantized, True, context)
+  prior = flow_graph.normal_log_probs(z.value)
+  log_det, prior = (ops.sum(z.moved_back(ops, y, dequantized.shape), -1) for y in (z.log_dets, prior))  # by position
+  bound = flow_graph.sum_of_event(ops, log_det + prior - log_q, config.image_shape[:2])
+  valid = x <= config.levels - 1.0
+  if _has_uniform_noise(model):
+    u = ops.split(noise, [channels, config.augment_channels])[0] if config.augment_channels else noise
+    valid = valid & (u >= 0.0) & (u < 1.0)
+  valid = _everywhere(ops, valid, size)
+  bound = ops.where(valid, bound, math.nan)
+  bits = ops.concat([log_det, prior, -log_q]) * (-1 / math.log(2))
+  bits = ops.where(ops.reshape(valid, [-1, 1, 1, 1]), bits, math.nan)
+  bits_per_dim = bound * (-1 / (size * math.log(2)))
+  return {"log_prob": bound, "bits_per_dim": bits_per_dim, "position_bits": bits, "latents": z.value}
+
+
+def _decode_images(model, ops, latents, labels=None, condition=None):
+  config = model.config
+  context = _context(ops, model, _rows_of_labels(ops, config, labels), condition)
+  z = Tensor.first(ops, latents, model.coupling_flow.latent_shape)
+  x = flow_graph.transform(model.flow.bijector, ops, z, False, context).value
+  if config.augment_channels:
+    x, _ = ops.split(x, [config.image_shape[2], config.augment_channels])
+  is_finite = ops.abs(x) < float(np.finfo(np.float32).max)
+  valid = _everywhere(ops, is_finite, math.prod(config.image_shape))
+  pixels = ops.maximum(ops.floor(x), 0.0)
+  pixels = ops.minimum(pixels, config.levels - 1.0)
+  return {"images": ops.cast(pixels, "uint8"), "valid": valid}
+
+
+def _rows_of_labels(ops, config, labels):
+  """Return the rows of `apply_embedding` for labels, the last one for those that the model does not have."""
+  if labels is None:
+    return None
+  is_known = (labels >= lowest_label(config)) & (labels < config.num_classes)
+  return ops.where(is_known, labels + 1, ops.constant(config.num_classes + 1, "int32"))
+
+
+def _everywhere(ops, conditions, size):
+  """Return of each image whether a condition holds at all its values, which it does not for NaN."""
+  rows = ops.reshape(ops.cast(conditions, "float32"), [-1, size])
+  return ops.reshape(ops.min(rows, -1) > 0.5, [-1])
+
+
+def _context(ops, model, rows, condition):
   if model.condition_net is None:
     return None
-  return network_graph.apply_condition_net(ops, model.condition_net, labels, condition)
+  return network_graph.apply_condition_net(ops, model.condition_net, rows, condition)
 
 
-def _dequantize(ops, model, images, noise, labels):
+def _dequantize(ops, model, images, noise, rows):
   """Return what the flow transforms, and log q of what was drawn at each position, `[N, H, W, 1]`."""
   shape, augmented = model.config.image_shape, model.config.augment_channels
   e = None
   if augmented:
     noise, e = ops.split(noise, [shape[2], augmented])
-  if isinstance(model.dequantizer, VariationalDequantizer):
-    noise, log_q = _posterior(ops, model.dequantizer, images, noise, labels)
-  else:
+  if _has_uniform_noise(model):
     log_q = ops.sum(images * 0.0, -1)
+  else:
+    noise, log_q = _posterior(ops, model.dequantizer, images, noise, rows)
   # The pixel value is the floor: x + u may round to x + 1.
   below_one = 1 - float(np.finfo(np.float32).epsneg)
   x = ops.minimum(images + noise, (images + 1.0) * below_one)
   if e is None:
     return Tensor.first(ops, x, shape), log_q
   if isinstance(model.augmenter, FlowAugmenter):
-    logits = flow_graph.transform(ops, model.logits_of_pixels, Tensor.first(ops, x, shape)).value
-    e, log_q_e = _posterior(ops, model.augmenter, logits, e, labels)
+    logits = flow_graph.transform(model.logits_of_pixels, ops, Tensor.first(ops, x, shape), False, None).value
+    e, log_q_e = _posterior(ops, model.augmenter, logits, e, rows)
   else:
     log_q_e = ops.sum(flow_graph.normal_log_probs(e), -1)
   both = Tensor.first(ops, ops.concat([x, e]), (*shape[:2], shape[2] + augmented))
   return both, log_q + log_q_e
 
 
-def _posterior(ops, layer, images, noise, labels):
+def _posterior(ops, layer, images, noise, rows):
   """Return a draw of a conditional flow, and its log density at each position, `[N, H, W, 1]`."""
   context = network_graph.apply_context_net(ops, layer.context_net, images)
   if layer.label_embedding is not None:
-    context = context + network_graph.apply_embedding(ops, layer.label_embedding, labels)
-  draw = flow_graph.transform(ops, layer.bijector, Tensor.first(ops, noise, layer.event_shape), context=context)
+    context = context + network_graph.apply_embedding(ops, layer.label_embedding, rows)
+  draw = flow_graph.transform(layer.bijector, ops, Tensor.first(ops, noise, layer.event_shape), False, context)
   log_dets = draw.moved_back(ops, draw.log_dets, layer.event_shape)
   return draw.value, ops.sum(flow_graph.normal_log_probs(noise) - log_dets, -1)
 
@@ -224,20 +233,20 @@ def _of_vectors(model):
       raise InputError(f"the weights of the flow must be finite, got NaN or infinity in {variable.name}")
 
   def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
-    z = flow_graph.transform(ops, flow.bijector, Tensor.first(ops, x, shape), inverse=True, context=context)
+    z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, context)
     densities = log_probs(ops, z.value) + z.log_dets
     return {"log_prob": flow_graph.sum_of_event(ops, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
-    return {"x": flow_graph.transform(ops, flow.bijector, Tensor.first(ops, latents, shape), context=context).value}
+    return {"x": flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, shape), False, context).value}
 
   event, number = Spec("float32", shape), Spec("float32", ())
-  given = {}
+  conditioning = {}
   if context_size:
-    given["context"] = Spec("float32", (context_size,))
+    conditioning["context"] = Spec("float32", (context_size,))
   graphs = {
-    "log_prob": Graph({"x": event, **given}, {"log_prob": number, "latents": event}, log_prob),
-    "sample": Graph({"latents": event, **given}, {"x": event}, sample),
+    "log_prob": Graph({"x": event, **conditioning}, {"log_prob": number, "latents": event}, log_prob),
+    "sample": Graph({"latents": event, **conditioning}, {"x": event}, sample),
   }
   about = {
     "event_shape": [*shape],

@@ -74,11 +74,11 @@ def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
   return h
 
 
-def apply_condition_net(ops: Ops, network: ConditionNet, labels: Any, condition: Any) -> Any:
-  """Return the context of the flow's couplings from labels and conditions."""
+def apply_condition_net(ops: Ops, network: ConditionNet, rows: Any, condition: Any) -> Any:
+  """Return the context of the flow's couplings from rows of the embedding and conditions."""
   context = None
   if network.embedding is not None:
-    context = apply_embedding(ops, network.embedding, labels)
+    context = apply_embedding(ops, network.embedding, rows)
   if network.input_conv is None:
     return context
   h = _product(ops, network.input_conv, condition)
@@ -92,18 +92,12 @@ def apply_condition_net(ops: Ops, network: ConditionNet, labels: Any, condition:
   return h if context is None else h + context
 
 
-def apply_embedding(ops: Ops, embedding: LabelEmbedding, labels: Value) -> Value:
-  """Return the vectors of labels, `[N, 1, 1, C]`; NaN of labels out of range."""
-  table = array_of(embedding.table)
-  row_of_nan = np.full_like(table[:1], math.nan)
-  rows = ops.constant(np.concatenate([table, row_of_nan]))
-  count = embedding.num_classes
-  out_of_range = ops.constant(count + 1, "int32")
-  index = ops.where(labels < count, labels, out_of_range)
-  is_negative = labels < 0
-  no_label = ops.where(labels < -1, out_of_range, ops.constant(count, "int32"))
-  index = ops.where(is_negative, no_label, index)
-  return ops.reshape(ops.take(rows, index, axis=0), [-1, 1, 1, table.shape[1]])
+def apply_embedding(ops: Ops, embedding: LabelEmbedding, rows: Value) -> Value:
+  """Return vectors, `[N, 1, 1, C]`: row 0 is that of no label, then come those of the labels, and NaN."""
+  *of_labels, of_no_label = array_of(embedding.table)
+  table = np.stack([of_no_label, *of_labels, np.full_like(of_no_label, math.nan)])
+  vectors = ops.take(ops.constant(table), rows, axis=0)
+  return ops.reshape(vectors, [-1, 1, 1, table.shape[1]])
 
 
 def _unknown(network):
