@@ -9,7 +9,7 @@ from flowpp_tf.evaluation.calibration import (
   measure_typical,
 )
 from flowpp_tf.evaluation.classification import Classification, classify
-from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, codec_bytes, measure_codecs
+from flowpp_tf.evaluation.codecs import CodecBits, codec_bytes, measure_codecs
 from flowpp_tf.evaluation.features import FeatureNetwork
 from flowpp_tf.evaluation.large_pictures import BitMaps, bit_maps, sample_pictures
 from flowpp_tf.evaluation.latents import Reconstruction, interpolate, reconstruct, slerp

@@ -16,7 +16,14 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_shape, check_uniform_noise
+from flowpp_tf.core.checks import (
+  as_tensor,
+  check_all_finite,
+  check_arguments,
+  check_count,
+  check_shape,
+  check_uniform_noise,
+)
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite, not_finite
@@ -116,6 +123,29 @@ class BatchedModel:
     return np.concatenate(
       [function(*(array[part] for array in arrays), single=single) for part in batches(len(arrays[0]), self.batch_size)]
     )
+
+
+def of_each_draw(
+  function: "DistributedFunction", noise: tf.Tensor, arrays: Sequence[tf.Tensor], batch_size: int
+) -> np.ndarray:
+  """Return the results of a function of images, noise and conditioning for draws that all images share.
+
+  Args:
+    function: of `images [B, ...]`, `noise [B, ...]` and the rest of `arrays`.
+    noise: K draws, `[K, ...]`.
+    arrays: images `[N, ...]`, and their conditioning.
+    batch_size: batch size.
+
+  Returns:
+    float64 `[K, N, ...]`.
+  """
+  check_count("batch_size", batch_size, high=2**63 - 1)
+  parts = []
+  for start in range(0, len(arrays[0]), batch_size):
+    images, *conditioning = (array[start : start + batch_size] for array in arrays)
+    repeated = (tf.repeat(draw[tf.newaxis], len(images), axis=0) for draw in noise)
+    parts.append([function(images, draw, *conditioning) for draw in repeated])
+  return np.concatenate(parts, axis=1).astype(np.float64)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

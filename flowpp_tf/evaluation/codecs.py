@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.core.checks import as_array, check_pixels
-from flowpp_tf.core.environment import check_extra, import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.data.source import Images, as_images
@@ -53,19 +53,6 @@ class CodecBits:
     return f"{self.codec} {with_error(self.each, self.standard_error)} ({self.sheet:.4f} on one sheet)"
 
 
-def check_codecs() -> None:
-  """Raise an `InputError` (a ValueError) unless the codecs are installed.
-
-  Examples:
-    >>> from flowpp_tf.evaluation import check_codecs
-    >>> try:
-    ...   check_codecs()
-    ... except fpp.InputError as error:
-    ...   print(error)
-  """
-  check_extra("imagecodecs", "codecs", "the size of an image in other codecs")
-
-
 def codec_bytes(image: np.ndarray) -> dict[str, int]:
   """Return how many bytes one image takes in a file of each codec, by the codec's name, all lossless.
 
@@ -82,7 +69,6 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
     >>> sizes["JPEG XL"] < sizes["PNG"]
     True
   """
-  check_codecs()
   image = as_array("image", image, [None] * 3)
   if image.dtype != np.uint16:
     check_pixels(image, 256, "image")
@@ -112,11 +98,11 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
     >>> [result.codec for result in measure_codecs(images)][:2]
     ['PNG', 'WebP']
   """
-  check_codecs()
   images = as_images("images", images)
   if images.dtype not in (np.uint8, np.uint16):
     check_pixels(np.asarray(images), 256)
     images = np.asarray(images, np.uint8)
+  codecs = _codecs(images.dtype)
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
@@ -125,7 +111,7 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
     sides = check_inside(inside, count, (height, width)).astype(np.int64)
   dims = sides.prod(axis=1) * channels
   sheets, results = list(_sheets(images)), []
-  for name, encode in _codecs(images.dtype).items():
+  for name, encode in codecs.items():
     bytes_of = lambda i, encode=encode: len(encode(images[i][: sides[i, 0], : sides[i, 1]]))
     bits = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
     on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)

@@ -137,8 +137,6 @@ def evaluate_bits_per_dim(
     >>> [bound.num_samples for bound in result.bounds], result.images
     ([1, 4], 4)
   """
-  if hasattr(images, "__len__") and not len(images):
-    raise InputError("`number of images` must be at least 1, got 0")
   images = as_images("images", images)
   counts = [num_samples] if isinstance(num_samples, (int, np.integer)) else [*num_samples]
   for count in counts or [0]:

@@ -18,7 +18,6 @@ So the terms are means over the draws with these weights. The last sum belongs t
 `dequantization`. A position is not independent of others: its terms depend on all pixels that the couplings have seen.
 """
 
-import copy
 import dataclasses
 import math
 
@@ -31,7 +30,7 @@ from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
 from flowpp_tf.data.source import as_images
 from flowpp_tf.distributions.dequantization import add_noise
-from flowpp_tf.evaluation.batched_model import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction, of_each_draw
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
 
@@ -88,18 +87,15 @@ class PositionScorer:
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, high=INT32_MAX)
-    self._pixels = model.image_dtype
-    self._set(model, model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed)))
-
-  def _set(self, model, noise):
-    self._model, self._noise = model, noise
+    self._model = model
+    self._noise = model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed))
     specs = model.conditioning_specs
     self._terms = DistributedFunction(
       model,
       lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values))),
       [
-        (model.config.image_shape, self._pixels),
-        (self._noise.shape[1:], self._noise.dtype),
+        (model.config.image_shape, model.image_dtype),
+        (model.noise_shape, self._noise.dtype),
         *((spec.shape[1:], spec.dtype) for spec in specs.values()),
       ],
     )
@@ -109,8 +105,8 @@ class PositionScorer:
     """Return the scorer of smaller images by `FlowPlusPlus.cropped`, with a part of the same draws."""
     if (height, width) == self._model.config.image_shape[:2]:
       return self
-    scorer = copy.copy(self)
-    scorer._set(self._model.cropped(height, width), self._noise[:, :height, :width])
+    scorer = PositionScorer(self._model.cropped(height, width))
+    scorer._noise = self._noise[:, :height, :width]
     return scorer
 
   @check_arguments
@@ -132,14 +128,9 @@ class PositionScorer:
     Raises:
       InputError (a ValueError): if images, labels or condition do not fit the model.
     """
-    check_count("batch_size", batch_size, high=2**63 - 1)
-    images, parts = tf.cast(self._model.check_images(as_images("images", images)), self._pixels), []
+    images = tf.cast(self._model.check_images(as_images("images", images)), self._model.image_dtype)
     conditioning = self._model.check_conditioning(len(images), labels, condition)
-    for i in range(0, len(images), batch_size):
-      batch = images[i : i + batch_size]
-      some = [value[i : i + batch_size] for value in conditioning.values()]
-      parts.append([self._terms(batch, tf.repeat(noise[None], len(batch), axis=0), *some) for noise in self._noise])
-    return _combined(np.concatenate(parts, axis=1).astype(np.float64))
+    return _combined(of_each_draw(self._terms, self._noise, [images, *conditioning.values()], batch_size))
 
 
 def _combined(terms):

@@ -40,7 +40,7 @@ from flowpp_tf.core.checks import (
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import as_images
-from flowpp_tf.evaluation.batched_model import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction, of_each_draw
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -177,17 +177,9 @@ class Scorer:
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):
-    check_count("batch_size", batch_size, high=2**63 - 1)
-    images, bounds = as_images("images", images), []
-    for i in range(0, len(images), batch_size):
-      batch = tf.cast(self._model.check_images(images[i : i + batch_size]), self._pixels)
-      labels = [tf.fill([len(batch)], value) for value in label]
-      of_batch = []
-      for draw in self._noise:
-        noise = tf.repeat(draw[tf.newaxis], len(batch), axis=0)
-        of_batch.append(self._bound(batch, noise, *labels))
-      bounds.append(of_batch)
-    return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
+    images = tf.cast(self._model.check_images(as_images("images", images)), self._pixels)
+    labels = [tf.fill([len(images)], value) for value in label]
+    return importance_weighted(of_each_draw(self._bound, self._noise, [images, *labels], batch_size))
 
   @check_arguments
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
