@@ -5,6 +5,10 @@ factors are integers in float64: as long as all partial sums are below 2^53, the
 matter. So each product rounds its input to multiples of 2^-16; its weights are rounded when they are loaded. All other
 operations are functions of `exact`, and sums of integers.
 
+The networks of exports (exporting/network_graph.py) are another text: each product, layer norm, softmax and attention
+rounds here to a grid of its own, so that these bits could be kept only if all of them were operations of a machine, and
+no formula was shared.
+
 What is between the products is evaluated by the loops of loops.py where they are compiled, with the same bits.
 """
 

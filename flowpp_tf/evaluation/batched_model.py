@@ -96,14 +96,14 @@ class BatchedModel:
     draws = self._checked("noise", noise, [len(images), *self.model.noise_shape])
     if self.model.config.dequantization == "uniform":  # which the model's graph cannot see
       check_uniform_noise("noise", draws[..., : self.model.config.image_shape[2]])
-    return self._apply(self._encode, images, draws, *self._given(len(images), labels))
+    return self._apply(self._encode, images, draws, *self._conditioning(len(images), labels))
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
     """Return images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
     z = self._checked("z", z, [None, *self.model.coupling_flow.latent_shape])
     if not len(z):
       raise InputError(f"`z` must hold at least one latent, got shape {z.shape}")
-    return self._apply(self._decode, z, *self._given(len(z), labels))
+    return self._apply(self._decode, z, *self._conditioning(len(z), labels))
 
   def _checked(self, name, value, shape):
     """Noise or latents as a tensor of a shape."""
@@ -112,7 +112,7 @@ class BatchedModel:
     check_all_finite(name, tensor)
     return tensor
 
-  def _given(self, count, labels):
+  def _conditioning(self, count, labels):
     """The labels of `count` images, checked, or nothing for a model without."""
     if labels is None and self.model.config.num_classes:
       labels = self._label

@@ -132,8 +132,8 @@ def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
     1.82
   """
   try:
-    kept = read_json(path)
-    return ValidationStatistics(**kept["bits_per_dim"]) if kept["key"] == key else None
+    stored = read_json(path)
+    return ValidationStatistics(**stored["bits_per_dim"]) if stored["key"] == key else None
   except (OSError, ValueError, TypeError, KeyError):
     return None  # a damaged file counts as missing: the caller measures again and overwrites it
 

@@ -280,7 +280,7 @@ def _open_partial(path, shape, dtype, question):
     try:
       replace_file(path, create)
     except (OSError, OverflowError) as error:
-      raise InputError(f"{math.prod(shape):,} draws cannot be kept in {str(path)!r}: {reason(error)}") from None
+      raise InputError(f"{math.prod(shape):,} draws cannot be stored in {str(path)!r}: {reason(error)}") from None
   try:
     draws = map_npy(path, "r+")
     with open_regular(path) as file:

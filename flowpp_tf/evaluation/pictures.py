@@ -62,9 +62,9 @@ def image_grid(
   if channels not in (1, 3):
     raise InputError(f"`images` must have 1 or 3 channels, got shape {images.shape}")
   number_of_columns = 1 if columns is None else columns
-  for name, value, least in (("columns", number_of_columns, 1), ("gap", gap, 0)):
-    if not least <= value <= _MOST_PIXELS:
-      raise InputError(f"`{name}` must be from {least} to {_MOST_PIXELS:,}, got {value}")
+  for name, value, low in (("columns", number_of_columns, 1), ("gap", gap, 0)):
+    if not low <= value <= _MOST_PIXELS:
+      raise InputError(f"`{name}` must be from {low} to {_MOST_PIXELS:,}, got {value}")
   for name, indices in (("wide_rows", wide_rows), ("wide_columns", wide_columns)):
     if min(indices, default=0) < 0:
       raise InputError(f"`{name}` must be indices from 0, got {list(indices)}")

@@ -9,7 +9,6 @@ model = ops.model("example")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import importlib
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.version import __version__
 
 _OPSET, _IR_VERSION = 17, 8
-
-
-def import_onnx() -> Any:
-  """Return the package `onnx`; raise an `InputError` where it is not installed."""
-  onnx = import_extra("onnx", "onnx", "the format 'onnx'")
-  for module in ("onnx.helper", "onnx.numpy_helper"):
-    importlib.import_module(module)
-  return onnx
 
 
 def _operator(kind, dtype=None):
@@ -81,7 +72,7 @@ class OnnxOps:
 
   def __init__(self, weight_dtype: str = "float32") -> None:
     self._weight_dtype = weight_dtype
-    self._onnx = import_onnx()
+    self._onnx: Any = import_extra("onnx", "onnx", "the format 'onnx'")
     self._nodes: list[Any] = []
     self._constants: dict[Any, tuple[str, np.ndarray]] = {}
     self._inputs: list[Any] = []
