@@ -63,8 +63,7 @@ class BatchedModel:
   def __init__(
     self, model: FlowPlusPlus, batch_size: int = 100, labels: int | None = None, guidance: float = 0.0
   ) -> None:
-    if batch_size < 1:
-      raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
+    check_count("batch_size", batch_size, high=2**63 - 1)
     self.model = model
     self.batch_size = batch_size
     shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape

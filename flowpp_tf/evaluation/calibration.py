@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.evaluation.scores import Scorer
@@ -166,9 +166,8 @@ def measure_typical(
     >>> measure_typical(Scorer(model, num_samples=1), images, most_images=3).images
     3
   """
-  for name, value in (("most_images", most_images), ("batch_size", batch_size)):
-    if value < 1:
-      raise InputError(f"`{name}` must be at least 1, got {value}")
+  check_count("most_images", most_images, high=2**63 - 1)
+  check_count("batch_size", batch_size, high=2**63 - 1)
   images = as_images("images", images)
   chosen = typical_indices(len(images), most_images)
   batches = []

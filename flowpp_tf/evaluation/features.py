@@ -19,13 +19,8 @@ import tensorflow as tf
 from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
-from flowpp_tf.data.cache import cache_entry
 from flowpp_tf.data.source import Images, as_images
-from flowpp_tf.io.files import replace_file
-from flowpp_tf.io.gate import read_npz, reason
-from flowpp_tf.types import Path
 
-_FORMAT = 2  # increase it when the network or its training changes
 _FILTERS = (32, 64, 64)
 _SMALL = 16  # pixels; images of fewer are not made smaller by the first convolution
 _BATCH, _MOST_STEPS, _MOST_EPOCHS = 128, 1_000, 30
@@ -86,47 +81,6 @@ class FeatureNetwork:
     batches = training_batches(dataset.train, batch_size, seed, labels=labels)
     batches = batches.map(lambda batch: (batch["image"], batch["label"])) if dataset.classes else batches.map(_turned)
     classifier.fit(batches.take(steps), shuffle=False, verbose=0)  # the batches are shuffled already
-    return features
-
-  @classmethod
-  @check_arguments
-  def cached(cls, dataset: ImageDataset, cache_dir: Path | None = None, seed: int = 0) -> "FeatureNetwork":
-    """Return the network of a data set from the cache; train it, and write it there, if the cache does not have it.
-
-    Args:
-      dataset: the data set, with its labels if it has them.
-      cache_dir: folder of the cache; None for that of decoded images, `~/.cache/flowpp_tf`.
-      seed: seed of its training.
-
-    Raises:
-      InputError (a ValueError): if the cache cannot be written or read.
-
-    Examples:
-      >>> from flowpp_tf.data import load_dataset
-      >>> from flowpp_tf.evaluation import FeatureNetwork
-      >>> FeatureNetwork.cached(load_dataset("digits", labels=True), cache_dir="cache").classes[:3]
-      ('0', '1', '2')
-    """
-    check_count("seed", seed, 0, INT32_MAX)
-    identity = ["features", _FORMAT, dataset.fingerprint()["sha256"], seed]
-    entry = cache_entry(f"features-{dataset.name}", identity, cache_dir)
-    path = entry.with_name(f"{entry.name}.npz")
-    if path.exists():
-      features = cls(_network(dataset, seed), _levels_of(dataset), dataset.classes)
-      try:
-        arrays = read_npz(path)
-        features.network.set_weights([arrays[f"arr_{i}"] for i in range(len(arrays))])
-      except (ValueError, KeyError) as error:
-        raise InputError(f"{reason(error)}; delete {str(path)!r} to train its features again") from None
-      return features
-    features = cls.train(dataset, seed)
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      replace_file(path, lambda temporary: np.savez(temporary, *features.network.get_weights()))
-    except OSError as error:
-      raise InputError(
-        f"the cache {str(path)!r} cannot be written: {reason(error)}; give another --cache_dir"
-      ) from None
     return features
 
   @check_arguments

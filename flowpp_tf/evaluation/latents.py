@@ -91,9 +91,7 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
     >>> interpolate(batched, images[0], images[1], frames=5).shape
     (5, 8, 8, 1)
   """
-  if frames < 2:
-    raise InputError(f"`frames` must be at least 2, the two images, got {frames}")
-  check_count("frames", frames)
+  check_count("frames", frames, 2)
   z0, z1 = (_encoded(batched, name, image, seed) for name, image in (("first", first), ("last", last)))
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
 

@@ -18,6 +18,7 @@ from flowpp_tf.types import Path
 # a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 _SMALLEST_TILE, _FONT_SIZE = 32, 14
+_MILLISECONDS = 100  # of a frame of an animation
 # Black over purple and orange to pale yellow: lightness rises, so that it reads without colours too.
 _COLOURS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]])
 _MOST_PIXELS = 10_000  # of a side: a larger picture is a mistake
@@ -138,14 +139,13 @@ def _starts(count, size, gap, wide):
 
 
 @check_arguments
-def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float = 0.1) -> None:
+def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
   """Write images as an endless animation that plays forwards and backwards, enlarged as in a grid.
 
   Args:
     images: integers in 0 .. levels - 1, `[F, H, W, 1 or 3]`; the first and the last are shown longer.
     levels: number of pixel values.
     path: .gif, of at most 256 colours per frame, or .apng or .png, which keep all colours.
-    seconds: duration of a frame.
 
   Raises:
     InputError (a ValueError): if the path has another ending.
@@ -160,13 +160,11 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   if ending not in ANIMATIONS:
     raise InputError(f"`path` of an animation must end in {', '.join(ANIMATIONS)}, got {str(path)!r}")
   images = as_array("images", images, [None] * 4)
-  if not seconds > 0:
-    raise InputError(f"`seconds` must be positive, got {seconds}")
   if not len(images):
     raise InputError(f"`images` must hold at least one image, got shape {images.shape}")
   frames = [image_grid(image[np.newaxis], levels) for image in images]
-  durations = [1000 * seconds] * len(frames)
-  durations[0] = durations[-1] = 5000 * seconds
+  durations = [_MILLISECONDS] * len(frames)
+  durations[0] = durations[-1] = 5 * _MILLISECONDS
   durations += durations[-2:0:-1]
   first, *others = frames + frames[-2:0:-1]
   first.save(path, format=ANIMATIONS[ending], save_all=True, append_images=others, duration=durations, loop=0)

@@ -10,8 +10,8 @@ Of vectors, with a context of flows that take one:
     log_prob   x -> log_prob (nats), latents
     sample     latents -> x
 
-position_bits are the terms of the bound at each pixel, whose sum is the bound: evaluation/positions.py explains them, and
-computes them in TensorFlow.
+position_bits are the terms of the bound at each pixel, whose sum is the bound: evaluation/positions.py explains them,
+and computes them in TensorFlow.
 
 The batch size is free; all else is fixed. Weights are folded, nothing is drawn inside: noise and latents are inputs.
 """

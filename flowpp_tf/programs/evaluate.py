@@ -229,8 +229,8 @@ def _measure_samples(
   if not workers.chief:
     return
   labelled, reason = data_options.with_labels(dataset, settings, model.config, options.given_data)
-  say("training a classifier whose features are compared, unless the cache has it")
-  features = FeatureNetwork.cached(labelled, options.cache_dir or settings.get("cache_dir"))
+  say("training a classifier whose features are compared")
+  features = FeatureNetwork.train(labelled)
   evaluator = SampleEvaluator(labelled, features, options.split)
   say("comparing the images")
   real = evaluator.real(wanted)

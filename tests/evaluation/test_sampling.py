@@ -105,7 +105,7 @@ def test_bad_numbers_are_value_errors_that_name_them(model, batched):
     batched.sample(1, temperature=-1)
   with pytest.raises(ValueError, match=r"`images` must lie in 0 \.\. 7"):
     batched.encode(small_images() + 8)
-  with pytest.raises(ValueError, match="`frames` must be at least 2, the two images, got 1"):
+  with pytest.raises(ValueError, match="`frames` must be at least 2, got 1"):
     evaluation.interpolate(batched, *small_images(2), frames=1)
 
 

@@ -134,11 +134,6 @@ _EVALUATION = {
     lambda w: lambda inside: evaluation.evaluate_bits_per_dim(w.model, IMAGES, inside=inside), inside=INSIDE
   ),
   "FeatureNetwork.train": row(steps=1, look=lambda features: look(features.network), slow=True),
-  "FeatureNetwork.cached": row(
-    cache_dir=wrong.optional(wrong.path(lambda w: w.new("cache"), there=False)),
-    look=lambda features: look(features.network),
-    slow=True,
-  ),
   "FeatureNetwork.__call__": row(batch_size=OF_A_BATCH),
   "SampleEvaluator": row(look=lambda evaluator: look(evaluator(MANY))),
   "SampleEvaluator.__call__": row(images=wrong.images(MANY, 8)),
@@ -211,7 +206,6 @@ _EVALUATION = {
   "write_animation": row(
     images=wrong.images(GREY, 8).but(*ANY_SIZE, "another number of channels"),
     path=wrong.path(lambda w: w.new("a.gif"), there=False).also(("ending", "a.txt")),
-    seconds=wrong.number(0.1, 0, ends=False),
   ),
 }
 
