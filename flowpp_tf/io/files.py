@@ -111,10 +111,10 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
   old = target.with_name(f".old.{target.name}")
 
   def tidy_up():
+    _remove(temporary)
     if old.exists() and not target.exists():  # the process stopped between the two moves below
       os.replace(old, target)
-    for leftover in 2 * (temporary, old):  # again, for what failed only once, such as too many open files
-      shutil.rmtree(leftover, ignore_errors=True)
+    _remove(old)
 
   target.parent.mkdir(parents=True, exist_ok=True)
   tidy_up()
@@ -129,6 +129,12 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
     sync(target.parent)
   finally:
     tidy_up()
+
+
+def _remove(folder):
+  """Remove a folder, if it exists; twice, for what failed only once, such as too many open files."""
+  for _ in range(2):
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], end: bytes = b"") -> np.memmap:
