@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -17,6 +18,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive, threads
 from flowpp_tf.compression.codec import Codec
+from flowpp_tf.compression.files import folder as folders
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.programs import process
@@ -215,6 +217,20 @@ def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
         output.write(verbatim(name))
     output.write(verbatim("a/.flowpp_tf.lock"))
   assert content_of(tmp_path / "out") == {"a/.flowpp_tf.lock": b"hello"}
+
+
+def test_names_that_are_one_to_the_file_system_get_numbers(tmp_path, monkeypatch):
+  inode = folders._inode
+
+  def ignoring_case(path):
+    path = pathlib.Path(path)
+    found = [other for other in path.parent.iterdir() if other.name.lower() == path.name.lower()]
+    return inode(found[0]) if found else None
+
+  monkeypatch.setattr(folders, "_inode", ignoring_case)
+  with OutputFolder(tmp_path / "out").writing() as output:
+    assert [output.write(verbatim(name)) for name in ("A.txt", "a.txt", "b.txt")] == ["A.txt", "a.1.txt", "b.txt"]
+  assert sorted(os.listdir(tmp_path / "out")) == ["A.txt", "a.1.txt", "b.txt"]
 
 
 def test_two_at_once_are_refused(stored, tmp_path):

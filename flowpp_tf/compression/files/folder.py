@@ -53,7 +53,9 @@ class OutputFolder:
     self._target = pathlib.Path(os.path.realpath(folder))
     self._partial = self._target.with_name(f"{self._target.name}.partial")
     self.problems = list[str]()
-    self._paths = set[str]()  # of the files that are written
+    # Of the files that are written. File systems may hold two names for one, and list another form of a name, so files
+    # are compared by their inodes.
+    self._paths, self._inodes = set[str](), set[int | None]()
     self._folders, self._numbers = set[str](), dict[str, int]()
 
   @contextlib.contextmanager
@@ -95,6 +97,7 @@ class OutputFolder:
     elif os.path.getsize(whole) != len(content) or gate.read_bytes(whole, len(content)) != content:
       raise DifferentFileError(f"{str(whole)!r} exists with other bytes than in the archive; remove it")
     self._paths.add(path)
+    self._inodes.add(_inode(whole))
     return path
 
   def _finish(self):
@@ -102,11 +105,9 @@ class OutputFolder:
     with contextlib.suppress(FileNotFoundError):
       (self._partial / _UNFINISHED).unlink()
     lock = self._partial / _LOCK
-    # File systems may list a name in another form than it was given, so files are compared by their inodes.
-    ours = {os.lstat(path).st_ino for path in (lock, *(self._partial / path for path in self._paths))}
     for root, _, names in os.walk(self._partial):
       for path in (os.path.join(root, name) for name in names):
-        if os.lstat(path).st_ino not in ours:
+        if _inode(path) not in {*self._inodes, _inode(lock)}:
           raise DifferentFileError(f"{path!r} is not a file of this archive; remove it")
     if not self._paths:
       shutil.rmtree(self._partial)
@@ -129,7 +130,7 @@ class OutputFolder:
     self._make_folder(path.parent)
     for number in itertools.count(self._numbers.get(str(path), 0)):
       numbered = path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
-      if str(numbered) not in self._paths:
+      if _inode(self._partial / numbered) not in self._inodes:
         self._numbers[str(path)] = number + 1
         return str(numbered)
     raise AssertionError("not reached")
@@ -143,6 +144,13 @@ class OutputFolder:
       with contextlib.suppress(FileExistsError):
         os.mkdir(inside)
     self._folders.add(str(folder))
+
+
+def _inode(path):
+  """Return the inode of a file, or None if it does not exist."""
+  with contextlib.suppress(FileNotFoundError):
+    return os.lstat(path).st_ino
+  return None
 
 
 def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
