@@ -18,8 +18,7 @@ import numpy as np
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
-from flowpp_tf.compression.memory import CodecMemory
-from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, Networks
+from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, CodecMemory, Networks
 from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_constriction, check_inside
 from flowpp_tf.compression.steps import (
   SIGMA,

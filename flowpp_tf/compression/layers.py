@@ -18,9 +18,9 @@ import numpy as np
 
 from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.kernels import KERNELS
-from flowpp_tf.compression.memory import PRODUCT_ROWS
 from flowpp_tf.core.errors import InputError
 
+PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache
 FRACTION = 16  # fractional bits of an activation
 LARGEST = 2.0**11  # of an activation
 _WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53

@@ -17,7 +17,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, layers, segment, threads
 from flowpp_tf.compression.files import pictures
 from flowpp_tf.compression.kernels import KERNELS
-from flowpp_tf.compression.memory import CodecMemory, _network, _widest_layers
+from flowpp_tf.compression.networks import CodecMemory, _network, _widest_layers
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
 from support.archives import apart, example_images, files_archive, images_archive, put_together, small_codec, written
