@@ -477,7 +477,7 @@ class FlowPlusPlus(KerasModelMixin):
       noise = as_tensor("noise", noise, self.variable_dtype)
       check_all_finite("noise", noise)
       noise = noise[tf.newaxis] if len(noise.shape) == 4 else noise
-      samples = noise.shape[0] or 1
+      samples = next(iter(noise.shape), None) or 1
       if not tf.is_tensor(num_samples) and num_samples > 1:
         samples = num_samples
       check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])

@@ -135,6 +135,7 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
 @pytest.mark.parametrize(
   "call, message",
   [
+    (lambda m: m.log_prob_bound(IMAGES, noise=0.5), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
     (
