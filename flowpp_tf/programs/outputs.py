@@ -8,6 +8,7 @@ from typing import Any
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.model_folders import CONFIG, HUB_FILES
 from flowpp_tf.types import Path
 
 
@@ -30,6 +31,8 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     problem = "no permission"
   elif any(_is_same(path, file) for file in inputs):
     problem = "it is one of the files that are read"
+  elif _is_of_run(path):
+    problem = "it belongs to a run or a preset"
   if problem:
     raise InputError(f"cannot write {str(path)!r}: {problem}")
 
@@ -62,6 +65,11 @@ def write_file(path: Path, write: Callable[[pathlib.Path], Any]) -> None:
   """Call `replace` and print the path."""
   replace(path, write)
   print(f"wrote {path}")
+
+
+def _is_of_run(path):
+  target = pathlib.Path(os.path.realpath(path))
+  return target.exists() and target.name in HUB_FILES and (target.parent / CONFIG).exists()
 
 
 def _is_same(path, other):

@@ -313,6 +313,16 @@ def test_no_image_that_is_read_is_overwritten(place):
   assert times_of_files(place) == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "best.weights.h5", "link.csv"])
+def test_no_file_of_a_run_is_overwritten(place, name):
+  (place / "run/link.csv").unlink(missing_ok=True)
+  (place / "run/link.csv").symlink_to("config.json")
+  before = times_of_files(place)
+  code, _, error = call("score", "--workdir=run", "--images=mixed", f"--output=run/{name}", cwd=place)
+  assert code == 2 and f"cannot write 'run/{name}': it belongs to a run or a preset" in error, error
+  assert times_of_files(place) == before
+
+
 @pytest.mark.slow
 def test_an_array_of_integer_images_is_scored_as_its_split(place):
   np.save(place / "digits.npy", DIGITS.test[:3, ..., 0])
