@@ -16,12 +16,10 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-import filelock
-
 from flowpp_tf.core.checks import check_arguments, check_count, check_type
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
-from flowpp_tf.io.files import write_json, writing
+from flowpp_tf.io.files import locked, write_json, writing
 from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.types import Path
 
@@ -105,7 +103,7 @@ def write_entry(path: Path, name: str, entry: dict) -> None:
 def _update(path, name_in, entry):
   # Another process may add the entry of another split.
   path = pathlib.Path(path)
-  with writing(repr(str(path))), filelock.FileLock(path.with_name(f".{path.name}.lock")):
+  with writing(repr(str(path))), locked(path.with_name(f".{path.name}.lock")):
     record = read_record(path)
     write_json(path, record | {name_in(record): entry})
 

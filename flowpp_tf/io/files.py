@@ -250,17 +250,31 @@ def sole_owner(
     InputError (a ValueError): if another process holds it.
     OSError: if the file cannot be written.
   """
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(locked(path, timeout=0))
+    except filelock.Timeout:
+      raise InputError(f"{what} {str(path.parent)!r} is in use by another process; {advice}") from None
+    status = os.stat(path)
+    yield lambda: path.exists() and os.path.samestat(status, os.stat(path))
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, timeout: float = -1) -> Iterator[None]:
+  """Hold a lock, or none, with a warning, on a file system without locks.
+
+  Args:
+    path: the file of the lock.
+    timeout: seconds after which `filelock.Timeout` is raised; -1 waits until the lock is free.
+  """
   lock = filelock.FileLock(path)
   try:
-    lock.acquire(timeout=0)
-  except filelock.Timeout:
-    raise InputError(f"{what} {str(path.parent)!r} is in use by another process; {advice}") from None
+    lock.acquire(timeout=timeout)
   except (NotImplementedError, OSError) as error:
     if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
       raise
-    logging.warning("%s is on a file system without locks: a second run in it would not be noticed", path.parent)
-  locked = os.stat(path)
+    logging.warning("%s is on a file system without locks: a second writer would not be noticed", path.parent)
   try:
-    yield lambda: path.exists() and os.path.samestat(locked, os.stat(path))
+    yield
   finally:
     lock.release()

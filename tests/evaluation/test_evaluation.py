@@ -1,9 +1,11 @@
 """Measured bits/dim and pictures."""
 
 import concurrent.futures
+import errno
 import json
 import math
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -220,6 +222,14 @@ def test_a_record_that_several_write_at_once_has_the_entries_of_all(tmp_path):
     written = [threads.submit(record.write_entry, path, f"split {i}", {"images": i}) for i in range(40)]
   assert not [future.exception() for future in written if future.exception()]
   assert len(evaluation.read_record(path)) == 40
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no locks"), NotImplementedError()])
+def test_a_record_on_a_file_system_without_locks_is_written_with_a_warning(error, tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, timeout: (_ for _ in ()).throw(error))
+  record.write_entry(tmp_path / "evaluation.json", "test", {"images": 1})
+  assert evaluation.read_record(tmp_path / "evaluation.json") == {"test": {"images": 1}}
+  assert "without locks" in caplog.text
 
 
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
