@@ -6,13 +6,12 @@ that it lets point to 127.0.0.1 (DNS rebinding). Starlette's `TrustedHostMiddlew
 address. Limits on connections, rates and guesses of passwords are a proxy's: docs/serving.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import pathlib
 import re
 import shutil
 import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
@@ -31,10 +30,11 @@ class Guard:
   Args:
     app: the application.
     uploads: folder to which the application writes uploads.
+    log_fn: is called with each exception of the application: the server would print a traceback for any visitor.
   """
 
-  def __init__(self, app: Any, uploads: pathlib.Path) -> None:
-    self._app, self._uploads = app, uploads
+  def __init__(self, app: Any, uploads: pathlib.Path, log_fn: Callable[[Exception], None]) -> None:
+    self._app, self._uploads, self._log_fn = app, uploads, log_fn
 
   async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
@@ -43,13 +43,25 @@ class Guard:
     headers = Headers(scope=scope)
     origin, is_upload = headers.get("origin"), scope["path"].endswith("/upload")
     app = self._app
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower():
       app = PlainTextResponse("requests from other sites are refused", 403)
     elif _NOT_SERVED.search(scope["path"]):
       app = PlainTextResponse("the page does not serve this", 403)
     elif is_upload and shutil.disk_usage(self._uploads.parent).free < _FREE:
       app = PlainTextResponse("there is no room for uploads; try again later", 507)
-    await app(scope, _limited(receive, UPLOAD + _FORM if is_upload else _FORM), send)
+    started = False
+
+    async def answer(message):
+      nonlocal started
+      started = True
+      await send(message)
+
+    try:
+      await app(scope, _limited(receive, UPLOAD + _FORM if is_upload else _FORM), answer)
+    except Exception as error:
+      self._log_fn(error)
+      if not started and scope["type"] == "http":
+        await PlainTextResponse("the page cannot answer this request", 500)(scope, receive, send)
 
 
 def _limited(receive, most):

@@ -136,10 +136,10 @@ def run(options: DemoOptions) -> None:
     hosts = guard.trusted_hosts(host, options.allowed_hosts)
     middleware = [
       Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-      Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads")),
+      Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads"), log_fn=log),
     ]
     page.launch(
-      server_name=host,
+      server_name=f"[{host}]" if ":" in host else host,
       server_port=port,
       share=False,
       inbrowser=False,

@@ -51,6 +51,7 @@ def ask(app, method="GET", path="/", kind="http", **headers):
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://evil.example"}, 403),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "null"}, 403),
+    ("127.0.0.1", {"host": "localhost:7860", "origin": "http://["}, 403),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:9999"}, 403),
     ("192.168.1.5", {"host": "192.168.1.5:7860", "origin": "http://evil.example"}, 403),
   ],
@@ -59,7 +60,7 @@ def test_requests_of_other_sites_are_refused(guard, tmp_path, host, headers, sta
   from starlette.middleware.trustedhost import TrustedHostMiddleware
 
   hosts = guard.trusted_hosts(host, ["Added.example", "*.below.example"])
-  app = TrustedHostMiddleware(guard.Guard(page, tmp_path), hosts, www_redirect=False)
+  app = TrustedHostMiddleware(guard.Guard(page, tmp_path, pytest.fail), hosts, www_redirect=False)
   for method in ("GET", "POST"):
     assert ask(app, method, **headers) == status
 
@@ -80,18 +81,31 @@ def test_a_page_for_all_addresses_is_asked_for_by_those_of_the_machine(guard):
   ],
 )
 def test_what_gradio_would_fetch_or_write_for_a_visitor_is_refused(guard, tmp_path, path):
-  app = guard.Guard(page, tmp_path)
+  app = guard.Guard(page, tmp_path, pytest.fail)
   assert ask(app, path=path, host="localhost") == 403
   assert ask(app, path="/gradio_api/file=/tmp/http.png", host="localhost") == 200
 
 
 def test_uploads_leave_room_on_the_disk(guard, tmp_path, monkeypatch):
-  app = guard.Guard(page, tmp_path / "uploads")
+  app = guard.Guard(page, tmp_path / "uploads", pytest.fail)
   assert ask(app, "POST", "/gradio_api/upload", host="localhost") == 200
   usage = collections.namedtuple("usage", "free")
   monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=10_000_000))
   assert ask(app, "POST", "/gradio_api/upload", host="localhost") == 507
   assert ask(app, "POST", "/gradio_api/queue/join", host="localhost") == 200
+
+
+def test_what_gradio_raises_for_a_request_is_a_line_and_not_the_servers_traceback(guard, tmp_path):
+  async def broken(scope, receive, send):
+    if scope["path"] == "/late":
+      await page(scope, receive, send)
+    raise KeyError(99999)
+
+  logged = []
+  app = guard.Guard(broken, tmp_path, logged.append)
+  assert ask(app, "POST", "/gradio_api/queue/join") == 500
+  assert ask(app, path="/late") == 200
+  assert [str(error) for error in logged] == ["99999", "99999"]
 
 
 # --- Bodies ---------------------------------------------------------------------------------------
@@ -119,7 +133,7 @@ def bring(guard, tmp_path, chunks, path="/gradio_api/upload"):
       seen.append(error.message)
 
   scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", b"localhost")]}
-  asyncio.run(guard.Guard(reader, tmp_path)(scope, receive, None))
+  asyncio.run(guard.Guard(reader, tmp_path, pytest.fail)(scope, receive, None))
   return seen
 
 
