@@ -27,7 +27,7 @@ class Budget:
   Attributes:
     bytes_in: bytes of a file that is read into memory.
     memory: bytes of memory for what a file describes: arrays, a model, the images of a segment.
-    pixels: pixels of an image, and of all images that are decoded at a time.
+    pixels: pixels of an image; images with more than an eighth of it are decoded one at a time.
     items: entries, arrays, labels, layers: whatever is looped over.
     bytes_out: bytes that may come out of a file that is `ratio` times smaller, or more.
     ratio: images that are worth a model are not compressed by more than this factor.
