@@ -69,8 +69,37 @@ def _compute(function, *arguments):
     return function(*arguments)
 
 
+@contextlib.contextmanager
 def _one_thread_per_product():
-  return contextlib.nullcontext() if threadpoolctl is None else _controller().limit(limits=1, user_api="blas")
+  """Limit matrix products within the context; the last thread to leave it sets what was there before the first one."""
+  if threadpoolctl is None:
+    yield
+    return
+  with _before, _controller().limit(limits=1, user_api="blas"):
+    yield
+
+
+class _Before:
+  """The numbers of threads of products, which are those of the process: a thread may save what another one has set."""
+
+  def __init__(self) -> None:
+    self._lock, self._inside = threading.Lock(), 0
+
+  def __enter__(self) -> None:
+    with self._lock:
+      if not self._inside:
+        self._saved = _controller().limit(limits=None)
+      self._inside += 1
+
+  def __exit__(self, *error: object) -> None:
+    with self._lock:
+      self._inside -= 1
+      if not self._inside:
+        with self._saved:  # at whose end they are set
+          pass
+
+
+_before = _Before()
 
 
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:

@@ -105,17 +105,42 @@ def test_a_call_in_the_background_has_a_result_or_an_error():
     threads.in_background(divmod, 7, 0)()
 
 
+def limits(_):
+  return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+
 @pytest.mark.parametrize("parts", [1, 3])
 def test_each_product_has_one_thread(parts):
   """Also a single one: the threads of a short product wait for each other where other processes are busy."""
   np.ones((2, 2)) @ np.ones((2, 2))
-  limits = lambda _: [
-    library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
-  ]
   before = limits(0)
   for found in [*threads.in_threads(limits, range(parts)), threads.in_background(limits, 0)()]:
     assert found and set(found) == {1}
   assert limits(0) == before
+
+
+def test_products_have_their_threads_again_when_a_call_outlasts_its_iterator(monkeypatch):
+  np.ones((2, 2)) @ np.ones((2, 2))
+  before, compute = limits(0), threads._compute
+  began, end, ended = (threading.Event() for _ in range(3))
+
+  def computed(call):
+    compute(call)
+    if end.is_set():
+      ended.set()
+
+  def function(part):
+    if part:
+      began.set()
+      assert end.wait(60)
+    assert began.wait(60)
+
+  monkeypatch.setattr(threads, "_compute", computed)
+  results = threads.map_ahead(function, range(2))
+  next(results)
+  results.close()
+  end.set()
+  assert ended.wait(60) and limits(0) == before
 
 
 @pytest.mark.needs("constriction")
@@ -202,25 +227,33 @@ def test_threads_are_for_large_batches():
 def test_threads_are_no_more_than_cores(monkeypatch):
   """Parts of a batch, and its check, have a thread of their own only where segments leave a core."""
   monkeypatch.setattr(threads, "CORES", 2)
-  together = threading.Barrier(2)
+  together, began = threading.Barrier(2), threading.Event()
 
   def own(part):
     if part < 2:
       together.wait(60)  # two parts of the only segment are computed at a time
     return threading.get_ident()
 
+  def in_pool(segments):  # which this thread makes itself otherwise, so that one of the pool is free
+    for parts in segments:
+      began.clear()
+      yield parts
+      assert began.wait(60)
+
   def segment(parts):
+    began.set()
     check = threads.in_background(own, 9)
     return {threading.get_ident()}, {*threads.in_threads(own, parts)}, {check()}
 
-  ((here, of_parts, _),) = threads.map_ahead(segment, [range(2)])
+  ((here, of_parts, _),) = threads.map_ahead(segment, in_pool([range(2)]))
   assert here < of_parts and len(of_parts) == 2
 
   def with_another(parts):
+    began.set()
     together.wait(60)
     found = segment(parts)
     together.wait(60)
     return found
 
-  for here, of_parts, of_check in threads.map_ahead(with_another, 2 * [range(2, 6)]):
+  for here, of_parts, of_check in threads.map_ahead(with_another, in_pool(2 * [range(2, 6)])):
     assert here == of_parts == of_check
