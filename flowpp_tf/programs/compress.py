@@ -6,7 +6,7 @@ bin/compress --preset=fashion_mnist --dataset=fashion_mnist --output=test_split.
 bin/compress --preset=photos --images=my_photos --estimate
 
 The smaller the more the images are like those that the model was trained on. bin/decompress gives them back;
-docs/compression.md has sizes, speeds, limits, and the format.
+docs/compression.md has sizes, speeds and limits.
 """
 
 from collections.abc import Iterator

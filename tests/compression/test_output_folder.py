@@ -203,16 +203,18 @@ def test_a_file_that_differs_is_named_and_never_overwritten(stored, tmp_path, pa
 def test_files_of_something_else_do_not_become_those_of_the_archive(stored, tmp_path, partial):
   (partial / "stray").write_bytes(b"of somebody else")
   result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  assert result.code == 2 and f"{str(partial / 'stray')!r} is not a file of this archive" in result.error
+  assert (
+    result.code == 2 and f"{str(partial / 'stray')!r} is not one of the files that this command writes" in result.error
+  )
   assert (partial / "stray").exists() and not (tmp_path / "out").exists()
   (partial / "stray").unlink()
   result = programs.call("decompress", stored / "a.fpp", "--output=out", "--files=00.png", cwd=tmp_path)
-  assert result.code == 2 and "is not a file of this archive" in result.error
+  assert result.code == 2 and "is not one of the files that this command writes" in result.error
 
 
 def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
   with OutputFolder(tmp_path / "out").writing() as output:
-    for name in (".flowpp_tf.lock", "./.flowpp_tf.unfinished", ".flowpp_tf.lock/a"):
+    for name in (".flowpp_tf.lock", "./.flowpp_tf.unfinished", ".flowpp_tf.lock/a", ".Flowpp_tf.LOCK"):
       with pytest.raises(archive.ArchiveError, match="is one that NAME.partial needs"):
         output.write(verbatim(name))
     output.write(verbatim("a/.flowpp_tf.lock"))

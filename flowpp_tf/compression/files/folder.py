@@ -36,7 +36,7 @@ _LOCK, _UNFINISHED = ".flowpp_tf.lock", ".flowpp_tf.unfinished"  # in NAME.parti
 
 
 class DifferentFileError(InputError):
-  """Raised for files of NAME.partial that are not those of the archive."""
+  """Raised for files of NAME.partial that are not those to be written."""
 
 
 class OutputFolder:
@@ -64,7 +64,7 @@ class OutputFolder:
 
     Raises:
       InputError (a ValueError): if the folder exists and is not empty, or another process writes it.
-      DifferentFileError (an InputError): if NAME.partial has files that are not of the archive.
+      DifferentFileError (an InputError): if NAME.partial has files other than those that were written.
       OSError: if it cannot be written.
     """
     _check_new(self._target)
@@ -108,7 +108,7 @@ class OutputFolder:
     for root, _, names in os.walk(self._partial):
       for path in (os.path.join(root, name) for name in names):
         if _inode(path) not in {*self._inodes, _inode(lock)}:
-          raise DifferentFileError(f"{path!r} is not a file of this archive; remove it")
+          raise DifferentFileError(f"{path!r} is not one of the files that this command writes; remove it")
     if not self._paths:
       shutil.rmtree(self._partial)
       return
@@ -167,7 +167,7 @@ def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
   on_windows = os.name == "nt" and any(character in name for character in "\\:")
   if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or on_windows:
     raise ArchiveError("its name leads out of the folder")
-  if path.parts[0] in (_LOCK, _UNFINISHED):
+  if path.parts[0].lower() in (_LOCK, _UNFINISHED):  # to some file systems one name
     raise ArchiveError("its name is one that NAME.partial needs")
   if pixels and path.suffix.lower() != ".png":
     path = path.with_name(f"{path.name}.png")

@@ -98,8 +98,8 @@ class ImageFile:
     pixels: None for a file whose bytes the archive gives back.
     data: bytes of the file, None if its pixels come back.
     reason: why it is stored verbatim.
-    metadata: what comes back with the pixels, chunks of PNG .
-    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes .
+    metadata: what comes back with the pixels, chunks of PNG.
+    wrapper: the bytes around its pixels, the place and the layout of these, which make its bytes.
     fallback: what is stored if its tiles take more bytes.
   """
 
