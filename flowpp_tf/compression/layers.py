@@ -3,7 +3,7 @@
 Matrix products take most of the time, and the order of their sums depends on the processor and the library. Here both
 factors are integers in float64: as long as all partial sums are below 2^53, they are exact, and the order does not
 matter. So each product rounds its input to multiples of 2^-16; its weights are rounded when they are loaded. All other
-operations are functions of `exact`, and sums of integers.
+operations are functions of portable_math.py, and sums of integers.
 
 The networks of exports (exporting/network_graph.py) are another text: each product, layer norm, softmax and attention
 rounds here to a grid of its own, so that these bits could be kept only if all of them were operations of a machine, and
