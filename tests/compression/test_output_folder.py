@@ -212,6 +212,16 @@ def test_files_of_something_else_do_not_become_those_of_the_archive(stored, tmp_
   assert result.code == 2 and "is not one of the files that this command writes" in result.error
 
 
+@pytest.mark.parametrize("link", ["out.partial", "out.partial/a"])
+def test_a_link_in_what_an_earlier_call_has_left_is_not_followed(tmp_path, link):
+  (tmp_path / "elsewhere").mkdir()
+  (tmp_path / link).parent.mkdir(exist_ok=True)
+  (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+  with pytest.raises(fpp.InputError, match="is a link"), OutputFolder(tmp_path / "out").writing() as output:
+    output.write(verbatim("a/b.txt"))
+  assert not os.listdir(tmp_path / "elsewhere")
+
+
 def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
   with OutputFolder(tmp_path / "out").writing() as output:
     for name in (".flowpp_tf.lock", "./.flowpp_tf.unfinished", ".flowpp_tf.lock/a", ".Flowpp_tf.LOCK"):

@@ -69,6 +69,7 @@ class OutputFolder:
     """
     _check_new(self._target)
     self._partial.mkdir(parents=True, exist_ok=True)
+    _check_without_links(self._partial)
     with sole_owner(self._partial / _LOCK, "output", "wait until it has ended, or give another --output"):
       yield self
       self._finish()
@@ -144,6 +145,14 @@ class OutputFolder:
       with contextlib.suppress(FileExistsError):
         os.mkdir(inside)
     self._folders.add(str(folder))
+
+
+def _check_without_links(partial):
+  """Raise a `DifferentFileError` if NAME.partial is or has a link, through which a file would lie outside of it."""
+  found = (os.path.join(root, name) for root, folders, names in os.walk(partial) for name in (*folders, *names))
+  for path in (os.fspath(partial), *found):
+    if os.path.islink(path):
+      raise DifferentFileError(f"{path!r} is a link, not what an earlier call has written; remove it")
 
 
 def _inode(path):
