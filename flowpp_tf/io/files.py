@@ -18,6 +18,11 @@ import pathlib
 import shutil
 from typing import Any, BinaryIO
 
+try:
+  import fcntl
+except ImportError:  # on Windows
+  fcntl = None  # type: ignore[assignment]
+
 from absl import logging
 import filelock
 import numpy as np
@@ -268,13 +273,28 @@ def locked(path: pathlib.Path, timeout: float = -1) -> Iterator[None]:
     timeout: seconds after which `filelock.Timeout` is raised; -1 waits until the lock is free.
   """
   lock = filelock.FileLock(path)
-  try:
+  if _has_locks(path):
     lock.acquire(timeout=timeout)
-  except (NotImplementedError, OSError) as error:
-    if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-      raise
+  else:
     logging.warning("%s is on a file system without locks: a second writer would not be noticed", path.parent)
   try:
     yield
   finally:
     lock.release()
+
+
+def _has_locks(path):
+  """Return whether the file system of a lock has locks, and make the lock's file.
+
+  Where it has none, some versions of filelock wait for ever, and others take the file itself for the lock, which stays
+  when its process is killed.
+  """
+  descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+  try:
+    if fcntl is not None:
+      fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return True
+  except OSError as error:
+    return error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+  finally:
+    os.close(descriptor)

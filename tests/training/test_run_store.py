@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -166,11 +167,16 @@ def test_a_checkpoint_does_not_bring_back_the_directory_of_a_run(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
   def no_locks(*arguments):
-    raise OSError(95, "Operation not supported")
+    raise OSError(number, os.strerror(number))
 
   monkeypatch.setattr(fcntl, "flock", no_locks)
+  with training.Workdir(tmp_path).sole_owner():
+    assert "without locks" in caplog.text
+  caplog.clear()
+  (tmp_path / "run.lock").touch()  # as a run leaves it that is killed
   with training.Workdir(tmp_path).sole_owner():
     assert "without locks" in caplog.text
 
