@@ -177,9 +177,13 @@ class Scorer:
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):
-    images = tf.cast(self._model.check_images(as_images("images", images)), self._pixels)
-    labels = [tf.fill([len(images)], value) for value in label]
-    return importance_weighted(of_each_draw(self._bound, self._noise, [images, *labels], batch_size))
+    check_count("batch_size", batch_size, high=2**63 - 1)
+    images, bounds = as_images("images", images), []
+    for start in range(0, len(images), batch_size):  # as tensors, one batch at a time: a memory map may be larger
+      batch = tf.cast(self._model.check_images(images[start : start + batch_size]), self._pixels)
+      labels = [tf.fill([len(batch)], value) for value in label]
+      bounds.append(of_each_draw(self._bound, self._noise, [batch, *labels], batch_size))
+    return importance_weighted(np.concatenate(bounds, axis=1))
 
   @check_arguments
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:

@@ -92,6 +92,14 @@ def test_an_image_has_the_same_scores_in_any_batch_and_at_any_place_in_it(scorer
       np.testing.assert_allclose(apart[name], together[name][order], rtol=1e-10, err_msg=name)
 
 
+def test_a_scorer_reads_one_batch_at_a_time(scorer, monkeypatch):
+  score, model = scorer
+  sizes, check_images = [], model.check_images
+  monkeypatch.setattr(model, "check_images", lambda images: sizes.append(len(images)) or check_images(images))
+  score.bits_per_dim(small_images(5), 2)
+  assert sizes == [2, 2, 1]
+
+
 def test_bad_input_of_a_scorer_is_named(scorer):
   score, model = scorer
   with pytest.raises(ValueError, match="`num_samples` must be at least 1, got 0"):
