@@ -90,7 +90,7 @@ def trusted_hosts(host: str, more: Iterable[str] = ()) -> list[str]:
   names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *more}
   if host in ("0.0.0.0", "::"):
     names |= {socket.gethostname(), socket.getfqdn(), _own_address()}
-  return sorted(names)
+  return sorted({name.lower() for name in names})  # not all versions of Starlette ignore their case
 
 
 def _own_address():
