@@ -270,6 +270,8 @@ class LoadedModel:
     return self._functions[name].structured_input_signature[1]
 
   def _call(self, name, count, conditioning, **inputs):
+    if others := sorted({*conditioning} - {"labels", "condition"}):
+      raise InputError(f"`{others[0]}` must be left out: the model does not take it")
     conditioning = {"labels": None, "condition": None, **conditioning}
     dtype = self._inputs_of("decode")["latents"].dtype
     specs = self._inputs_of(name)

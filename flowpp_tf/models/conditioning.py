@@ -55,8 +55,8 @@ def conditioning_tensors(
     if value is not None:
       tensor = as_tensor(name, value)
       tensor = _checked_labels(tensor, config) if name == "labels" else tensor
-      check_all_finite(name, tensor)
       tensors[name] = tf.cast(tensor, specs[name].dtype)
+      check_all_finite(name, tensors[name])  # in the model's dtype, which may overflow
   return tensors
 
 

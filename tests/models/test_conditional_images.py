@@ -345,13 +345,13 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
   np.testing.assert_array_equal(loaded.decode(z, **given), IMAGES)
   for change, message in (
     (dict(labels=[0, 1, 2, 3]), "`labels` must lie in"),
-    (dict(labels=[0, 1]), "one for each"),
+    (dict(labels=[0, 1]), r"`labels` must be of shape \[4\], got \(2,\)"),
     (dict(condition=given["condition"].astype(np.float64) + 1e300), "`condition` must be finite, got "),
     (dict(other=1), "`other` must be left out"),
   ):
     with pytest.raises(fpp.InputError, match=message):
       loaded.sample(4, seed=3, **{**given, **change})
-  with pytest.raises(fpp.InputError, match="`condition` must be given: the model takes it"):
+  with pytest.raises(fpp.InputError, match="`labels` must be given: this is a model"):
     loaded.sample(4, seed=3)
   given["condition"][2, 0] = np.nan
   for answer in (lambda m: m.encode(IMAGES, **given), lambda m: m.sample(4, **given)):
