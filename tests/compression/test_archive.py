@@ -666,7 +666,7 @@ def test_files_by_the_programs(run, folder, sheet):
     np.testing.assert_array_equal(back, sheet)
     assert np.allclose(back.info["dpi"], 70, atol=0.02)
   np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
-  assert "is there and not empty" in call(run, "decompress", "files.fpp", preset, "--output=back", code=2)
+  assert "exists and is not empty" in call(run, "decompress", "files.fpp", preset, "--output=back", code=2)
   damaged = bytearray((run / "files.fpp").read_bytes())
   damaged[len(damaged) // 2] ^= 1
   (run / "damaged.fpp").write_bytes(bytes(damaged))
@@ -675,6 +675,7 @@ def test_files_by_the_programs(run, folder, sheet):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sheet")
 def test_bytes_are_kept_by_the_programs(run, folder):
   options = ["--preset=digits", f"--images={folder}", "--test", "--embed_model"]
   call(run, "compress", *options, "--output=bytes.fpp", "--keep_bytes")

@@ -108,7 +108,7 @@ CHILD = """
 import json, os, pathlib, sys
 folder, package = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 opened, past = [], []
-ALLOWED = ("io/gate.py", "io/files.py:sync")
+ALLOWED = ("io/gate.py", "io/files.py:sync", "io/files.py:locked")
 
 def hook(event, arguments):
   if event != "open" or not isinstance(arguments[0], (str, bytes)):
