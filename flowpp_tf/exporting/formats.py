@@ -103,7 +103,7 @@ def export(
     check_type("model", model, FlowPlusPlus)
     check_weights_finite(model)
   target = _checked_target(path, overwrite, format)
-  with writing(repr(str(target))):
+  with writing(repr(str(path))):
     if format == "preset":
       _save_preset(model, target, metadata or {}, **options)
     elif format == "saved_model":
@@ -115,12 +115,12 @@ def export(
 def _checked_target(path, overwrite, format):
   """Return the absolute path of a directory that is new or empty, or an export of the format to replace."""
   target = pathlib.Path(path).absolute()
-  with writing(repr(str(target))):  # a name may be too long, a folder not to be read
+  with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     if target.is_file() or target.is_dir() and any(target.iterdir()):
       if not overwrite:
-        raise InputError(f"{str(target)!r} exists already; `overwrite` replaces it")
+        raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
       if not _is_export(target, format):
-        raise InputError(f"{str(target)!r} cannot be overwritten: it is not an export in the format {format!r}")
+        raise InputError(f"{str(path)!r} cannot be overwritten: it is not an export in the format {format!r}")
   return target
 
 
