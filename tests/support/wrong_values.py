@@ -117,25 +117,28 @@ def _sizes(array, event, first=0):
     yield "a number", array.ravel()[0]
 
 
-def real_values(valid, event=None, batch=None, finite=False):
+def real_values(valid, event=None, batch=None, finite=False, cast=None):
   """A tensor of real numbers whose last `event` dimensions are fixed: all but the first if it is None.
 
-  `batch`: the number of dimensions before them, None for any; `finite`: whether NaN and infinity are refused. A tensor
-  of another dtype may be cast, by Keras or NumPy, which gives the right answer.
+  `batch`: the number of dimensions before them, None for any; `finite`: whether NaN and infinity are refused; `cast`:
+  which tensors of another dtype are cast, "floats" as by Keras, "all" as by NumPy, "" none as by TensorFlow; if it is
+  None, all of finite numbers, which are data, and none of others.
   """
   array = np.asarray(valid)
   dtype, other = ("float64", "float32") if array.dtype == np.float64 else ("float32", "float64")
   array = array.astype(dtype)
   event = max(array.ndim - 1, 0) if event is None else event
   yield from _not_numbers(array)
+  cast = ("all" if finite else "") if cast is None else cast
+  of_floats, of_others = cast in ("floats", "all"), cast == "all"
   half, whole, positive = array.astype(np.float16), np.round(array), array > 0
-  for name, value, meaning in (
-    ("another dtype", array.astype(other), array),
-    ("float16", half, half.astype(dtype)),
-    ("integer", whole.astype(np.int32), whole),
-    ("boolean", positive, positive.astype(dtype)),
+  for name, value, meaning, is_cast in (
+    ("another dtype", array.astype(other), array, of_floats),
+    ("float16", half, half.astype(dtype), of_floats),
+    ("integer", whole.astype(np.int32), whole, of_others),
+    ("boolean", positive, positive.astype(dtype), of_others),
   ):
-    yield f"{name} tensor", lambda value=value: tf.constant(value), same(meaning)
+    yield f"{name} tensor", lambda value=value: tf.constant(value), same(meaning) if is_cast else REFUSED
     yield f"{name} array", value, same(meaning)
   yield "list", array.tolist(), same(array)
   yield "array of objects", array.astype(object), same(array)
@@ -445,9 +448,9 @@ OTHER_SHAPES = (
 OF_KERAS = ("objects", "array of objects", "masked")
 
 
-def keras_input(valid, **kwargs):
-  """A tensor that Keras hands to a layer."""
-  return real(valid, **kwargs).but(*OF_KERAS)
+def keras_input(valid, cast="floats", **kwargs):
+  """A tensor that Keras hands to a layer: it casts floating-point numbers to the dtype of the layer."""
+  return real(valid, cast=cast, **kwargs).but(*OF_KERAS)
 
 
 def context(valid=None):

@@ -47,7 +47,7 @@ def _tensor(case_name, points, bijector, inverse, log_det=False):
   def values(value):
     made = bijector()
     ndims = made.inverse_min_event_ndims if inverse else made.forward_min_event_ndims
-    for name, *rest in wrong.real_values(value, event=ndims):
+    for name, *rest in wrong.real_values(value, event=ndims, cast="" if made.dtype else "floats"):
       if name not in right:
         yield name, *(wrong.CONSTANT if log_det and part is wrong.NAN else part for part in rest)
     if ndims == 0 and len(made.experimental_batch_shape(x_event_ndims=0)):
@@ -86,9 +86,16 @@ def _of_pixels(bijector):
 
 POSITIVE = wrong.real(np.abs(NORMAL(2)) + 1)
 TO_FIT = wrong.real(NORMAL(5, 2), finite=True)
-LOGITS, PARAMETERS = wrong.real(NORMAL(2, 3)), wrong.real(NORMAL(3, 16))
+LOGITS, PARAMETERS = wrong.real(NORMAL(2, 3)), wrong.real(NORMAL(3, 16), cast="floats")
 # Height and width of a context may be 1, and what its channels are is the matter of the network.
-OF_ANY_NETWORK = ("size 1 of axis 0", "size 1 of axis 1", "size + 1 of axis 2", "size 0 of axis 2")
+OF_ANY_NETWORK = (
+  "size 1 of axis 0",
+  "size 1 of axis 1",
+  "size + 1 of axis 2",
+  "size 0 of axis 2",
+  "another dtype tensor",
+  "float16 tensor",
+)
 
 CONSTRUCTORS = {
   "ActNorm": row(
@@ -118,9 +125,9 @@ CONSTRUCTORS = {
     kept=wrong.optional(wrong.count(1, most=1)),
     look=_value(3, 2),
   ),
-  "Invertible1x1Conv": row(kernel=wrong.real(NORMAL(2, 2), event=2), look=_value(2, 2, 2)),
+  "Invertible1x1Conv": row(kernel=wrong.real(NORMAL(2, 2), event=2, cast="floats"), look=_value(2, 2, 2)),
   "Invertible1x1ConvLU": row(
-    lower_upper=wrong.real(NORMAL(2, 2), event=2),
+    lower_upper=wrong.real(NORMAL(2, 2), event=2, cast="floats"),
     permutation=wrong.optional(wrong.shape((1, 0), rank=2, low=None))
     .but("booleans")
     .also(("repeated", [0, 0]), ("too large", [0, 2])),
@@ -150,7 +157,7 @@ CONSTRUCTORS = {
   ),
 }
 FUNCTIONS = {
-  "affine_coupling_bijector": row(parameters=wrong.real(NORMAL(3, 4)), look=_value(3, 2)),
+  "affine_coupling_bijector": row(parameters=wrong.real(NORMAL(3, 4), cast="floats"), look=_value(3, 2)),
   "mixture_logistic_coupling_bijector": row(
     parameters=PARAMETERS, margin=wrong.number(0.0, 0, 0.5).also(("upper end", 0.5)), look=_value(3, 2)
   ),

@@ -199,7 +199,7 @@ _EVALUATION = {
   "conformal_threshold": row(false_alarms=wrong.number(0.25, low=0.1, high=0.9)),
   "scores_of": row(
     images=WHOLE.but("too large", "too large uint8", "another number of channels", "transposed"),
-    log_likelihood=wrong.real(-np.arange(3.0) - 1, event=1),
+    log_likelihood=wrong.real(-np.arange(3.0) - 1, event=1, cast="all"),
     names=wrong.some_of(["bits_per_dim", "png_bytes"]),
   ),
   "to_shades": row(images=PICTURES.but(*wrong.OTHER_SHAPES, "an axis too many", "a number")),

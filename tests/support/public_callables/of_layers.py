@@ -137,13 +137,14 @@ ROWS = {
   "ConditionNet.call": _call(
     lambda: layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK),
     labels=OF_CLASSES.named("condition"),
-    condition=wrong.keras_input(NORMAL(3, 2, 2, 1), batch=1),
+    condition=wrong.keras_input(NORMAL(3, 2, 2, 1), batch=1, cast="all"),
   ),
   "Conditioner.call": _call(
     lambda: layers.Conditioner((4, 4, 2), 3, NETWORK), x=wrong.keras_input(NORMAL(3, 4, 4, 2), batch=1)
   ),
   "ContextNet.call": _call(
-    lambda: layers.ContextNet((4, 4, 2), None, NETWORK), images=wrong.keras_input(NORMAL(3, 4, 4, 2), batch=1)
+    lambda: layers.ContextNet((4, 4, 2), None, NETWORK),
+    images=wrong.keras_input(NORMAL(3, 4, 4, 2), batch=1, cast="all"),
   ),
   "ConvAttentionBlock.call": _call(
     lambda: layers.ConvAttentionBlock(layers.NetworkConfig(4, 1, heads=2)), x=_image(4), position_embedding=EMBEDDING
@@ -176,8 +177,8 @@ ROWS = {
   # --- Flows as layers
   **{f"{cls}.{method}": made for cls in ("Flow", "VectorFlow") for method, made in _of_flows().items()},
   # --- Functions
-  "concat_elu": row(x=wrong.real(NORMAL(3, 4), event=0)),
-  "gate": row(x=wrong.real(NORMAL(3, 4), event=0).also(("odd", NORMAL(3, 3)), ("a number", 1.0))),
+  "concat_elu": row(x=wrong.real(NORMAL(3, 4), event=0, cast="floats")),
+  "gate": row(x=wrong.real(NORMAL(3, 4), event=0, cast="floats").also(("odd", NORMAL(3, 3)), ("a number", 1.0))),
   "fold_in": row(seed=wrong.seed([1, 2]).but("huge"), salt=wrong.instance("dropout").but("text", "number")),
 }
 

@@ -28,7 +28,7 @@ NOISE = (
   .also(("size 1", np.full([1, 4, 4, 2], 0.5)), ("size 4", np.full([4, 4, 4, 2], 0.5)))
 )
 FLOW = wrong.real(POINTS).named("x", "y", "value")
-GIVEN = wrong.real(CONTEXT).but("an axis too few")  # one is for all
+GIVEN = wrong.real(CONTEXT, cast="floats").but("an axis too few")  # one is for all
 DEQUANTIZED = wrong.real(UNIFORM(3, 4, 4, 2)).named("x", "y", "value")
 COUNTED = wrong.count(2, low=0).but("list", "array", "vector tensor").named("n")  # those are shapes of samples
 # Sizes of a context are the matter of the network, and this one has none.
@@ -80,11 +80,11 @@ USUAL = dict(
 )
 _SAMPLED = dict(sample_shape=COUNTED, seed=wrong.seed((0, 1)).but("huge"))
 USUAL_OF = {
-  "FlowDistribution": dict(value=FLOW, base_sample=FLOW, x=wrong.real(POINTS, finite=True), **_SAMPLED),
+  "FlowDistribution": dict(value=FLOW, base_sample=FLOW, x=wrong.real(POINTS, finite=True, cast=""), **_SAMPLED),
   "VariationalDequantization": dict(
     value=DEQUANTIZED,
     base_sample=DEQUANTIZED,
-    x=wrong.real(UNIFORM(3, 4, 4, 2), finite=True).named("x", "y", "value"),
+    x=wrong.real(UNIFORM(3, 4, 4, 2), finite=True, cast="").named("x", "y", "value"),
     **_SAMPLED,
   ),
   "ImageDistribution": dict(value=PICTURES.but("one image", "an axis too many").named("images"), **_SAMPLED),
@@ -118,7 +118,7 @@ _METHODS = {
   **{f"{name}/noise": _with_noise(name) for name in ("log_prob_bound", "bound_terms", "bits_per_dim")},
   "initialize": row(reset=lambda w: w.reset(w.conditional)),
   "log_prob": row(lambda w: w.real_valued_conditional.log_prob, images=wrong.data(NORMAL(3, 4, 4, 2))),
-  "to_bits_per_dim": row(log_prob=wrong.real(NORMAL(3))),
+  "to_bits_per_dim": row(log_prob=wrong.real(NORMAL(3), cast="all")),
   "sample": row(lambda w: w.model.sample, n=2, temperature=wrong.number(1.0, low=0), seed=0),
   "sample/conditional": row(
     lambda w: lambda **given: w.conditional.sample(3, 1.0, 0, **given),
@@ -191,7 +191,7 @@ _DISTRIBUTIONS = {
   "uniform_dequantization": row(look=lambda q: look(q.sample(seed=(0, 1)))),
   "VariationalDequantization": row(
     bijector=fb.Sigmoid(),
-    context=wrong.real(NORMAL(3, 4, 4, 2)).but(*OF_THE_NETWORK),
+    context=wrong.real(NORMAL(3, 4, 4, 2), cast="floats").but(*OF_THE_NETWORK),
     context_variables=wrong.some_of([]),
     look=lambda q: look(q.event_shape.as_list()),
   ),
