@@ -70,8 +70,8 @@ class CompressOptions(DataOptions, ModelOptions):
   )
   keep_bytes: bool = setting(
     False,
-    "Give the files back byte for byte: those whose pixels lie in them without compression (PPM, BMP, TIFF) are coded, "
-    "all others are stored verbatim. Else the pixels and metadata come back, as PNG.",
+    "Give all files back byte for byte, as those always are whose pixels lie in them without compression (PPM, BMP, "
+    "TIFF): all others are stored verbatim. Else the pixels and metadata of these come back, as PNG.",
   )
   segment_images: int = setting(
     SEGMENT_IMAGES,

@@ -1,51 +1,48 @@
 """Read an image file as it is to be stored: its pixels and what else it holds, or its bytes.
 
 8-bit grey or RGB pixels, as the model has them, are coded as tiles; of a model of more than 256 levels those of 16-bit
-PNG, TIFF, .npy and FITS files. The metadata of a file come back with its pixels; .npy and FITS files come back byte for
-byte, by the wrapper of their pixels. Every other file is stored verbatim: other modes and depths, transparency, several
-images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more bytes than the files,
-and every file that is smaller than its pixels coded.
+PNG, TIFF, .npy and FITS files. Every other file is stored verbatim: other modes and depths, transparency, and files
+that are not images. So are JPEG and lossy WebP, since their pixels take more bytes than the files, and every file that
+is smaller than its pixels coded.
 
-Metadata are stored as chunks of PNG:
+The bytes around the pixels are the wrapper of a file, from which the file comes back byte for byte. PPM, BMP, TIFF
+without compression, .npy and FITS have one: they hold their pixels in one piece, in one of a few orders. Compressed
+files have none, as only the same version of the same program makes their bytes again. A compressed TIFF file is stored
+verbatim. Of PNG, WebP and JPEG files the pixels come back, as PNG, with the metadata, which are stored as chunks of
+PNG:
 
     u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
 
 An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its own. Of other formats they are made:
 
-    iCCP        colour profile of TIFF, WebP and JPEG
-    eXIf        EXIF of WebP and JPEG; the tags of a TIFF file that are not about how its pixels lie in the file
-    iTXt, tEXt  XMP; comments of PPM and JPEG
-    pHYs        resolution of TIFF, BMP and JPEG, in whole pixels per metre
+    iCCP        colour profile of WebP and JPEG
+    eXIf        EXIF of WebP and JPEG
+    iTXt, tEXt  XMP; comments of JPEG
+    pHYs        resolution of JPEG, in whole pixels per metre
 
 Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. Such a
 file is stored verbatim (another depth, further images, bytes behind the end), as is one that holds other metadata, such
 as IPTC's in a JPEG file.
-
-The bytes around the pixels are the wrapper of a file, from which the file comes back byte for byte. PPM, BMP, TIFF
-without compression, .npy and FITS have one: they hold their pixels in one piece, in one of a few orders. Compressed
-files have none, as only the same version of the same program makes their bytes again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
-import io
 import os
 import pathlib
-import re
 import struct
 from typing import Any
 import zlib
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from flowpp_tf.compression.lzma_images import pack
 from flowpp_tf.compression.segment import pixel_bytes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim
-from flowpp_tf.io.deep_image import is_array, read_deep
+from flowpp_tf.io.deep_image import read_deep
 from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, PNG, ImageFileError, open_image, png_chunks
 
@@ -61,7 +58,6 @@ _OF_ITEMSIZE = {1: (BLUE_FIRST, BOTTOM_FIRST, PADDED), 2: (BIG_ENDIAN, SIGNED, P
 _OF_COLOUR = BLUE_FIRST | PLANES
 MAX_CODED = 1 << 28  # pixel values of a file that is coded
 MAX_METADATA = 1 << 24  # bytes, of one file
-_MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
 _BEHIND = "bytes behind the image"
 _OTHER = "another depth or format"
 _HEAD = struct.Struct(">I4s")
@@ -69,17 +65,7 @@ _HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
-_TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325,
-                   338, 339}  # fmt: skip
-_TIFF_ORIENTATION, _TIFF_PROFILE, _TIFF_XMP = 274, 34675, 700
-_TIFF_HEAD = b"II*\0\x08\0\0\0"
-# Folders of tags, by number and by type: what lies in them has places in the file.
-_TIFF_FOLDERS, _TIFF_FOLDER_TYPES = {330, 400, 34665, 34853, 40965}, {13, 18}
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_TIFF_PADDING = 16  # bytes for each part of the file
 _XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
-_PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
-_PPM_COMMENT = re.compile(rb"#([^\n]*)\n")
 # How the segments of a JPEG file begin whose content Pillow reads.
 _JPEG_SEGMENTS = {
   "APP0": (b"JFIF\0",),
@@ -157,6 +143,8 @@ def read_picture(
     picture = _with_pixels(data, name, pixels, metadata, keep_bytes)
   except VerbatimError as error:
     return dataclasses.replace(verbatim, reason=str(error))
+  except ImageFileError:
+    return dataclasses.replace(verbatim, reason="no image")
   if lossy or bits is None or len(data) > MAX_VERBATIM_FILE:  # coded at any cost
     return picture
   room = (len(pack(data)) if len(data) >= pixels.nbytes else len(data)) - picture.size
@@ -165,44 +153,43 @@ def read_picture(
   return verbatim
 
 
+class VerbatimError(ImageFileError):
+  """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
+
+  def __init__(self, reason: str) -> None:
+    super().__init__(reason, reason)
+
+
 def _read(data, name, channels, lossy_pixels, levels):
-  """Return pixels, metadata, and whether the file is lossy; raise a `VerbatimError` for a file to store verbatim."""
-  reason, metadata, lossy, pixels = "", b"", False, None
-  bits = 8 if levels <= 256 else 16
-  try:
-    with open_image(data, name, _FORMATS, MAX_CODED) as image:
-      try:
-        metadata = read_metadata(image, data, channels, lossy_pixels, bits)
-      except VerbatimError as error:  # any exception would become an `ImageFileError`
-        reason = str(error)
-      else:
-        lossy = is_lossy(image, data)
-        if bits == 8:
-          pixels = np.asarray(image).reshape(image.height, image.width, channels).copy()
-  except ImageFileError:
-    if bits == 8 or not is_array(data):
-      reason = "no image"
-  if reason:
-    raise VerbatimError(reason)
-  return _deep_pixels(data, name, channels) if bits == 16 else pixels, metadata, lossy
+  """Return pixels, metadata, and whether the file is lossy; metadata are None if the file must come back whole."""
+  if levels > 256:
+    pixels = _deep_pixels(data, name, channels)
+    return pixels, _packed(_png(data, 16)) if data.startswith(PNG) else None, False
+  with open_image(data, name, _FORMATS, MAX_CODED) as image:
+    if image.mode != {1: "L", 3: "RGB"}[channels]:
+      raise VerbatimError("another mode")
+    lossy = is_lossy(image, data)
+    if lossy and not lossy_pixels:
+      raise VerbatimError("lossy")
+    metadata = _metadata(image, data)
+    return np.asarray(image).reshape(image.height, image.width, channels).copy(), metadata, lossy
 
 
 def _deep_pixels(data, name, channels):
   """Return the pixels of a file of 16 bits."""
   try:
-    pixels = read_deep(data, channels, name, MAX_CODED)
+    return read_deep(data, channels, name, MAX_CODED)
   except ImageFileError:
-    raise VerbatimError("another depth or format") from None
+    raise VerbatimError(_OTHER) from None
   except InputError:
     raise VerbatimError("a package that reads it is not installed") from None
-  if pixels.size > MAX_CODED:
-    raise VerbatimError("too large")
-  return pixels
 
 
 def _with_pixels(data, name, pixels, metadata, keep_bytes):
   """Return a file whose pixels are coded."""
-  if keep_bytes or is_array(data):
+  if pixels.size > MAX_CODED:
+    raise VerbatimError("too large")
+  if keep_bytes or metadata is None:
     wrapper = split_wrapper(data, pixels)
     if wrapper is None or len(wrapper[0]) > MAX_VERBATIM_FILE:
       raise VerbatimError("its pixels are compressed, or not in one piece")
@@ -213,36 +200,21 @@ def _with_pixels(data, name, pixels, metadata, keep_bytes):
   return ImageFile(name, pixels, metadata=metadata)
 
 
-class VerbatimError(Exception):
-  """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
-
-
-def read_metadata(image: Image.Image, data: bytes, channels: int, lossy_pixels: bool = False, bits: int = 8) -> bytes:
-  """Return what a file holds besides its pixels, b"" if nothing.
-
-  Args:
-    image: the file as Pillow opened it.
-    data: its bytes.
-    channels: of the model.
-    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
-    bits: of a value, 8, or 16 for a model of more than 256 levels.
+def _metadata(image, data):
+  """Return what a file holds besides its pixels, b"" if nothing, or None if chunks of PNG cannot hold it.
 
   Raises:
-    VerbatimError: if something else would not come back.
+    VerbatimError: if something of it would not come back.
   """
-  if image.width * image.height * channels > MAX_CODED:
-    raise VerbatimError("too large")
-  if image.mode not in _MODES[channels, bits]:
-    raise VerbatimError("another mode")
-  if "transparency" in image.info:
-    raise VerbatimError("transparency")
-  if getattr(image, "n_frames", 1) > 1:
-    raise VerbatimError("several frames")
-  if (image.format or "") not in _CHUNKS_OF or (bits == 16 and image.format not in _DEEP):
-    raise VerbatimError(_OTHER)
-  if not lossy_pixels and is_lossy(image, data):
-    raise VerbatimError("lossy")
-  chunks = _CHUNKS_OF[image.format or ""](image, data, bits)
+  if image.format == "PNG":
+    return _packed(_png(data, 8))
+  if image.format == "WEBP":
+    return _packed(_webp(image, data))
+  return _packed(_jpeg(image, data)) if image.format == "JPEG" else None
+
+
+def _packed(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+  """Return chunks as they are stored."""
   before = b"".join(_HEAD.pack(len(content), kind) + content for kind, content in chunks)
   result = before.removesuffix(_HEAD.pack(0, _PIXELS))
   if len(result) > MAX_METADATA:
@@ -301,7 +273,7 @@ def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
     place += size
 
 
-def _png(image, data, bits):
+def _png(data, bits):
   if data[24] != bits:
     raise VerbatimError(_OTHER)
   found = False
@@ -323,7 +295,7 @@ def _png(image, data, bits):
   raise VerbatimError("no image")
 
 
-def _webp(image, data, bits):
+def _webp(image, data):
   kinds, end = _webp_chunks(data)
   if not _WEBP_CHUNKS.issuperset(kinds):
     raise VerbatimError("metadata")
@@ -342,7 +314,7 @@ def _webp_chunks(data):
   return kinds, place
 
 
-def _jpeg(image, data, bits):
+def _jpeg(image, data):
   if not data.endswith(b"\xff\xd9"):
     raise VerbatimError(_BEHIND)
   for kind, content in image.applist:
@@ -353,83 +325,8 @@ def _jpeg(image, data, bits):
   yield from _from_info(image)
 
 
-def _bmp(image, data, bits):
-  offset, header = struct.unpack_from("<II", data, 10)
-  depth = data[28] if header > 12 else data[24]
-  if depth not in (8, 24):
-    raise VerbatimError(_OTHER)
-  if header >= 108 and data[70:74] not in (b"BGRs", b" niW"):  # sRGB, and that of Windows
-    raise VerbatimError("colour profile")
-  colours = 4 << depth if depth == 8 else 0
-  rows = (image.width * depth + 31) // 32 * 4 * image.height
-  if offset > 14 + header + colours or len(data) > offset + rows + 3:
-    raise VerbatimError(_BEHIND)
-  yield from _from_info(image)
-
-
-def _ppm(image, data, bits):
-  header = _PPM_OF_8_BITS.match(data)
-  if header is None:
-    raise VerbatimError(_OTHER)
-  if len(data) != header.end() + image.width * image.height * len(image.getbands()):
-    raise VerbatimError(_BEHIND)
-  for comment in _PPM_COMMENT.findall(header[0]):
-    yield _comment(comment.strip())
-
-
-def _tiff(image, data, bits):
-  tags = image.tag_v2
-  # Pillow drops channels without a meaning, and reads signed numbers of 8 bits as if they had no sign.
-  if set(tags.get(258, (1,))) != {bits} or tags.get(277, 1) != len(image.getbands()) or set(tags.get(339, (1,))) != {1}:
-    raise VerbatimError(_OTHER)
-  if tags.get(_TIFF_ORIENTATION, 1) != 1:  # Pillow would turn the pixels
-    raise VerbatimError("EXIF")
-  parts = [8, 6, *(12 + _tiff_bytes(tags, tag) for tag in tags)]
-  for tag in (279, 325):  # bytes of strips and of tiles
-    parts += tags.get(tag, ())
-  if len(data) > sum(parts) + _TIFF_PADDING * len(parts):
-    raise VerbatimError(_BEHIND)
-  if _TIFF_FOLDERS & set(tags) or any(tags.tagtype.get(tag) in _TIFF_FOLDER_TYPES for tag in tags):
-    raise VerbatimError("EXIF")
-  others = set(tags) - _TIFF_OF_PIXELS
-  for tag, chunks in ((_TIFF_PROFILE, _profile), (_TIFF_XMP, _xmp)):
-    if (content := tags.get(tag)) and isinstance(content, bytes):  # of another type it is a tag like others
-      yield from chunks(content)
-      others.remove(tag)
-  if others:
-    yield b"eXIf", _written_tags(tags, others)
-    yield from _resolution(image.info.get("dpi"))
-
-
-def _tiff_bytes(tags, tag):
-  value = tags[tag]
-  count = len(value) if isinstance(value, (str, bytes, tuple)) else 1
-  return (count + 1) * _TIFF_SIZES.get(tags.tagtype.get(tag, 12), 8)
-
-
-def _written_tags(tags, chosen):
-  """Return some tags of a TIFF file as EXIF; raise a `VerbatimError` if a reader would find others in it."""
-  written = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD)
-  for tag in chosen:
-    values, written.tagtype[tag] = tags[tag], tags.tagtype[tag]
-    # Pillow reads any text as Latin-1, but writes text as ASCII.
-    written[tag] = tuple(map(_latin, values)) if isinstance(values, tuple) else _latin(values)
-  content = _TIFF_HEAD + written.tobytes(len(_TIFF_HEAD))
-  found, file = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD), io.BytesIO(content)
-  file.seek(len(_TIFF_HEAD))
-  found.load(file)
-  same = lambda tag: found[tag] == tags[tag] and found.tagtype[tag] == tags.tagtype[tag]
-  if set(found) != chosen or not all(map(same, chosen)):
-    raise VerbatimError("metadata")
-  return content
-
-
-def _latin(value):
-  return value.encode("latin-1") if isinstance(value, str) else value
-
-
 def _from_info(image):
-  """Yield the chunks of what Pillow found in a WebP, BMP or JPEG file."""
+  """Yield the chunks of what Pillow found in a WebP or JPEG file."""
   info = image.info
   yield from _profile(info.get("icc_profile"))
   if exif := info.get("exif"):
@@ -460,17 +357,6 @@ def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
     return
   if 0 < across < 1 << 31 and 0 < down < 1 << 31:
     yield b"pHYs", struct.pack(">IIB", across, down, 1)
-
-
-_DEEP = ("PNG", "TIFF")  # which have 16 bits too
-_CHUNKS_OF: dict[str, Callable[[Image.Image, bytes, int], Iterator[tuple[bytes, bytes]]]] = {
-  "PNG": _png,
-  "WEBP": _webp,
-  "JPEG": _jpeg,
-  "BMP": _bmp,
-  "PPM": _ppm,
-  "TIFF": _tiff,
-}
 
 
 def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
