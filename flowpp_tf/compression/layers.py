@@ -20,7 +20,6 @@ from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.core.errors import InputError
 
-PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache
 FRACTION = 16  # fractional bits of an activation
 LARGEST = 2.0**11  # of an activation
 _WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
@@ -57,17 +56,11 @@ class Product:
     self.bias = weights[f"{name}/bias"].astype(np.float64)
     self._name = name
     _check_fits(self.bias.shape, matrix.shape[-1:], f"{name}/bias")
-    # All shifts side by side, `[C, k^2 D]`.
-    by_input = self.weights.transpose(2, 0, 1, 3)
-    self._beside = np.ascontiguousarray(by_input.reshape(len(by_input), -1))
 
   def __call__(self, x, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
     inputs = 2 * x.shape[-1] if elu else x.shape[-1]
     _check_fits((inputs,), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
-    loops = KERNELS.loops
-    if loops is not None:
-      return self._in_loops(x, loops, elu)
     if elu:
       x = portable_math.concat_elu(x)
     x = np.clip(x, -LARGEST, LARGEST)
@@ -80,26 +73,6 @@ class Product:
       y = y.reshape(*x.shape[:-1], -1)
     y *= 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
-    return y
-
-  def _in_loops(self, x, loops, elu):
-    """Return the same: the products of each pixel with the kernel at all places, added where they belong."""
-    n, height, width, channels = x.shape
-    inputs, outputs = len(self._beside), len(self.bias)
-    x, y = np.ascontiguousarray(x, np.float64), np.empty((n, height, width, outputs))
-    scale, margin = 2.0 ** -(FRACTION + self.fraction), self.size // 2
-    images = max(PRODUCT_ROWS // (height * width), 1)
-    lines = min(max(PRODUCT_ROWS // width, 1), height)
-    for i in range(0, n, images):
-      for top in range(0, height, lines):  # of one image, if these are not all of its rows
-        end = min(top + lines, height)
-        first, last = max(top - margin, 0), min(end + margin, height)
-        part, result = x[i : i + images, first:last], y[i : i + images, top:end]
-        rounded = np.empty((part.size // channels, inputs))
-        loops.round_inputs(rows(part), elu, rounded)
-        products = rounded @ self._beside
-        sizes = last - first, top - first, end - top, width, self.size
-        loops.add_products(products, *sizes, scale, self.bias, rows(result))
     return y
 
   def _convolve(self, x):

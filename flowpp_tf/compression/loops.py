@@ -25,7 +25,6 @@ _SQUARE, _EPSILON = 2.0**layers.SQUARE_FRACTION, layers.LAYER_NORM_EPSILON
 _LARGEST_LIFT = grids.LARGEST
 _OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
 _vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
-_count, _yes_or_no = numba.int64, numba.boolean
 _integers, _orders, _factors = numba.int64[:, :, ::1], numba.int64[:, ::1], numba.float64[:, :, ::1]
 part = numba.njit(**_OPTIONS)  # which LLVM inlines
 
@@ -200,65 +199,6 @@ def quantile(
       count = kept
       if not count:
         break
-
-
-@loop(_matrix, _yes_or_no, _matrix)
-def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
-  """The integers of x, or of its concat_elu."""
-  count, channels = x.shape
-  for i in range(count):
-    if elu:
-      for k in range(channels):
-        value = x[i, k]
-        small = one_exp(-abs(value)) - 1
-        first, second = value if value > 0 else small, small if value > 0 else -value
-        rounded[i, k] = np.rint(min(max(first, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
-        rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
-    else:
-      for k in range(channels):
-        rounded[i, k] = np.rint(min(max(x[i, k], -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
-
-
-@loop(_matrix, _count, _count, _count, _count, _count, numba.float64, _vector, _matrix)
-def add_products(
-  products: np.ndarray,
-  rows: int,
-  above: int,
-  height: int,
-  width: int,
-  size: int,
-  scale: float,
-  bias: np.ndarray,
-  y: np.ndarray,
-) -> None:
-  """The outputs of a convolution from the products of each pixel with the kernel at each of its places.
-
-  Args:
-    products: `[N R W, size^2 D]`, of R rows of N images; what is beyond counts as zeros.
-    rows: R.
-    above: how many of these rows are above those of y.
-    height: rows of y.
-    width: W.
-    size: of the kernel.
-    scale: of the products.
-    bias: `[D]`.
-    y: `[N height W, D]`.
-  """
-  margin, outputs = size // 2, y.shape[1]
-  for i in range(len(y)):
-    line, column = i // width, i % width
-    image = line // height
-    row = line - image * height + above
-    to = y[i]
-    to[:] = 0
-    for dy in range(max(margin - row, 0), min(rows + margin - row, size)):
-      for dx in range(max(margin - column, 0), min(width + margin - column, size)):
-        place = (image * rows + row + dy - margin) * width + column + dx - margin
-        shift = (dy * size + dx) * outputs
-        for k in range(outputs):
-          to[k] += products[place, shift + k]
-    for k in range(outputs):
-      to[k] = to[k] * scale + bias[k]
 
 
 @loop(_matrix, _matrix, _matrix)
