@@ -33,11 +33,9 @@ from flowpp_tf.compression.segment import (
   Fields,
   SegmentError,
   decode_segment,
-  decoding_memory,
   encode_fields,
   encoding_memory,
   max_images,
-  output_bytes,
 )
 from flowpp_tf.compression.threads import map_ahead
 from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
@@ -385,56 +383,46 @@ class ArchiveReader:
     return Segment(first, images, data if _segment_crc(fields, data) == crc else None)
 
   @check_arguments
-  def decode(self, segment: Segment, codec: Codec) -> tuple[np.ndarray, bytes]:
-    """Return the images and the extra bytes of a segment.
-
-    Raises:
-      SegmentError: if it is damaged.
-      BudgetError (a ValueError): if this archive would become too large.
-    """
-    self._claim_output(segment, codec)
-    return self._decode(segment, codec)
-
-  @check_arguments
   def decoded(
     self, codec: Codec, numbers: Sequence[int] | None = None
   ) -> Iterator[tuple[Segment, tuple[np.ndarray, bytes] | SegmentError]]:
-    """Yield segments, of which several are decoded at a time, each with what `decode` returns or the `SegmentError`.
+    """Yield segments, of which several are decoded at a time, each with its images and extra bytes.
 
-    Arguments and errors are those of `segments` and `decode`.
+    A damaged segment has the `SegmentError` instead. Arguments and further errors are those of `segments`.
+
+    Raises:
+      BudgetError (a ValueError): if this archive would become too large.
     """
 
-    def found():
+    def opened():
       for segment in self.segments(numbers):
-        with contextlib.suppress(SegmentError):  # which `decode` raises too
-          self._claim_output(segment, codec)
-        yield segment
+        yield segment, self._opened(segment, codec)
 
-    def decode(segment):
+    def decode(item):
+      segment, fields = item
+      if isinstance(fields, SegmentError):
+        return segment, fields
       try:
-        return segment, self._decode(segment, codec)
+        return segment, decode_segment(codec, fields, segment.places)
       except SegmentError as error:
         return segment, error.with_traceback(None)  # which holds what was decoded
 
-    memory = lambda segment: 0 if segment.data is None else decoding_memory(codec, segment.data)
-    yield from map_ahead(decode, found(), memory, lambda segment: segment_pays_in_threads(codec, segment.images))
+    memory = lambda item: item[1].memory(codec) if isinstance(item[1], Fields) else 0
+    yield from map_ahead(decode, opened(), memory, lambda item: segment_pays_in_threads(codec, item[0].images))
 
-  def _claim_output(self, segment, codec):
-    if segment.data is not None:
-      self.claim_more(output_bytes(segment.data, codec.model.image_shape, codec.dtype.itemsize))
-
-  def _decode(self, segment, codec):
+  def _opened(self, segment, codec):
+    """Return the fields of a segment, whose output is claimed, or the `SegmentError`."""
     if segment.data is None:
-      raise SegmentError(segment.problem)
-    images, extra = decode_segment(codec, segment.data, segment.places)
-    if len(images) != segment.images:
-      raise SegmentError("a segment holds another number of images than it says")
-    return images, extra
-
-  def claim_more(self, amount: int) -> None:
-    """Count so many further bytes that come out; raise a `BudgetError` (a ValueError) if they become too many."""
-    self._output += amount
+      return SegmentError(segment.problem)
+    try:
+      fields = Fields.from_bytes(segment.data, codec)
+    except SegmentError as error:
+      return error.with_traceback(None)
+    if fields.count != segment.images:
+      return SegmentError("a segment holds another number of images than it says")
+    self._output += fields.output_bytes(codec)
     claim_output(self._output, self.size, "the archive")
+    return fields
 
   def index(self) -> np.ndarray:
     """Return the position and the number of images of each segment.

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 import dataclasses
 import hashlib
-import itertools
+import io
 import struct
 import zlib
 
@@ -98,16 +98,6 @@ class Fields:
   words: np.ndarray
   layout: TileLayout | None = None
 
-  @property
-  def order(self) -> np.ndarray:
-    """Return the indices of the images in the order in which they are pushed."""
-    return _order(self.layout, self.count)
-
-  @property
-  def coded(self) -> np.ndarray:
-    """Return the indices of the images in the batches, in this order."""
-    return _coded(self.order, self.initial, self.left_out)
-
   def to_bytes(self, place: bytes = b"") -> bytes:
     """Return the segment, bound to its place in an archive."""
     runs = self.layout.runs.tobytes() if self.layout else b""
@@ -117,59 +107,76 @@ class Fields:
     if self.layout:
       head += _RUNS.pack(len(self.layout.runs))
     checks, left_out, words = (array.astype("<u4").tobytes() for array in (self.checks, self.left_out, self.words))
-    return b"".join([head, table, checks, left_out, _bound(self.digest, place), self.left_out_images, words])
+    bound = hashlib.sha256(self.digest + place).digest()
+    return b"".join([head, table, checks, left_out, bound, self.left_out_images, words])
 
   @classmethod
   def from_bytes(cls, data: bytes, codec: Codec) -> Fields:
-    """Return the fields of `to_bytes`; raise a `ValueError` or `struct.error` for other bytes."""
+    """Return the fields of `to_bytes`, whose `digest` is the one that is bound to a place.
+
+    Raises:
+      SegmentError: for other bytes.
+      BudgetError (a ValueError): if decoding them would take too much memory.
+    """
+    try:
+      return cls._parse(io.BytesIO(data), codec)
+    except BudgetError:
+      raise
+    except _DAMAGE as error:
+      problem = str(error)
+    raise SegmentError(problem)  # without a context, whose frames hold what was read
+
+  @classmethod
+  def _parse(cls, file, codec):
     count, initial, num_batches, num_left_out, content_size, extra_size, packed_size, table_size, left_out_size = (
-      _HEAD.unpack_from(data)
+      _HEAD.unpack(file.read(_HEAD.size))
     )
-    if (
-      count > max_images(codec.shape)
-      or extra_size > _MAX_EXTRA
-      or initial + num_left_out > count
-      or num_batches > count
-    ):
+    num_coded = count - initial - num_left_out
+    if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or num_coded < 0 or num_batches > count:
       raise ValueError("its header is invalid")
     claim("memory", _memory(codec, count, num_left_out, extra_size), "a segment of the archive")
-    num_runs, first = 0, _HEAD.size
-    if codec.sees_neighbours:
-      (num_runs,) = _RUNS.unpack_from(data, first)
-      first += _RUNS.size
-      if num_runs > count:
-        raise ValueError("its layout is invalid")
-    start = first + table_size
+    num_runs = _RUNS.unpack(file.read(_RUNS.size))[0] if codec.sees_neighbours else 0
+    if num_runs > count:
+      raise ValueError("its layout is invalid")
     size = num_batches * _BATCH.itemsize
-    table = unpack(data[first:start], size + num_runs * RUN.itemsize)
-    batches = np.frombuffer(table[:size], _BATCH)
+    table = unpack(file.read(table_size), size + num_runs * RUN.itemsize)
+    batches, runs = np.frombuffer(table[:size], _BATCH), np.frombuffer(table[size:], RUN)
     layout = None
     if codec.sees_neighbours:
-      runs = np.frombuffer(table[size:], RUN)
       if int(runs["count"].sum(dtype=np.int64)) != count:
         raise ValueError("its layout is invalid")
       layout = TileLayout(codec.shape, runs, codec.tile_step)
-    sizes_of_parts = [4 * len(_runs(batches)), 4 * num_left_out, 32, left_out_size]
-    starts = list(itertools.accumulate(sizes_of_parts, initial=start))
-    parts = [data[a:b] for a, b in zip(starts, [*starts[1:], None])]
-    checks = np.frombuffer(parts[0], "<u4").astype(np.int64)
-    left_out = np.frombuffer(parts[1], "<u4").astype(np.int64)
-    digest, left_out_images = parts[2:4]
-    words = np.frombuffer(parts[4], "<u4").astype(np.uint32, copy=False)
-    order = _order(layout, count)
+    checks = np.frombuffer(file.read(4 * len(_runs(batches))), "<u4")
+    left_out = np.frombuffer(file.read(4 * num_left_out), "<u4")
+    digest, left_out_images = file.read(32), file.read(left_out_size)
+    words = np.frombuffer(file.read(), "<u4")
     if (
-      int(batches["images"].sum()) != len(_coded(order, initial, left_out))
+      int(batches["images"].sum()) != num_coded
       or len(np.unique(left_out)) != num_left_out
       or np.any(left_out >= count)
-      or np.isin(order[:initial], left_out).any()
-      or content_size > 4 * len(words) + 8
-      or (batches["images"] == 0).any()
-      or (batches["images"] > max_batch(codec)).any()
+      or np.isin(_order(layout, count)[:initial], left_out).any()
+      or np.any(batches["images"] == 0)
+      or np.any(batches["images"] > max_batch(codec))
     ):
       raise ValueError("its tables are invalid")
-    claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
     sizes = content_size, extra_size, packed_size
-    return cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
+    fields = cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
+    claim("memory", fields.batch_memory(codec), "a batch of the archive")
+    return fields
+
+  def batch_memory(self, codec: Codec) -> int:
+    """Return about how many bytes of memory the largest batch takes."""
+    return codec.memory.batch(int(self.batches["images"].max(initial=0)))
+
+  def memory(self, codec: Codec) -> int:
+    """Return about how many bytes of memory `decode_segment` takes, with what comes out."""
+    size = 4 * len(self.words) + len(self.left_out_images)
+    segment = _memory(codec, self.count, len(self.left_out), self.extra_size)
+    return _COPIES_OF_DATA * size + segment + self.batch_memory(codec)
+
+  def output_bytes(self, codec: Codec) -> int:
+    """Return how many bytes come out: those of the images, and the extra bytes."""
+    return self.count * int(np.prod(codec.shape)) * codec.dtype.itemsize + self.extra_size
 
 
 def encode_fields(
@@ -220,54 +227,29 @@ def encode_fields(
   )
 
 
-def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
-  """Return the bytes of a segment that is bound to no place; arguments as for `encode_fields`."""
-  return encode_fields(codec, images, extra, largest).to_bytes()
-
-
-def decode_segment(codec: Codec, data: bytes, places: Collection[bytes] = (b"",)) -> tuple[np.ndarray, bytes]:
+def decode_segment(codec: Codec, fields: Fields, places: Collection[bytes]) -> tuple[np.ndarray, bytes]:
   """Return the images, uint8 or uint16, and the extra bytes of a segment.
 
   Args:
     codec: `Codec` of the model.
-    data: the segment.
+    fields: of the segment.
     places: to one of these it must be bound.
 
   Raises:
     SegmentError: if it is damaged, or was encoded by other networks; it has the images that are known to be right.
   """
-  images = known = None
+  images = np.zeros((fields.count, *codec.shape), codec.dtype)
+  known = np.zeros(fields.count, bool)
   try:
-    fields = Fields.from_bytes(data, codec)
-    images = np.zeros((fields.count, *codec.shape), codec.dtype)
-    known = np.zeros(fields.count, bool)
     if len(fields.left_out):
       shape = len(fields.left_out), *codec.shape
       images[fields.left_out] = decode_lzma_images(fields.left_out_images, shape, codec.dtype)
       known[fields.left_out] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
     return images, _decode_content(content, fields, images, places)
-  except BudgetError:
-    raise
   except _DAMAGE as error:
     problem = str(error)
   raise SegmentError(problem, images, known)  # without a context, whose frames hold all that was computed
-
-
-def decoding_memory(codec: Codec, data: bytes) -> int:
-  """Return about how many bytes of memory `decode_segment` takes, with those of the segment and of what comes out.
-
-  Raises:
-    BudgetError (a ValueError): if that is too much.
-  """
-  try:
-    fields = Fields.from_bytes(data, codec)
-  except BudgetError:
-    raise
-  except _DAMAGE:
-    return len(data)
-  batch = codec.memory.batch(int(fields.batches["images"].max(initial=0)))
-  return _COPIES_OF_DATA * len(data) + _memory(codec, fields.count, len(fields.left_out), fields.extra_size) + batch
 
 
 def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | None = None) -> int:
@@ -283,29 +265,10 @@ def _memory(codec, count, num_left_out, extra_size):
   return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
 
 
-def output_bytes(data: bytes, shape: tuple[int, int, int], itemsize: int = 1) -> int:
-  """Return how many bytes come out of a segment: those of its images of a shape, and its extra bytes.
-
-  Args:
-    data: the segment.
-    shape: of an image.
-    itemsize: bytes of a pixel value.
-
-  Raises:
-    SegmentError: if its header cannot be read, or says more than a segment may hold.
-  """
-  if len(data) < _HEAD.size:
-    raise SegmentError("it is cut off")
-  count, _, _, _, _, extra_size, *_ = _HEAD.unpack_from(data)
-  if count > max_images(shape) or extra_size > _MAX_EXTRA:
-    raise SegmentError("its header is invalid")
-  return count * int(np.prod(shape)) * itemsize + extra_size
-
-
 def _pop_batches(codec, fields, images, known):
   """Set the images of the batches, from the last to the first, and return the initial content of the stack."""
   stack = Stack(fields.words, sealed=False)
-  coded = fields.coded
+  coded = _coded(_order(fields.layout, fields.count), fields.initial, fields.left_out)
   runs = list(zip(_runs(fields.batches), fields.checks, strict=True))
   start = len(coded)
   for count, salts in fields.batches[::-1].tolist():
@@ -354,11 +317,11 @@ def _decode_content(content, fields, images, places):
       initial = images[: fields.initial] if fields.layout is None else np.empty_like(images[: fields.initial])
       decode_lzma_images(stored[fields.packed_size :], initial.shape, out=initial)
       if fields.layout is not None:
-        images[fields.order[: fields.initial]] = initial
+        images[fields.layout.order[: fields.initial]] = initial
   except LzmaImagesError as error:
     raise ValueError(f"the initial content is damaged: {error}") from None
   digest = _digest(images, extra)
-  if fields.digest not in [_bound(digest, place) for place in places]:
+  if fields.digest not in [hashlib.sha256(digest + place).digest() for place in places]:
     raise ValueError("pixels have the wrong checksum, or it is in the place of another segment")
   return extra
 
@@ -387,10 +350,6 @@ def _runs(batches):
       runs.append((first, last))
       first = last
   return runs
-
-
-def _bound(digest, place):
-  return hashlib.sha256(digest + place).digest() if place else digest
 
 
 def pixel_bytes(images: np.ndarray) -> memoryview:

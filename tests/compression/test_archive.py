@@ -22,6 +22,7 @@ from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_image
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
+from support import archives
 from support import programs as program_calls
 from support.marks import slow
 from support.models import GREY, perturb, small_config, small_images
@@ -66,11 +67,11 @@ def data(count=70, segment_images=30):
 @pytest.mark.slow
 def test_each_64_images_have_a_checksum():
   """So many are lost with one of them: the others before it and after it are known."""
-  encoded = bytearray(segment.encode_segment(small_codec(), images(200), largest=1))
+  encoded = bytearray(archives.encode_segment(small_codec(), images(200), largest=1))
   plain = struct.unpack_from("<9I", encoded)[1]
   encoded[len(encoded) // 3] ^= 255
   with pytest.raises(segment.SegmentError, match="pixels have the wrong checksum") as error:
-    segment.decode_segment(small_codec(), bytes(encoded))
+    archives.decode_segment(small_codec(), bytes(encoded))
   np.testing.assert_array_equal(error.value.known, np.arange(200) >= plain + 64)
   np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64 :])
 
@@ -154,9 +155,9 @@ def test_segments_are_independent_of_each_other():
   reader = archive.ArchiveReader(io.BytesIO(data()))
   entries = reader.index()
   assert entries["images"].tolist() == [30, 30, 10]
-  (part,) = reader.segments([1])
+  ((part, (found, _)),) = reader.decoded(small_codec(), [1])
   assert (part.first, part.images) == (30, 30)
-  np.testing.assert_array_equal(reader.decode(part, small_codec())[0], images(70)[30:60])
+  np.testing.assert_array_equal(found, images(70)[30:60])
 
 
 @pytest.mark.parametrize("start, stop", [(0, 1), (29, 31), (60, None), (5, 5), (0, 70), (65, 500)])
@@ -170,7 +171,7 @@ def test_some_images_are_decoded_without_the_others(start, stop, monkeypatch):
 
 def test_batches_grow_with_the_stack():
   """The first batch is one image: its bits are paid by what must be stored anyway."""
-  fields = struct.unpack_from("<9I", segment.encode_segment(small_codec(), images(600)))
+  fields = struct.unpack_from("<9I", archives.encode_segment(small_codec(), images(600)))
   total, plain, batches = fields[:3]
   assert total == 600 and plain <= 12 and batches < 60
 
@@ -211,18 +212,18 @@ def table_of(encoded):
 
 def test_another_draw_is_tried_with_salt():
   codec = Stubborn(lambda self, batch: len(self.pushes) in (3, 4))
-  encoded = segment.encode_segment(codec, images(40))
+  encoded = archives.encode_segment(codec, images(40))
   assert table_of(encoded)["salts"].tolist()[:4] == [0, 0, 2, 0]
-  np.testing.assert_array_equal(segment.decode_segment(small_codec(), encoded)[0], images(40))
+  np.testing.assert_array_equal(archives.decode_segment(small_codec(), encoded)[0], images(40))
 
 
 def test_an_image_that_cannot_be_coded_is_plain():
   array = images(40)
   array[[11, 25], 1, 2] = 77
   codec = Stubborn(lambda self, batch: (batch == 77).any())
-  encoded = segment.encode_segment(codec, array, b"extra")
+  encoded = archives.encode_segment(codec, array, b"extra")
   assert struct.unpack_from("<9I", encoded)[3] == 2
-  decoded, extra = segment.decode_segment(small_codec(), encoded)
+  decoded, extra = archives.decode_segment(small_codec(), encoded)
   np.testing.assert_array_equal(decoded, array)
   assert extra == b"extra"
 
@@ -246,11 +247,11 @@ def test_a_batch_that_does_not_decode_is_not_committed(wrong):
     return decoded + (pushed[key] == 2 and checks[key] <= wrong)
 
   codec.pop = pop_wrongly
-  encoded = segment.encode_segment(codec, images(40))
+  encoded = archives.encode_segment(codec, images(40))
   _, plain, batches, late = struct.unpack_from("<4I", encoded)
   assert wrong == 100 or table_of(encoded)["salts"][2] == wrong
   assert (late == 0) == (wrong < 100) and plain + late + int(table_of(encoded)["images"].sum()) == 40
-  np.testing.assert_array_equal(segment.decode_segment(small_codec(), encoded)[0], images(40))
+  np.testing.assert_array_equal(archives.decode_segment(small_codec(), encoded)[0], images(40))
 
 
 def test_pixel_values_that_the_model_does_not_have_are_plain():
@@ -258,7 +259,7 @@ def test_pixel_values_that_the_model_does_not_have_are_plain():
   codec = compression.Codec(seventeen)
   array = small_images(60, seventeen.config)
   array[50, 0, 0] = 200
-  np.testing.assert_array_equal(segment.decode_segment(codec, segment.encode_segment(codec, array))[0], array)
+  np.testing.assert_array_equal(archives.decode_segment(codec, archives.encode_segment(codec, array))[0], array)
 
 
 # --- Damage -------------------------------------------------------------------------------------
@@ -417,9 +418,9 @@ def test_weights_that_an_archive_does_not_hold_are_refused():
 def test_images_with_augmented_channels_are_coded_by_the_model(options):
   config = dataclasses.replace(AUGMENTED, **options)
   codec = compression.Codec(fpp.FlowPlusPlus(config))
-  encoded = segment.encode_segment(codec, images(80))
+  encoded = archives.encode_segment(codec, images(80))
   assert struct.unpack_from("<9I", encoded)[2] > 0 and struct.unpack_from("<9I", encoded)[3] == 0
-  np.testing.assert_array_equal(segment.decode_segment(codec, encoded)[0], images(80))
+  np.testing.assert_array_equal(archives.decode_segment(codec, encoded)[0], images(80))
 
 
 def test_what_is_no_archive_is_refused():

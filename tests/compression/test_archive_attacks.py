@@ -19,7 +19,17 @@ from flowpp_tf.compression.files import pictures
 from flowpp_tf.compression.networks import CodecMemory, _network, _widest_layers
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
-from support.archives import apart, example_images, files_archive, images_archive, put_together, small_codec, written
+from support.archives import (
+  apart,
+  decode_segment,
+  encode_segment,
+  example_images,
+  files_archive,
+  images_archive,
+  put_together,
+  small_codec,
+  written,
+)
 from support.marks import slow
 
 pytestmark = pytest.mark.needs("constriction")
@@ -122,7 +132,7 @@ def test_a_segment_claims_its_memory_before_it_takes_it():
 
     def decode():
       with pytest.raises(BudgetError, match="a segment of the archive would take .* of memory; .*--memory"):
-        segment.decode_segment(small_codec(), data)
+        decode_segment(small_codec(), data)
 
     assert peak_of(decode) < 1 << 20
 
@@ -131,10 +141,10 @@ def test_a_segment_takes_no_more_than_it_claims(monkeypatch):
   claims = []
   monkeypatch.setattr(segment, "claim", lambda kind, amount, what: claims.append(amount))
   images = np.zeros((1 << 16, 4, 4, 1), np.uint8)
-  data = segment.encode_segment(small_codec(), images[:1], bytes(1 << 23)), plain_zeros(60_000)
+  data = encode_segment(small_codec(), images[:1], bytes(1 << 23)), plain_zeros(60_000)
   for part in data:
     claims.clear()
-    peak = peak_of(lambda: segment.decode_segment(small_codec(), part))  # noqa: B023
+    peak = peak_of(lambda: decode_segment(small_codec(), part))  # noqa: B023
     assert peak < sum(claims) < 4 * peak
 
 

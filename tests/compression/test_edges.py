@@ -17,6 +17,7 @@ from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.evaluation import BitMaps, PositionScorer, evaluate_bits_per_dim
 from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
+from support.archives import decode_segment
 from support.marks import slow
 from support.models import SMALL, TINY, perturb, small_config, value_and_log_det
 
@@ -92,7 +93,7 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   codec, image = small_codec(**changes), picture()
   tiles, layout = layout_of(image)
   coded = segment.encode_fields(codec, tiles, layout=layout)
-  np.testing.assert_array_equal(segment.decode_segment(codec, coded.to_bytes())[0], tiles)
+  np.testing.assert_array_equal(decode_segment(codec, coded.to_bytes())[0], tiles)
   assert not len(coded.left_out)
   stack = Stack(np.random.default_rng(0).integers(1 << 32, size=1 << 14, dtype=np.uint32), sealed=True)
   before, every = stack.num_bits, list(layout.order)
@@ -126,7 +127,7 @@ def test_what_repeats_outside_of_the_picture_is_put_back_and_anything_else_is_co
   other = tiles.copy()
   other[last, -1, -1] ^= 1
   coded = segment.encode_fields(small_codec(), other, layout=layout)
-  np.testing.assert_array_equal(segment.decode_segment(small_codec(), coded.to_bytes())[0], other)
+  np.testing.assert_array_equal(decode_segment(small_codec(), coded.to_bytes())[0], other)
 
 
 @pytest.mark.parametrize("runs", [[(33, 65, 0, 15)], [(16, 16, 0, 1)] * 15])
@@ -136,7 +137,7 @@ def test_a_layout_of_pictures_of_other_sizes_is_an_error(runs):
   coded = segment.encode_fields(codec, tiles, np.random.default_rng(0).bytes(4096), layout=layout)  # no tile is plain
   other = TileLayout.from_runs(SHAPE, runs, CONFIG.tile_step)
   with pytest.raises(segment.SegmentError):
-    segment.decode_segment(codec, dataclasses.replace(coded, layout=other).to_bytes())
+    decode_segment(codec, dataclasses.replace(coded, layout=other).to_bytes())
 
 
 # Attention sees the positions that there are.

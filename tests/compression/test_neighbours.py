@@ -18,7 +18,7 @@ from flowpp_tf.data.pipeline import _read_tiles, grid_tiles
 from flowpp_tf.evaluation import PositionScorer, sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
-from support.archives import apart, put_together
+from support.archives import apart, decode_segment, put_together
 
 SHAPE, STEP = (4, 8, 1), (2, 4)
 SIZES = [(9, 21), (4, 8), (17, 30)]
@@ -147,7 +147,7 @@ def test_tiles_come_back_given_their_neighbours():
   tiles, runs = tiles_of(drawings())
   layout = TileLayout.from_runs(SHAPE, runs, STEP)
   data_of_segment = segment.encode_fields(codec, tiles, b"more", layout=layout).to_bytes()
-  decoded, extra = segment.decode_segment(codec, data_of_segment)
+  decoded, extra = decode_segment(codec, data_of_segment)
   np.testing.assert_array_equal(decoded, tiles)
   assert extra == b"more"
   context = layout.context(tiles, np.arange(len(tiles)), 256)

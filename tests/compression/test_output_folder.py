@@ -106,10 +106,10 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
   first = next(archive.ArchiveReader(io.BytesIO((stored / "a.fpp").read_bytes())).segments())
   began, stopped, given_up = threading.Event(), threading.Event(), threading.Event()
 
-  def decode_later_ones_for_ever(codec, data, places):
-    if data == first.data:
+  def decode_later_ones_for_ever(codec, fields, places):
+    if places == first.places:
       assert began.wait(60)
-      return decode_segment(codec, data, places)
+      return decode_segment(codec, fields, places)
     began.set()
     try:
       while not given_up.wait(0.01):

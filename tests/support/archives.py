@@ -12,7 +12,7 @@ import numpy as np
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive
+from flowpp_tf.compression import archive, segment
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "archives"
 MARK = b"FLOWPP\n\x93"
@@ -49,10 +49,20 @@ def written(write, kind="images", embed_model=False):
   return file.getvalue()
 
 
+def encode_segment(codec, images, extra=b"", largest=None):
+  """The bytes of a segment in no place."""
+  return segment.encode_fields(codec, images, extra, largest).to_bytes()
+
+
+def decode_segment(codec, data):
+  """The images and the extra bytes of a segment in no place."""
+  return segment.decode_segment(codec, segment.Fields.from_bytes(data, codec), [b""])
+
+
 def apart(data):
   """The beginning of an archive, and its segments: number of images and bytes."""
   reader = archive.ArchiveReader(io.BytesIO(data))
-  found = [(segment.images, segment.data) for segment in reader.segments()]
+  found = [(part.images, part.data) for part in reader.segments()]
   return data[: int(reader.index()["position"][0])], found
 
 
@@ -66,11 +76,11 @@ def put_together(beginning, segments, index=None, firsts=None):
     firsts: numbers of the first images; those that fit if None.
   """
   data, entries, first = beginning, [], 0
-  for number, segment in enumerate(segments):
-    if isinstance(segment, bytes):
-      data += segment
+  for number, part in enumerate(segments):
+    if isinstance(part, bytes):
+      data += part
       continue
-    images, payload = segment
+    images, payload = part
     entries.append((len(data), images))
     head = struct.pack("<4sQIQ", b"SEGM", first if firsts is None else firsts[number], images, len(payload))
     data += head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload

@@ -229,7 +229,6 @@ _COMPRESSION = {
   "Codec": row(model=lambda w: w.codec.model, from_bytes=1 << 20, look=lambda codec: codec.model_hash),
   "ArchiveReader": row(file=lambda w: io.BytesIO(w.archive), look=lambda reader: look(reader.header)),
   "ArchiveReader.segments": row(lambda w: lambda **kwargs: [*w.reader.segments(**kwargs)]),
-  "ArchiveReader.decode": row(segment=lambda w: next(w.reader.segments())),
   "ArchiveReader.decoded": row(lambda w: lambda **kwargs: [result[0] for _, result in w.reader.decoded(**kwargs)]),
   "ArchiveWriter": row(file=lambda w: io.BytesIO(), kind=wrong.name("images"), look=lambda writer: None),
   "ArchiveWriter.write_segments": row(

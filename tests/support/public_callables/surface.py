@@ -53,7 +53,6 @@ WITHOUT_ROWS = {
     "Workdir.add_row Workdir.check Workdir.new_checkpoints Workdir.open Workdir.recover "
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
   ),
-  "what decoders of files call, of their own reader": "ArchiveReader.claim_more",
   "what segments call, with their own stack": "Codec.conditioned_on Codec.pays_in_threads Codec.pop Codec.push",
   "what the pipeline calls, with places that it has drawn": (
     "RandomCrops.cut RandomCrops.cut_regions RandomCrops.grid_places RandomCrops.inside RandomCrops.random_places "
