@@ -9,15 +9,12 @@ The smaller the more the images are like those that the model was trained on. bi
 docs/compression.md has sizes, speeds and limits.
 """
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 import pathlib
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
@@ -29,6 +26,7 @@ from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.core.settings import at_least, one_of, setting
 from flowpp_tf.io import gate
+from flowpp_tf.io.budget import size_text
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
@@ -37,10 +35,6 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import ModelOptions
 from flowpp_tf.tiles.cutting import to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
-
-if TYPE_CHECKING:
-  from flowpp_tf.compression.files.reading import ImageFile
-  from flowpp_tf.models import FlowPlusPlus
 
 _ESTIMATED_TILES = 1000
 
@@ -137,10 +131,9 @@ def _find_files(paths, limit):
 
 
 def _compress_images(model, workdir, images, options):
-  dims = len(images) * math.prod(model.config.image_shape)
-  size = dims * pixel_dtype(model.config.levels).itemsize
+  size = len(images) * math.prod(model.config.image_shape) * pixel_dtype(model.config.levels).itemsize
   if options.output is None:
-    _print_estimate(model, images, len(images), size, 0)
+    _print_estimate(model, images, len(images), size)
     return
   codec = _codec(model, workdir)
 
@@ -164,68 +157,76 @@ def _compress_images(model, workdir, images, options):
         raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
       start += len(part.images)
 
-  _write(options, write, compare, len(images), size, dims)
+  _write(options, write, compare, f"{len(images)} images", size, size // codec.dtype.itemsize)
 
 
 def _compress_files(model, workdir, folder, names, options):
-  from flowpp_tf.compression.files.pictures import check_channels, read_pictures, write_pictures
-  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, ImageFile, read_picture
+  from flowpp_tf.compression.files.pictures import check_channels, write_pictures
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, read_picture
 
-  check_channels(model.config.image_shape[2])
-  shape, verbatim = model.config.image_shape, {}  # why files are stored verbatim, by name
+  config = model.config
+  check_channels(config.image_shape[2])
+  read = functools.partial(
+    read_picture,
+    folder,
+    channels=config.image_shape[2],
+    lossy_pixels=options.lossy_pixels,
+    keep_bytes=options.keep_bytes,
+    levels=config.levels,
+  )
   sizes = {name: _size_of(folder / name) for name in names}
-  common = dict(channels=shape[2], lossy_pixels=options.lossy_pixels, levels=model.config.levels)
-  plainly = functools.partial(read_picture, folder, **common, keep_bytes=options.keep_bytes)
+  for name, size in sizes.items():
+    if size > MAX_VERBATIM_FILE and (reason := read(name).reason):
+      raise InputError(
+        f"{str(folder / name)!r} would be stored verbatim ({reason}), and is larger than {size_text(MAX_VERBATIM_FILE)}"
+      )
+  verbatim = {}  # why files are stored verbatim, by name
 
-  def pictures(read, progress=lambda size: None) -> Iterator["ImageFile"]:
-    for name in names:
-      with _readable(folder / name):
-        picture = read(name)
+  def pictures(bits=None, progress=lambda size: None):
+    for name, size in sizes.items():
+      with gate.reading(folder / name):
+        picture = read(name, bits=bits)
       if picture.pixels is None:
         verbatim[name] = picture.reason
       yield picture
-      progress(sizes[name])
+      progress(size)
 
-  _check_large(folder, plainly, (name for name, size in sizes.items() if size > MAX_VERBATIM_FILE))
   if options.output is None:
-    _estimate_files(model, pictures(plainly), len(names))
+    _estimate_files(model, pictures(), len(names))
     return
   codec, total = _codec(model, workdir), sum(sizes.values())
-  read = functools.partial(plainly, bits=_bits_of(model))
 
   def write(file):
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
       writer = ArchiveWriter(file, codec, "files", options.embed_model, options.batch_size)
-      fallen_back = write_pictures(writer, pictures(read, bar.update), shape, options.segment_images)
-    verbatim.update({name: SMALLER for name in fallen_back})
+      write_pictures(writer, pictures(_bits_of(model), bar.update), config.image_shape, options.segment_images)
 
-  def compare(reader):
-    for name, decoded in zip(names, read_pictures(reader, codec), strict=True):
-      if not isinstance(decoded, ImageFile):
-        raise RuntimeError(f"the archive does not decode to {name!r}: {decoded.reason}")
-      expected = _expected(folder, name, decoded, options.lossy_pixels, common["levels"])
-      if decoded.name != name or decoded.content != expected:
-        raise RuntimeError(f"the archive does not decode to {name!r}")
-
-  _warn_about_files(verbatim, names, model.config, _write(options, write, compare, len(names), total) >= total)
+  _write(options, write, functools.partial(_compare_files, codec, folder, names, read), f"{len(names)} files", total)
+  if verbatim:
+    kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
+    reasons = ", ".join(sorted({*verbatim.values()}))
+    process.warn(
+      f"{len(verbatim)} of {len(names)} files are stored verbatim ({reasons}): the model codes the pixels of lossless "
+      f"{kind} files"
+    )
 
 
-def _expected(folder, name, decoded, lossy_pixels, levels):
-  """Return what a file of an archive must be: the bytes of the file, or its pixels and metadata."""
-  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, read_picture
+def _compare_files(codec, folder, names, read, reader):
+  """Raise a `RuntimeError` unless an archive decodes to files: to their bytes, or to their pixels and metadata."""
+  from flowpp_tf.compression.files.pictures import Lost, read_pictures
 
-  if decoded.data is not None:
-    return gate.read_bytes(folder / name, max(MAX_VERBATIM_FILE, _size_of(folder / name)))
-  return read_picture(folder, name, decoded.pixels.shape[2], lossy_pixels, levels=levels).content
-
-
-@contextlib.contextmanager
-def _readable(path):
-  try:
-    yield
-  except OSError as error:
-    raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+  missing = {*names}
+  for decoded in read_pictures(reader, codec):
+    if isinstance(decoded, Lost) or decoded.name not in missing:
+      raise RuntimeError(f"the archive does not decode to {decoded.name!r}")
+    path = folder / decoded.name
+    whole = decoded.data is not None
+    if decoded.content != (gate.read_bytes(path, _size_of(path)) if whole else read(decoded.name).content):
+      raise RuntimeError(f"the archive does not decode to {decoded.name!r}")
+    missing.remove(decoded.name)
+  if missing:
+    raise RuntimeError(f"the archive does not decode to {min(missing)!r}")
 
 
 def _bits_of(model):
@@ -244,57 +245,26 @@ def _bits_of(model):
   return lambda pixels: float(scorer.bits_per_dim(to_tiles(np.minimum(pixels, largest), shape)).sum() * dims)
 
 
-def _check_large(folder, read, names):
-  """Raise an `InputError` if one of the files would be stored verbatim; they are too large for that."""
-  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE
-
-  for name in names:
-    if reason := read(name).reason:
-      raise InputError(
-        f"{str(folder / name)!r} would be stored verbatim ({reason}), and is larger than {MAX_VERBATIM_FILE >> 20} MiB"
-      )
-
-
-def _warn_about_files(verbatim, names, config, larger):
-  if verbatim:
-    kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
-    reasons = ", ".join(sorted(set(verbatim.values())))
-    process.warn(
-      f"{len(verbatim)} of {len(names)} files are stored verbatim ({reasons}): the model "
-      f"codes the pixels of lossless {kind} files"
-    )
-  if larger:
-    process.warn(
-      "the archive is not smaller than the files: they are too few, or unlike those that the model was trained on"
-    )
-
-
 def _estimate_files(model, pictures, files):
   """Print how large the archive of so many files would be, from some tiles of each."""
   config, shape = model.config, model.config.image_shape
-  verbatim = stored_bytes = 0
-  parts = []
-  count = pixel_bytes = 0
+  stored_bytes = count = pixel_bytes = 0
+  parts = []  # of each picture: some of its tiles, what they see of their neighbours, and how much of them is inside
   for picture in pictures:
     stored_bytes += picture.size
     if picture.pixels is None:
-      verbatim += 1
       continue
-    own = to_tiles(picture.pixels, shape)
-    count += len(own)
+    tiles = to_tiles(picture.pixels, shape)
+    count += len(tiles)
     pixel_bytes += picture.pixels.nbytes
-    chosen = _spread(np.arange(len(own)), max(_ESTIMATED_TILES // files, 1))
-    part = [own[chosen]]
-    if config.tile_neighbours:
-      height, width = picture.pixels.shape[:2]
-      layout = TileLayout.from_runs(shape, [(height, width, 0, len(own))], config.tile_step)
-      part += [layout.context(own, chosen, config.levels), layout.inside[chosen]]
-    parts.append(part)
-  if parts:
-    tiles, *seen = map(np.concatenate, zip(*parts, strict=True))
-    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, *seen)
-  else:
-    print(f"no file has pixels to code; all {verbatim} would be stored verbatim, {size_text(stored_bytes)}")
+    chosen = _spread(len(tiles), max(_ESTIMATED_TILES // files, 1))
+    layout = TileLayout.from_runs(shape, [(*picture.pixels.shape[:2], 0, len(tiles))], config.tile_step)
+    parts.append((tiles[chosen], layout.context(tiles, chosen, config.levels), layout.inside[chosen]))
+  if not parts:
+    print(f"no file has pixels to code; all {files} would be stored verbatim, {size_text(stored_bytes)}")
+    return
+  tiles, *seen = map(np.concatenate, zip(*parts, strict=True))
+  _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, *(seen if config.tile_neighbours else ()))
 
 
 def _size_of(path):
@@ -302,44 +272,38 @@ def _size_of(path):
     return os.fstat(file.fileno()).st_size
 
 
-def _codec(model: "FlowPlusPlus", workdir: pathlib.Path) -> Codec:
+def _codec(model, workdir):
   process.phase("building the codec")
   codec = Codec(model)
   save_codec_model(workdir, codec.model)
   return codec
 
 
-def _spread(indices, most):
-  """Return at most so many of the indices, evenly spread."""
-  return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).astype(int)]
+def _spread(count, most):
+  """Return at most so many of the indices below `count`, evenly spread."""
+  return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
-def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts=None, inside=None):
+def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes=0, contexts=None, inside=None):
   from flowpp_tf.evaluation import evaluate_bits_per_dim
 
-  chosen = _spread(np.arange(len(tiles)), _ESTIMATED_TILES)
-  tiles, conditioning = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
-  dims = count * tiles[0].size
-  if inside is not None:
-    dims, inside = pixel_bytes // pixel_dtype(model.config.levels).itemsize, inside[chosen]
-  fits = tiles.reshape(len(tiles), -1).max(axis=1) < model.config.levels
-  if not fits.all():
-    raise InputError(
-      f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
-    )
+  chosen = _spread(len(tiles), _ESTIMATED_TILES)
+  tiles = np.asarray(tiles[chosen])
+  dims, conditioning = count * tiles[0].size, {}
+  if contexts is not None:
+    dims, conditioning, inside = pixel_bytes // tiles.itemsize, {"condition": contexts[chosen]}, inside[chosen]
   process.phase(f"measuring {len(tiles):,} images or tiles")
   bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=conditioning, inside=inside).bounds[0]
-  size = int(bound.bits_per_dim * dims / 8) + stored_bytes
   print(
-    f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
+    f"estimate: {size_text(int(bound.bits_per_dim * dims / 8) + stored_bytes)} for {size_text(pixel_bytes)} of pixels"
     + (f" and {size_text(stored_bytes)} of verbatim files, wrappers and metadata" if stored_bytes else "")
     + f"\n  {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim, measured on {len(tiles)} of {count} "
     "images or tiles"
   )
 
 
-def _write(options, write, compare, count, size_before, dims=0):
-  """Write the archive by `write(file)`, read it by `compare(reader)` for --test; return its size in bytes."""
+def _write(options, write, compare, what, size_before, dims=0):
+  """Write the archive of `what` by `write(file)`, and read it by `compare(reader)` for --test."""
   begin = time.monotonic()
 
   def write_and_compare(path):
@@ -351,28 +315,14 @@ def _write(options, write, compare, count, size_before, dims=0):
         compare(ArchiveReader(file))
 
   outputs.replace(options.output, write_and_compare)
-  output = pathlib.Path(options.output)
-  seconds, size = time.monotonic() - begin, output.stat().st_size
-  rate = f", {three_digits(8 * size / dims)} bits/dim" if dims else ""
-  what = "images" if dims else "files"
+  size = os.path.getsize(options.output)
+  rate = f", {8 * size / dims:.3f} bits/dim" if dims else ""
   print(
-    f"wrote {output}: {count} {what}, {size_text(size_before)} -> {size_text(size)}, "
-    f"{three_digits(size / max(size_before, 1))} of it{rate}\n"
-    f"  {three_digits(seconds)} s, {size_text(size_before / seconds)}/s, {three_digits(count / seconds)} {what}/s"
+    f"wrote {options.output}: {what}, {size_text(size_before)} -> {size_text(size)}, "
+    f"{size / max(size_before, 1):.3f} of it{rate}, in {time.monotonic() - begin:.1f} s"
     + ("; decoded and compared" if options.test else "")
   )
-  return size
-
-
-def three_digits(value: float) -> str:
-  """Return a positive number with three significant digits, without an exponent."""
-  places = 2 - math.floor(math.log10(value)) if value > 0 else 0
-  return f"{value:.{max(0, places)}f}"
-
-
-def size_text(count: float) -> str:
-  """Return a number of bytes with three significant digits."""
-  for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-    if count >= factor:
-      return f"{three_digits(count / factor)} {unit}"
-  return f"{count:.0f} bytes"
+  if size >= size_before:
+    process.warn(
+      f"the archive is not smaller than the {what}: they are too few, or unlike those that the model was trained on"
+    )

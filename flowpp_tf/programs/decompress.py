@@ -13,7 +13,6 @@ is damaged, what can be decoded is written, what is lost is named, and the exit 
 from collections.abc import Generator, Iterable
 import contextlib
 import dataclasses
-import os
 import pathlib
 from typing import TypeVar
 
@@ -64,11 +63,6 @@ class DecompressOptions(Options):
     if [self.workdir, self.preset, self.model].count(None) < 2:
       raise InputError("give the model as --workdir, --preset or --model, one of them")
 
-  @property
-  def names_model(self) -> bool:
-    """Whether one of the options names a model."""
-    return [self.workdir, self.preset, self.model].count(None) < 3
-
 
 def run(options: DecompressOptions) -> None:
   """Write the images; what is lost is named at the end."""
@@ -77,7 +71,7 @@ def run(options: DecompressOptions) -> None:
   with gate.reading(archive):
     file = gate.open_regular(archive)
   with file:
-    with _reading(archive):
+    with gate.reading(archive):
       reader = ArchiveReader(file)
     if options.list:
       _print_contents(archive, reader)
@@ -94,23 +88,17 @@ def run(options: DecompressOptions) -> None:
       _write_files(archive, reader, codec, output, options.files)
 
 
-@contextlib.contextmanager
-def _reading(archive):
-  """Say that the archive cannot be read, where an `OSError` would be taken for one of what is written."""
-  try:
-    yield
-  except OSError as error:
-    raise InputError(f"{archive!r} cannot be read: {gate.reason(error)}") from None
-
-
 def _read(archive: str, parts: Iterable[T]) -> Generator[T, None, None]:
-  """Yield parts of an archive; to be closed, as threads decode the next ones, for which the process would wait."""
-  with _reading(archive):
+  """Yield parts of an archive, whose errors name it, where an `OSError` would be taken for one of what is written.
+
+  To be closed, as threads decode the next parts, for which the process would wait.
+  """
+  with gate.reading(archive):
     yield from parts
 
 
 def _print_contents(archive, reader):
-  with _reading(archive):
+  with gate.reading(archive):
     header, segments = reader.header, reader.index()
   shape = "x".join(map(str, header.image_shape))
   text = (
@@ -156,48 +144,37 @@ def _write_files(archive, reader, codec, folder, names):
   from flowpp_tf.compression.files.folder import OutputFolder  # with Pillow
   from flowpp_tf.compression.files.pictures import read_pictures
 
-  output = OutputFolder(folder)
-  seen: set[str] = set()
-  begun = False
-  try:
-    with output.writing():
-      begun = True
-      with contextlib.closing(_read(archive, read_pictures(reader, codec, names or None))) as items:
-        _write_all(output, items, seen)
-  except (InputError, OSError) as error:  # as if the disk is full: other files will not do better
-    text = str(error) if isinstance(error, InputError) else f"cannot write {str(folder)!r}: {gate.reason(error)}"
-    if begun:
-      partial = f"{os.path.basename(os.path.realpath(folder))}.partial"
-      text += f"; what is written so far is in {partial}; the same command writes the rest"
-    raise InputError(text) from None
+  output, seen = OutputFolder(folder), set[str]()
+  with output.writing(), contextlib.closing(_read(archive, read_pictures(reader, codec, names))) as items:
+    problems = _write_all(output, items, seen)
   if output.count:
     print(f"wrote {printable(folder)}: {output.count} files")
-  _end(output.problems, f"{output.count} files")
+  _end(problems, f"{output.count} files")
   if missing := set(names or ()) - seen:
     raise InputError(f"--files: not in the archive: {', '.join(sorted(missing))}")
 
 
 def _write_all(output, items, seen):
-  """Write files, and add their names to `seen`; what cannot be decoded or written becomes a problem of the output."""
-  from flowpp_tf.compression.files.folder import FATAL, DifferentFileError
+  """Write files, and add their names to `seen`; return lines on what cannot be decoded or written."""
+  from flowpp_tf.compression.files.folder import is_fatal
   from flowpp_tf.compression.files.pictures import Lost
 
+  problems = []
   try:
     for item in items:
       seen.add(item.name)
       if isinstance(item, Lost):
-        output.problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
+        problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
         continue
       try:
         output.write(item)
-      except DifferentFileError:
-        raise
       except (InputError, UnicodeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in FATAL:
+        if is_fatal(error):
           raise
-        output.problems.append(f"{_shown(item.name)} cannot be written ({gate.reason(error)})")
+        problems.append(f"{_shown(item.name)} cannot be written ({gate.reason(error)})")
   except ArchiveError as error:
-    output.problems.append(str(error))
+    problems.append(str(error))
+  return problems
 
 
 def _shown(name):
@@ -235,17 +212,19 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
 def _find_codec(reader, options):
   """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
   wanted = reader.header.model
-  if not options.names_model and reader.model is None:
-    raise ArchiveError(
-      f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
-      f"--workdir, or its {codec_model_name(wanted)} as --model"
-    )
   folder = options.workdir or (options.preset and f"presets/{_name(options.preset)}")
-  stored = pathlib.Path(options.model or pathlib.Path(folder or "") / codec_model_name(wanted))
-  known = CodecModel.load(stored) if options.model or (folder and stored.is_file()) else reader.model
-  if known is not None and (options.model or not options.names_model or known.sha256()[:32] == wanted):
-    return Codec(known, reader.header.embedded if known is reader.model else None)
-  return Codec(_load_model(options, wanted))
+  if options.model is not None:
+    return Codec(CodecModel.load(pathlib.Path(options.model)))
+  if folder and (stored := pathlib.Path(folder) / codec_model_name(wanted)).is_file():
+    return Codec(CodecModel.load(stored))
+  if reader.model is not None:
+    return Codec(reader.model, reader.header.embedded)
+  if folder:
+    return Codec(_load_model(options, wanted))
+  raise ArchiveError(
+    f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
+    f"--workdir, or its {codec_model_name(wanted)} as --model"
+  )
 
 
 def _name(preset):

@@ -458,9 +458,9 @@ def archive_of(folder, names=NAMES, segment_images=16):
   return file.getvalue()
 
 
-def test_files_come_back_in_their_order(folder):
+def test_all_files_come_back(folder):
   back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder))), small_codec()))
-  assert [item.name for item in back] == NAMES
+  assert sorted(item.name for item in back) == NAMES
   for item in back:
     if item.name in ("a.png", "below/large.png"):
       np.testing.assert_array_equal(item.pixels[..., 0], np.asarray(Image.open(folder / item.name)))
@@ -488,13 +488,8 @@ def test_files_of_a_damaged_segment_are_named(folder):
     for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), small_codec()):
       back.append((type(item).__name__, item.name))
   # The large file has tiles in the segment; those behind it begin in later ones.
-  assert back == [
-    ("ImageFile", "a.png"),
-    ("ImageFile", "a.webp"),
-    ("Lost", "below/large.png"),
-    ("Lost", ""),
-    *(("ImageFile", name) for name in NAMES[3:]),
-  ]
+  found = ["a.png", "a.webp", *NAMES[3:]]
+  assert sorted(back) == [*(("ImageFile", name) for name in found), ("Lost", ""), ("Lost", "below/large.png")]
 
 
 def verbatim_archive():
@@ -533,9 +528,9 @@ def test_a_flipped_byte_loses_the_files_of_one_segment(flips):
   """Prints the table of docs/compression.md (`-s`)."""
   data, files = verbatim_archive()
   index, rows = archive.ArchiveReader(io.BytesIO(data)).index(), {}
-  assert list(files) == [
+  assert sorted(files) == sorted(
     item.name for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), small_codec())
-  ]
+  )
   begin, end = int(index["position"][0]), struct.unpack_from("<Q", data, len(data) - 48)[0]
   for position in np.linspace(0, len(data) - 1, flips).astype(int).tolist():
     part = "index and end" if position >= end else "header"
@@ -570,7 +565,7 @@ def test_a_damaged_segment_of_files_leaves_the_image_around_it():
     with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
       for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), small_codec()):
         found.append((item.name, isinstance(item, pictures.ImageFile)))
-    assert [each for each in found if each[0]] == [(name, name != lost) for name in "abcde"], number
+    assert sorted(each for each in found if each[0]) == [(name, name != lost) for name in "abcde"], number
 
 
 def picture(name, pixels=False, data=b"hello"):
@@ -749,5 +744,5 @@ def test_an_estimate_is_close(run):
   Image.fromarray(images(1)[0, ..., 0]).save(folder / "a.png", pnginfo=text)
   (folder / "b.txt").write_bytes(bytes(range(200)))
   text = program_calls.call("compress", "--preset=tiny", f"--images={folder}", "--estimate", cwd=run).out
-  (stored,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) kB of verbatim files, wrappers and metadata", text)
+  (stored,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) KiB of verbatim files, wrappers and metadata", text)
   assert 3.2 < float(stored) < 3.8 and "nan" not in text

@@ -84,7 +84,7 @@ def test_segments_of_files_that_are_not_in_their_places_are_found(kept):
 
   def write(writer):
     files = [pictures.ImageFile(name, data=name.encode() * 9000) for name in "abcd"]
-    assert pictures.write_pictures(writer, files, (4, 4, 1)) == []
+    pictures.write_pictures(writer, files, (4, 4, 1))
 
   file = io.BytesIO()
   write(archive.ArchiveWriter(file, small_codec(), "files"))

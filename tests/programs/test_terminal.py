@@ -1,14 +1,12 @@
 """What a terminal shows: flags are read without TensorFlow, help, the first line, figures."""
 
 import json
-import math
 import subprocess
 import sys
 
 import pytest
 
 from flowpp_tf.programs.commands import COMMANDS
-from flowpp_tf.programs.compress import size_text, three_digits
 from support.programs import LIMIT, ROOT, call
 
 # What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
@@ -123,20 +121,3 @@ def test_help_is_short_fits_the_terminal_and_lists_names(command, tmp_path, monk
   assert "--verbosity" not in full and "--memory" in full and "--memory" not in text  # absl's own flag; a limit
   if command != "demo":
     assert "fashion_mnist" in text  # of the configs or the presets
-
-
-@pytest.mark.parametrize(
-  "value, text", [(0, "0"), (0.00312, "0.00312"), (0.5, "0.500"), (9.876, "9.88"), (12.34, "12.3"), (9999.9, "10000")]
-)
-def test_figures_have_three_digits(value, text):
-  assert three_digits(value) == text and math.isclose(float(text), value, rel_tol=0.005)
-
-
-def test_sizes_have_three_digits_and_a_unit():
-  assert [size_text(n) for n in (0, 999, 12345, 213_880, 2_000_000_000)] == [
-    "0 bytes",
-    "999 bytes",
-    "12.3 kB",
-    "214 kB",
-    "2.00 GB",
-  ]

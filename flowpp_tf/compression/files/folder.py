@@ -24,12 +24,11 @@ from flowpp_tf.compression.files.reading import ImageFile, with_metadata
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import sole_owner, sync
+from flowpp_tf.io.files import sole_owner, sync, writing
 from flowpp_tf.types import Path
 
 # The errors of a disk, which occur with other files too.
-FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
-_LONGEST_PATH = 4000  # bytes
+_FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
 _DEEPEST = 255  # folders in each other: Python walks through them by recursion
 _SYNCS = 16  # files at a time
 _LOCK, _UNFINISHED = ".flowpp_tf.lock", ".flowpp_tf.unfinished"  # in NAME.partial
@@ -39,40 +38,45 @@ class DifferentFileError(InputError):
   """Raised for files of NAME.partial that are not those to be written."""
 
 
+def is_fatal(error: Exception) -> bool:
+  """Return whether what kept a file from being written would keep the next ones too."""
+  return isinstance(error, DifferentFileError) or (isinstance(error, OSError) and error.errno in _FATAL)
+
+
 class OutputFolder:
   """Writes files to a folder.
 
   Args:
     folder: new, or empty.
-
-  Attributes:
-    problems: lines on what could not be decoded or written; to be appended to.
   """
 
   def __init__(self, folder: Path) -> None:
     self._target = pathlib.Path(os.path.realpath(folder))
     self._partial = self._target.with_name(f"{self._target.name}.partial")
-    self.problems = list[str]()
     # Of the files that are written. File systems may hold two names for one, and list another form of a name, so files
     # are compared by their inodes.
     self._paths, self._inodes = set[str](), set[int | None]()
-    self._folders, self._numbers = set[str](), dict[str, int]()
+    self._numbers = dict[str, int]()
 
   @contextlib.contextmanager
   def writing(self) -> Iterator[OutputFolder]:
     """Hold the folder's lock within the context; at its end the folder gets its name, unless an exception ends it.
 
     Raises:
-      InputError (a ValueError): if the folder exists and is not empty, or another process writes it.
-      DifferentFileError (an InputError): if NAME.partial has files other than those that were written.
-      OSError: if it cannot be written.
+      InputError (a ValueError): if the folder exists and is not empty, another process writes it, NAME.partial has
+        files of something else, or it cannot be written.
     """
     _check_new(self._target)
-    self._partial.mkdir(parents=True, exist_ok=True)
-    _check_without_links(self._partial)
-    with sole_owner(self._partial / _LOCK, "output", "wait until it has ended, or give another --output"):
-      yield self
-      self._finish()
+    try:
+      with writing(repr(str(self._target))):
+        self._partial.mkdir(parents=True, exist_ok=True)
+        _check_without_links(self._partial)
+        with sole_owner(self._partial / _LOCK, "output", "wait until it has ended, or give another --output"):
+          yield self
+          self._finish()
+    except InputError as error:
+      name = self._partial.name
+      raise InputError(f"{error}; what is written so far is in {name}; the same command writes the rest") from None
 
   @property
   def count(self) -> int:
@@ -124,27 +128,15 @@ class OutputFolder:
   def _new_path(self, name, pixels):
     """Return a path below the folder that is not taken, whose folder exists; its name is that of a PNG for pixels."""
     path = relative_path(name, pixels)
-    if len(os.fsencode(self._partial / path)) > _LONGEST_PATH:
-      raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     if len(path.parts) > _DEEPEST:
       raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
-    self._make_folder(path.parent)
+    (self._partial / path.parent).mkdir(parents=True, exist_ok=True)
     for number in itertools.count(self._numbers.get(str(path), 0)):
       numbered = path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
       if _inode(self._partial / numbered) not in self._inodes:
         self._numbers[str(path)] = number + 1
         return str(numbered)
     raise AssertionError("not reached")
-
-  def _make_folder(self, folder):
-    if str(folder) in self._folders:
-      return
-    inside = self._partial
-    for part in folder.parts:  # one after the other: `mkdir` with parents calls itself for each
-      inside = inside / part
-      with contextlib.suppress(FileExistsError):
-        os.mkdir(inside)
-    self._folders.add(str(folder))
 
 
 def _check_without_links(partial):

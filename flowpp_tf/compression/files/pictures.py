@@ -11,7 +11,7 @@ of tiles at its beginning that belong to a file of an earlier segment, and an en
 
 The bytes whose sizes the entries state follow, in their order. The tiles of a file may go on in the following segments.
 Files without tiles lie in segments without images, so that damage to one of these loses few files; a segment with
-images has their names in its list, for their order.
+images has their names in its list, so that those that are lost have names.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, SegmentContent
+from flowpp_tf.compression.archive import (
+  SEGMENT_IMAGES,
+  ArchiveError,
+  ArchiveReader,
+  ArchiveWriter,
+  Segment,
+  SegmentContent,
+)
 from flowpp_tf.compression.codec import Codec
-from flowpp_tf.compression.files.reading import ImageFile, check_metadata, join_wrapper
+from flowpp_tf.compression.files.reading import MAX_CODED, ImageFile, check_metadata, join_wrapper
 from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
@@ -37,13 +44,12 @@ from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 _MAX_STORED, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment, and those behind it, before the next one begins
 _MAX_SHARED = 1 << 13  # bytes of files without tiles that share a segment, whose headers are 2 % of that
 _ENTRY_BYTES = 80  # of a file in a list, without its name
-_MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _LENGTH = struct.Struct("<I")
 _WITH_TILES = ("tiles", "metadata", "wrapper")
-# How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
-_NUMBERS = {"name": (0, []), "verbatim": (2, [0]), "tiles": (4, []), "metadata": (5, [4]), "wrapper": (7, [4])}
+# How many numbers an entry has, by its word, and which of them is the size of bytes behind the list.
+_NUMBERS = {"name": (0, None), "verbatim": (2, 0), "tiles": (4, None), "metadata": (5, 4), "wrapper": (7, 4)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,38 +71,26 @@ def write_pictures(
   pictures: Iterable[ImageFile],
   tile_shape: tuple[int, int, int],
   segment_images: int = SEGMENT_IMAGES,
-) -> list[str]:
+) -> None:
   """Write files to an archive of the kind "files", and close it.
 
   A segment that holds its files whole, and would take more bytes than their fallbacks, such as one of few small files,
   is replaced by these. So an archive is larger than its files by no more than its headers. Files without tiles are in
   segments of their own; only those of few bytes share one.
-
-  Returns:
-    The names of the files that are stored as their fallbacks, verbatim.
   """
-  names = collections.deque[list[str]]()  # of the files of a segment that have a fallback; the oldest segment first
-  fallen_back: list[str] = []
-  contents = _contents(pictures, _Pending(tile_shape, writer.dtype, min(segment_images, max_images(tile_shape))), names)
-  for used_fallback in writer.write_segments(contents):
-    of_segment = names.popleft()
-    if used_fallback:
-      fallen_back += of_segment
+  pending = _Pending(tile_shape, writer.dtype, min(segment_images, max_images(tile_shape)))
+  for _ in writer.write_segments(_contents(pictures, pending)):
+    pass
   writer.close()
-  return fallen_back
 
 
-def _contents(pictures, pending, names):
-  """Yield the contents of segments; append the names of the files that have a fallback in each."""
-  segments = 0
+def _contents(pictures, pending):
+  """Yield the contents of segments."""
   for picture in pictures:
     pending.add(picture)
     while pending.is_full:
-      names.append(pending.names())
       yield pending.take()
-      segments += 1
-  if pending.files or len(pending.tiles) or not segments:
-    names.append(pending.names())
+  if pending.files or len(pending.tiles):
     yield pending.take()
 
 
@@ -135,20 +129,16 @@ class _Pending:
     """Return whether there is enough for a segment."""
     return len(self.tiles) >= self._size or self._stored > _MAX_STORED or self._entries > _MAX_ENTRIES
 
-  def names(self) -> list[str]:
-    """Return the names of the files that have a fallback."""
-    return [picture.name for picture in self.files if picture.fallback]
-
   def take(self) -> SegmentContent:
     """Return the content of a segment: the files, and as many tiles as it holds; keep the others."""
     files = self.files
     behind = self._without_tiles([picture for picture in files if picture.pixels is None])
     fallback = list[ImageFile]()
-    if self.names() and not self.begun and len(self.tiles) <= self._size:
+    if 0 < len(self.tiles) <= self._size and not self.begun:
       fallback = [picture.fallback or picture for picture in files]
     if any(picture.pixels is not None for picture in fallback):
       fallback = []
-    if len(self.tiles) or not behind:
+    if len(self.tiles):
       listed = [picture.name if picture.pixels is None else picture for picture in files]
       behind.insert(0, list_of_files(self._tile_shape, self.begun, listed))
     tiles, self.tiles = self.tiles[: self._size], self.tiles[self._size :]
@@ -216,7 +206,7 @@ def _entry(picture, tile_shape):
 def read_pictures(
   reader: ArchiveReader, codec: Codec, names: Collection[str] | None = None
 ) -> Iterator[ImageFile | Lost]:
-  """Yield the files of an archive in their order.
+  """Yield the files of an archive.
 
   Args:
     reader: of an archive of the kind "files".
@@ -228,13 +218,76 @@ def read_pictures(
   """
   reader.check(codec)
   check_channels(codec.model.image_shape[2])
-  waiting = _Waiting(names)
+  wanted = None if names is None else set(names)
+  for item in _read_all(reader, codec):
+    if wanted is None or not item.name or item.name in wanted:
+      yield item
+
+
+def _read_all(reader, codec):
+  unfinished = _Unfinished()
   try:
-    yield from _read_segments(waiting, reader, codec)
+    for segment, result in reader.decoded(codec):
+      for item in unfinished.read(segment, result, codec):
+        unfinished.names[item.name] -= 1
+        yield item
   except ArchiveError:
-    yield from waiting.end()
+    yield from unfinished.end()
     raise
-  yield from waiting.end()
+  yield from unfinished.end()
+
+
+class _Unfinished:
+  """What the segments say of files that are not complete yet.
+
+  Attributes:
+    files: those that lack tiles, which the next segments with images have.
+    names: how often a file of a name is to come in a segment without images.
+  """
+
+  def __init__(self) -> None:
+    self.files: list[StoredFile] = []
+    self.names = collections.Counter[str]()
+
+  def read(
+    self, segment: Segment, result: tuple[np.ndarray, bytes] | SegmentError, codec: Codec
+  ) -> Iterator[ImageFile | Lost]:
+    """Yield the files that a segment makes complete, and what is lost with it."""
+    try:
+      tiles, begun, items = _parsed(result, codec)
+      if segment.images and self.files and begun != sum(file.missing for file in self.files):
+        raise SegmentError("a segment goes on with another file than the one before it")
+    except SegmentError as error:
+      if segment.images:
+        yield from self._give_up(str(error))
+      yield Lost("", str(error))
+      return
+    if segment.images:
+      tiles = tiles if self.files else tiles[begun:]  # of a file whose beginning is lost
+      items = [*self.files, *items]
+      self.files = []
+    for item in items:
+      if isinstance(item, str):
+        self.names[item] += 1
+        continue
+      tiles = item.take(tiles)
+      if item.missing:
+        self.files.append(item)
+      else:
+        yield item.finished()
+    if len(tiles):
+      yield Lost("", "a segment has tiles that belong to no file")
+
+  def _give_up(self, reason):
+    for file in self.files:
+      yield Lost(file.name, reason)
+    self.files = []
+
+  def end(self) -> Iterator[Lost]:
+    """Yield the files that are still not complete when nothing more can come."""
+    yield from self._give_up("its last tiles are missing")
+    for name in self.names.elements():
+      yield Lost(name, "its segment is damaged or missing")
 
 
 def _parsed(result, codec):
@@ -245,99 +298,11 @@ def _parsed(result, codec):
   return tiles, *parse_list(extra, codec.model.image_shape, codec.dtype.itemsize)
 
 
-def _read_segments(waiting, reader, codec):
-  for segment, result in reader.decoded(codec):
-    if segment.images:  # those behind the one before it have all been read
-      waiting.give_up()
-      yield from waiting.complete()
-    try:
-      tiles, begun, items = _parsed(result, codec)
-      if segment.images and waiting.files and waiting.missing != begun:
-        raise SegmentError("a segment goes on with another file than the one before it")
-    except SegmentError as error:
-      if segment.images:
-        waiting.give_up(str(error))
-      waiting.files.append(Lost("", str(error)))
-      tiles, begun, items = np.zeros(0), 0, []
-    if not waiting.files:
-      tiles = tiles[begun:]  # of a file whose beginning is lost
-    for item in items:
-      if segment.images or isinstance(item, str):
-        waiting.files.append(item)
-      else:
-        waiting.add_named(item)
-    tiles = waiting.take(tiles) if segment.images else tiles
-    yield from waiting.complete()
-    if len(tiles):
-      yield Lost("", "a segment has tiles that belong to no file")
-
-
-class _Waiting:
-  """Files in their order; some lack tiles, of some only the name is known so far.
-
-  Args:
-    names: of the wanted files; None for all.
-  """
-
-  def __init__(self, names: Collection[str] | None) -> None:
-    self._names = None if names is None else set(names)
-    self.files = collections.deque[Lost | StoredFile | str]()
-
-  @property
-  def missing(self) -> int:
-    """The number of tiles that the first file lacks."""
-    return self.files[0].missing if self.files and isinstance(self.files[0], StoredFile) else 0
-
-  def add_named(self, item: Lost | StoredFile) -> None:
-    """Put a file in the place of its name, before which no name can come any more; without its name, at the end."""
-    for index, other in enumerate(self.files):
-      if other == item.name:
-        self.files[index] = item
-        return
-      if isinstance(other, str):
-        self.files[index] = _named_loss(other)
-    self.files.append(item)
-
-  def take(self, tiles: np.ndarray) -> np.ndarray:
-    """Give the files the tiles that they lack; return those that are left."""
-    for item in self.files:
-      if isinstance(item, StoredFile) and item.missing:
-        tiles = item.take(tiles)
-    return tiles
-
-  def give_up(self, reason: str = "") -> None:
-    """Count files as lost that are only names; with a reason, also the one that lacks tiles."""
-    for index, item in enumerate(self.files):
-      if isinstance(item, str):
-        self.files[index] = _named_loss(item)
-      elif reason and isinstance(item, StoredFile) and item.missing:
-        self.files[index] = Lost(item.name, reason)
-
-  def complete(self) -> Iterator[ImageFile | Lost]:
-    """Remove files that lack nothing from the beginning; yield those that are wanted."""
-    while self.files and not self.missing:
-      item = self.files[0]
-      if isinstance(item, str):
-        return
-      self.files.popleft()
-      if self._names is None or not item.name or item.name in self._names:
-        yield item if isinstance(item, Lost) else item.finished()
-
-  def end(self) -> Iterator[ImageFile | Lost]:
-    """Yield all that is left when nothing more can come."""
-    self.give_up("its last tiles are missing")
-    yield from self.complete()
-
-
-def _named_loss(name):
-  return Lost(name, "its segment is damaged or missing")
-
-
 class StoredFile:
   """A file of an entry, some of whose tiles have been read; some entries have no tiles."""
 
-  def __init__(self, name: str, word: str, numbers: list[int], parts: list[bytes]) -> None:
-    self.name, self._word, self._numbers, self._parts = name, word, numbers, parts
+  def __init__(self, name: str, word: str, numbers: list[int], stored: bytes) -> None:
+    self.name, self._word, self._numbers, self._stored = name, word, numbers, stored
     self.missing = numbers[3] if word in _WITH_TILES else 0
     self._tiles: list[np.ndarray] = []
 
@@ -354,9 +319,9 @@ class StoredFile:
       BudgetError (a ValueError): if its metadata would take too much.
     """
     try:
-      file, crc, what = self._assembled()
-      if zlib.crc32(file.content) != crc:
-        raise ValueError(f"its {what} the wrong checksum")
+      file = self._assembled()
+      if zlib.crc32(file.content) != self._numbers[1 if self._word == "verbatim" else 2]:
+        raise ValueError("it has the wrong checksum")
       check_metadata(file.metadata)
       return file
     except BudgetError:
@@ -365,22 +330,19 @@ class StoredFile:
       return Lost(self.name, str(error))
 
   def _assembled(self):
-    """Return the file, the checksum that it must have, and of what."""
-    parts, numbers = self._parts, self._numbers
     if self._word == "verbatim":
-      return ImageFile(self.name, data=parts[0]), numbers[1], "bytes have"
-    width, height, crc, _, *more = numbers
+      size, found = self._numbers[0], len(self._stored)
+      if found < size:
+        raise ValueError(f"it should have {size:,} bytes, of which {found:,} are there")
+      return ImageFile(self.name, data=self._stored)
+    width, height, _, _, *more = self._numbers
     pixels = from_tiles(np.concatenate(self._tiles), height, width)
     if self._word == "wrapper":
-      return ImageFile(self.name, data=join_wrapper(parts[0], more[1], more[2], pixels)), crc, "bytes have"
-    if self._word == "metadata":
-      return ImageFile(self.name, pixels, metadata=parts[0]), crc, "pixels or metadata have"
-    return ImageFile(self.name, pixels), crc, "pixels have"
+      return ImageFile(self.name, data=join_wrapper(self._stored, more[1], more[2], pixels))
+    return ImageFile(self.name, pixels, metadata=self._stored)
 
 
-def parse_list(
-  extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1
-) -> tuple[int, list[Lost | StoredFile | str]]:
+def parse_list(extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1) -> tuple[int, list[StoredFile | str]]:
   """Return the number of tiles of an earlier file, and the files that begin in a segment, or names as in its list.
 
   Args:
@@ -402,20 +364,18 @@ def parse_list(
     if not isinstance(begun, int) or begun < 0:
       raise ValueError("its number of tiles is invalid")
     claim("items", len(entries), "the list of files of a segment")
-    result: list[Lost | StoredFile | str] = []
+    result: list[StoredFile | str] = []
     for name, *numbers in entries:
       if not isinstance(name, str):
         raise ValueError("an entry is invalid")
       word, numbers = _word_and_numbers(numbers, tile_shape, itemsize, name)
-      sizes = [numbers[i] for i in _NUMBERS[word][1]]
-      parts = [extra[position + sum(sizes[:i]) : position + sum(sizes[: i + 1])] for i in range(len(sizes))]
-      position += sum(sizes)
-      if (found := sum(map(len, parts))) == sum(sizes):
-        result.append(name if word == "name" else StoredFile(name, word, numbers, parts))
-      elif word in _WITH_TILES:
+      place = _NUMBERS[word][1]
+      size = 0 if place is None else numbers[place]
+      stored = extra[position : position + size]
+      position += size
+      if len(stored) < size and word in _WITH_TILES:
         raise ValueError("it is cut off")
-      else:
-        result.append(Lost(name, f"it should have {sum(sizes):,} bytes, of which {found:,} are there"))
+      result.append(name if word == "name" else StoredFile(name, word, numbers, stored))
     return begun, result
   except BudgetError:
     raise
@@ -439,6 +399,6 @@ def _check_pixels(name, numbers, tile_shape, itemsize):
   """Raise a `ValueError` for numbers that no picture has; claim its memory."""
   width, height, _, tiles, *_ = numbers
   values = width * height * tile_shape[2]
-  if tiles != count_tiles(height, width, tile_shape) or not 0 < values <= _MAX_DECODED:
+  if tiles != count_tiles(height, width, tile_shape) or not 0 < values <= MAX_CODED:
     raise ValueError("an entry is invalid")
   claim("memory", _COPIES * itemsize * values, f"{name!r} in the archive")
