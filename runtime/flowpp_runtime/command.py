@@ -37,20 +37,17 @@ def _parser():
   parser.add_argument("--version", action="version", version=__version__)
   commands = parser.add_subparsers(required=True, metavar="sample|score")
   sample = commands.add_parser("sample", help="draw samples")
-  sample.set_defaults(run=_sample)
-  sample.add_argument("model", help="directory that bin/export --format=onnx wrote")
+  score = commands.add_parser("score", help="print bits/dim, a line for each image")
+  for command, run in ((sample, _sample), (score, _score)):
+    command.set_defaults(run=run)
+    command.add_argument("model", help="directory that bin/export --format=onnx wrote")
+    command.add_argument("--label", type=int, help="class of all images, of a model with classes")
+    command.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
   sample.add_argument("--n", type=int, default=16, help="how many")
   sample.add_argument("--temperature", type=float, default=1.0, help="factor of the latents' standard deviation")
-  sample.add_argument("--label", type=int, help="class of all samples, of a model with classes")
   sample.add_argument("--output", default="samples.png", help="a .png file with a grid of all, or an .npy file")
-  score = commands.add_parser("score", help="print bits/dim, a line for each image")
-  score.set_defaults(run=_score)
-  score.add_argument("model", help="directory that bin/export --format=onnx wrote")
   score.add_argument("images", help=".npy file of integers [N, H, W, C]")
   score.add_argument("--num_samples", type=int, default=1, help="samples of the importance-weighted bound")
-  score.add_argument("--label", type=int, help="class of all images, of a model with classes")
-  for command in (sample, score):
-    command.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
   return parser
 
 
@@ -59,12 +56,12 @@ def _sample(given):
     raise ValueError(f"--output must end in .png or .npy, got {given.output!r}")
   model = Model(given.model)
   images = model.sample(given.n, given.temperature, given.seed, given.label)
+  file = io.BytesIO()
   if given.output.endswith(".npy"):
-    file = io.BytesIO()
     np.save(file, images)
-    _write(given.output, file.getvalue())
   else:
-    _write(given.output, png(grid(images, model.levels)))
+    file.write(png(grid(images, model.levels)))
+  _write(given.output, file.getvalue())
   _print(f"wrote {given.output}")
 
 
@@ -82,8 +79,6 @@ def _print(text):
 def _write(path, content):
   """Write a file, which is there when it is complete; until then, and if that fails, an older one stays in place."""
   target = pathlib.Path(os.path.realpath(path))
-  if target.exists() and not target.is_file():
-    raise ValueError(f"{path!r} is there, and is no regular file")
   temporary = target.with_name(f".tmp.{os.getpid()}.{target.name[-40:]}")  # a name has 255 bytes at most
   try:
     temporary.write_bytes(content)
@@ -104,14 +99,9 @@ def _array(path):
   """Return the array of an .npy file; raise a `ValueError` or an `OSError` for any other file."""
   with open(path, "rb") as file:
     try:
-      images = np.load(file, allow_pickle=False)
-    except MemoryError as error:  # of the size that its header says
-      raise ValueError(f"{path!r} does not fit into memory: {error}") from None
-    except Exception as error:  # NumPy has many for damaged files
-      raise ValueError(f"{path!r} must be an .npy file: {error}") from None
-  if not isinstance(images, np.ndarray):
-    raise ValueError(f"{path!r} must be an .npy file of one array, got an .npz file")
-  return images
+      return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # NumPy has many for damaged files, and for headers of more than memory holds
+      raise ValueError(f"{path!r} must be an .npy file that fits into memory: {error}") from None
 
 
 def grid(images: np.ndarray, levels: int) -> np.ndarray:

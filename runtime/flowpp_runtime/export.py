@@ -25,10 +25,9 @@ class Export:
   """
 
   def __init__(self, path: str | os.PathLike[str], kind: tuple[str, str], threads: int | None) -> None:
-    self._folder, self._threads = pathlib.Path(path), threads
+    self._folder = pathlib.Path(path)
+    self._threads = 0 if threads is None else whole("threads", threads, 1)
     self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-      raise ValueError(f"`threads` must be a positive integer or None, got {threads!r}")
     self.metadata = self._metadata()
     entry, name = kind
     if entry not in self.metadata:
@@ -91,7 +90,7 @@ class Export:
     if hashlib.sha256(content).hexdigest() != self.metadata["sha256"].get(path.name):
       raise ValueError(f"{str(path)!r} is damaged: it does not have the SHA-256 that metadata.json says")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = self._threads or 0
+    options.intra_op_num_threads = self._threads
     try:
       return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -105,57 +104,51 @@ def _json(text):
   return json.loads(text, parse_constant=refuse)
 
 
-def natural(name: str, value: Any, low: int = 0, high: int = 2**31 - 1) -> int:
-  """Return an integer of metadata.json, from `low` to `high`; raise a `ValueError` for anything else."""
-  if type(value) is not int or not low <= value <= high:
-    raise ValueError(f"its `{name}` is {repr(value):.60}")
-  return value
+def whole(name: str, value: Any, low: int = 0, high: int = 2**31 - 1) -> int:
+  """Return an integer from `low` to `high`; raise a `ValueError` for anything else."""
+  if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+    raise ValueError(f"`{name}` must be an integer from {low} to {high}, got {repr(value):.60}")
+  return int(value)
 
 
 def sizes(name: str, values: Any) -> tuple[int, ...]:
-  """Return a shape of metadata.json; raise a `ValueError` for anything else."""
-  if not isinstance(values, list):
-    raise ValueError(f"its `{name}` is {repr(values):.60}")
-  return tuple(natural(name, value, 1) for value in values)
+  """Return a shape of metadata.json; raise a `ValueError` or a `TypeError` for anything else."""
+  return tuple(whole(name, value, 1) for value in values)
 
 
 def _cannot_be_run(path, error):
   return ValueError(f"{str(path)!r} cannot be run: {' '.join(str(error).split())}")
 
 
-def positive(name: str, value: Any) -> int:
-  """Return a positive integer; raise a `ValueError` for anything else."""
-  if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-    raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
-  return int(value)
-
-
 def generator(seed: Any) -> np.random.Generator:
   """Return the generator of a seed, an integer from 0 or None; raise a `ValueError` for anything else."""
-  if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-    raise ValueError(f"`seed` must be an integer from 0 or None, got {seed!r}")
-  return np.random.default_rng(seed)
+  return np.random.default_rng(seed if seed is None else whole("seed", seed, 0, 2**63 - 1))
 
 
 def temperature_of(value: Any) -> np.float32:
   """Return a finite number from 0, also in float32; raise a `ValueError` for anything else."""
-  if not isinstance(value, bool) and isinstance(value, (int, float, np.integer, np.floating)):
-    if 0 <= value <= float(np.finfo(np.float32).max):
-      return np.float32(value)
-  raise ValueError(f"`temperature` must be finite and at least 0, got {value!r}")
+  temperature = as_numbers("temperature", value)
+  if temperature.ndim or not 0 <= temperature < np.inf:
+    raise ValueError(f"`temperature` must be finite and at least 0, got {value!r}")
+  return np.float32(temperature)
+
+
+def as_array(name: str, values: Any, kinds: str, what: str) -> np.ndarray:
+  """Return an array whose dtype is of one of the kinds; raise a `ValueError` for anything else, such as text."""
+  try:
+    array = np.asarray(values)
+  except ValueError:
+    raise ValueError(f"`{name}` must be {what}, got a ragged list") from None
+  if array.dtype.kind not in kinds:
+    found = type(values).__name__ if array.ndim == 0 or array.dtype.kind == "O" else array.dtype
+    raise ValueError(f"`{name}` must be {what}, got {found}")
+  return array
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:
   """Return float32 numbers of any shape; raise a `ValueError` for anything else, such as complex numbers or text."""
-  try:
-    array = np.asarray(values)
-  except ValueError:
-    raise ValueError(f"`{name}` must be an array of numbers, got a ragged list") from None
-  if array.dtype.kind not in "biuf":
-    found = type(values).__name__ if array.ndim == 0 or array.dtype.kind == "O" else array.dtype
-    raise ValueError(f"`{name}` must be an array of numbers, got {found}")
   with np.errstate(over="ignore"):  # what float32 does not have becomes infinite, which callers refuse
-    return array.astype(np.float32)
+    return as_array(name, values, "biuf", "an array of numbers").astype(np.float32)
 
 
 def numbers(name: str, values: Any, shape: tuple[int, ...], count: int | None = None) -> np.ndarray:

@@ -8,17 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_runtime.export import (
-  Export,
-  as_numbers,
-  check_shape,
-  generator,
-  natural,
-  numbers,
-  positive,
-  sizes,
-  temperature_of,
-)
+from flowpp_runtime.export import Export, as_array, check_shape, generator, numbers, sizes, temperature_of, whole
 
 _BATCH = 64  # images of a call of ONNX Runtime, so that memory does not grow with their number
 
@@ -57,23 +47,18 @@ class Model:
       self.image_shape, self.latent_shape, self.noise_shape, self.condition_shape = (
         sizes(name, about[name]) for name in shapes
       )
-      self.levels, self.num_classes = (
-        natural("levels", about["levels"], 2, 256),
-        natural("num_classes", about["num_classes"]),
-      )
-      self.lowest_label = natural("lowest_label", about["lowest_label"], -1, 0)
+      self.levels = whole("levels", about["levels"], 2, 256)
+      self.num_classes = whole("num_classes", about["num_classes"])
+      self.lowest_label = whole("lowest_label", about["lowest_label"], -1, 0)
       self._noise = [about["noise"]] if isinstance(about["noise"], str) else [*about["noise"]]
       if len(self._noise) not in (1, self.noise_shape[-1]) or not {*self._noise} <= {"normal", "uniform"}:
         raise ValueError(f"its `noise` is {repr(about['noise']):.60}")
     except (TypeError, ValueError, KeyError, IndexError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
 
-  def bits_per_dim(
-    self, images: Any, *, labels: Any = None, condition: Any = None, num_samples: int = 1, seed: int | None = None
-  ) -> np.ndarray:
+  def bits_per_dim(self, images: Any, **arguments: Any) -> np.ndarray:
     """Return the bits/dim of images, float64 `[B]`; arguments as of `log_prob`."""
-    bound = self.log_prob(images, labels=labels, condition=condition, num_samples=num_samples, seed=seed)
-    return bound / (-math.log(2) * math.prod(self.image_shape))
+    return self.log_prob(images, **arguments) / (-math.log(2) * math.prod(self.image_shape))
 
   def log_prob(
     self,
@@ -97,28 +82,20 @@ class Model:
         they are normal, from 0 to below 1 where they are uniform.
     """
     inputs = self._inputs(images, labels, condition)
-    draws = self._noises(noise, positive("num_samples", num_samples), len(inputs["images"]), seed)
+    draws = self._noises(noise, whole("num_samples", num_samples, 1), len(inputs["images"]), seed)
     bounds = [self._in_batches("log_prob", {"noise": draw, **inputs})["log_prob"] for draw in draws]
     return _log_mean_exp(np.asarray(bounds, np.float64))
 
-  def encode(
-    self, images: Any, *, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
-  ) -> np.ndarray:
-    """Return the latents of images, float32 `[B, *latent_shape]`; arguments as of `log_prob`."""
-    inputs = self._inputs(images, labels, condition)
-    (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
-    return self._in_batches("log_prob", {"noise": draw, **inputs})["latents"]
+  def encode(self, images: Any, **arguments: Any) -> np.ndarray:
+    """Return the latents of images, float32 `[B, *latent_shape]`; arguments as of `log_prob`, without `num_samples`."""
+    return self._of_one_draw(images, **arguments)["latents"]
 
-  def position_bits(
-    self, images: Any, *, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
-  ) -> np.ndarray:
+  def position_bits(self, images: Any, **arguments: Any) -> np.ndarray:
     """Return the bits of each pixel, float32 `[B, H, W, 3]`: of the log-det, of the prior and of the dequantizer.
 
-    Their sum over an image is its negative single-sample bound. Arguments as of `log_prob`.
+    Their sum over an image is its negative single-sample bound. Arguments as of `encode`.
     """
-    inputs = self._inputs(images, labels, condition)
-    (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
-    return self._in_batches("log_prob", {"noise": draw, **inputs})["position_bits"]
+    return self._of_one_draw(images, **arguments)["position_bits"]
 
   def decode(self, latents: Any, labels: Any = None, condition: Any = None) -> np.ndarray:
     """Return the images of latents `[B, *latent_shape]`, uint8 `[B, H, W, C]`; other arguments as of `log_prob`."""
@@ -143,7 +120,7 @@ class Model:
       condition: `[n, *condition_shape]`, of a model with a condition.
     """
     self._open("decode", latents=self.latent_shape)
-    shape = (positive("n", n), *self.latent_shape)
+    shape = (whole("n", n, 1, 2**63 - 1), *self.latent_shape)
     latents = generator(seed).standard_normal(shape, np.float32) * temperature_of(temperature)
     return self.decode(latents, labels, condition)
 
@@ -156,17 +133,19 @@ class Model:
       shapes["condition"] = self.condition_shape
     self._call.open(function, shapes)
 
+  def _of_one_draw(self, images, *, labels=None, condition=None, seed=None, noise=None):
+    inputs = self._inputs(images, labels, condition)
+    (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
+    return self._in_batches("log_prob", {"noise": draw, **inputs})
+
   def _inputs(self, images, labels, condition):
     self._open("log_prob", images=self.image_shape, noise=self.noise_shape)
     images = self._images(images)
     return {"images": images, **self._given(len(images), labels, condition)}
 
   def _images(self, images):
-    try:
-      array = np.asarray(images)
-    except ValueError:
-      raise ValueError("`images` must be an array of integers, got a ragged list") from None
-    if array.dtype.kind not in "uif" or array.dtype.kind == "f" and not np.all(array == np.floor(array)):
+    array = as_array("images", images, "uif", "an array of integers")
+    if array.dtype.kind == "f" and not np.all(array == np.floor(array)):
       raise ValueError(f"`images` must be integers in 0 .. {self.levels - 1}, got {array.dtype}")
     check_shape("images", array, self.image_shape)
     if array.min() < 0 or array.max() >= self.levels:
@@ -201,10 +180,8 @@ class Model:
   def _noises(self, noise, num_samples, count, seed):
     """Yield the noise of each sample, float32 `[count, *noise_shape]`."""
     if noise is not None:
-      array = as_numbers("noise", noise)
-      array = array if array.ndim == len(self.noise_shape) + 2 else array[np.newaxis]
-      check_shape("noise", array, (count, *self.noise_shape), num_samples)
-      return [self._checked(numbers("noise", draw, self.noise_shape, count)) for draw in array]
+      draws = noise if np.ndim(noise) == len(self.noise_shape) + 2 else [noise]
+      return map(self._checked, numbers("noise", draws, (count, *self.noise_shape), num_samples))
     rng, shape = generator(seed), (count, *self.noise_shape[:-1])
     draws = {"normal": lambda: rng.standard_normal(shape, np.float32), "uniform": lambda: rng.random(shape, np.float32)}
     return (np.stack([draws[kind]() for kind in self._kinds], axis=-1) for _ in range(num_samples))

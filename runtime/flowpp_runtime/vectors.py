@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_runtime.export import Export, as_numbers, generator, natural, numbers, positive, sizes, temperature_of
+from flowpp_runtime.export import Export, as_numbers, generator, numbers, sizes, temperature_of, whole
 
 
 class VectorFlow:
@@ -37,7 +37,7 @@ class VectorFlow:
     self.metadata = self._call.metadata
     try:
       shape = [*sizes("event_shape", self.metadata["event_shape"])]
-      self.context_size = natural("context_size", self.metadata["context_size"])
+      self.context_size = whole("context_size", self.metadata["context_size"])
       base = self.metadata.get("base", "normal")
       self._df = None if base == "normal" else float(base["student_t"])
       if self._df is not None and not 0 < self._df < math.inf:
@@ -80,7 +80,7 @@ class VectorFlow:
       temperature: factor of the latents, which are normal, or of Student's t-distribution if that is the flow's base.
     """
     self._open("sample", "latents")
-    shape, rng = (positive("n", n), self.event_size), generator(seed)
+    shape, rng = (whole("n", n, 1, 2**63 - 1), self.event_size), generator(seed)
     latents = rng.standard_normal(shape) if self._df is None else rng.standard_t(self._df, shape)
     return self.decode(latents.astype(np.float32) * temperature_of(temperature), context)
 
