@@ -35,7 +35,7 @@ from flowpp_tf.evaluation import (
 )
 from flowpp_tf.evaluation.sample_quality import compared_images
 from flowpp_tf.models import FlowPlusPlus, save_preset
-from flowpp_tf.programs.data_options import conditioning_of, load_from_settings
+from flowpp_tf.programs.data_options import images_to_measure, load_from_settings
 from flowpp_tf.programs.score import typical_key
 from flowpp_tf.training import Workdir
 
@@ -68,8 +68,8 @@ def main(argv):
 
   model, settings = preset.load()  # in float16: what is measured is what ships
   counts = [int(count) for count in FLAGS.num_samples]
-  conditioning = conditioning_of(dataset, "test", model.config)
-  result = evaluate_bits_per_dim(model, dataset.test, counts, conditioning=conditioning)
+  images, conditioning, _ = images_to_measure(dataset, "test", model.config)
+  result = evaluate_bits_per_dim(model, images, counts, conditioning=conditioning)
   codecs = measure_codecs(dataset.test)
   write_record(preset.evaluation, "test", result, dataset.fingerprint(), preset.weights_info(), 0, codecs)
   print(result, *codecs, sep="\n")

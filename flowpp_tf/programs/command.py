@@ -1,7 +1,6 @@
 """Run a command from its flags to its end: one clear line and exit code 2 for bad input."""
 
 from collections.abc import Sequence
-import functools
 import importlib
 import logging as std_logging
 import os
@@ -9,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from flowpp_tf.config.recipe import replaced_by
 from flowpp_tf.core.errors import InputError, WorkerLost
@@ -31,11 +30,26 @@ def run_command(command: str) -> None:
   """Read the flags of a command as its options, and call `run(options)` of the command's module."""
   options_class = options_of(command)
   define_flags(options_class)
-  module = sys.modules[options_class.__module__]
-  app.run(
-    functools.partial(_guarded, lambda arguments: module.run(options_from_flags(options_class, arguments))),
-    flags_parser=functools.partial(parse_flags, options_class),
-  )
+  arguments = parse_flags(options_class, sys.argv)[1:]
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
+  try:
+    with budget.use(read_budget()):
+      _import_modules()
+      sys.modules[options_class.__module__].run(options_from_flags(options_class, arguments))
+  except BrokenPipeError:
+    raise
+  except WorkerLost as error:
+    process.fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
+  except (InputError, OSError) as error:
+    if flags.FLAGS.debug:
+      raise
+    if isinstance(error, InputError):
+      process.fail(error)
+    # An error about a path that no function was prepared for, or about the machine.
+    where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
+    process.fail(f"{where}{gate.reason(error)}", process.FAILED)
 
 
 def options_of(command: str) -> type[Options]:
@@ -95,28 +109,6 @@ def prefer_command_line(argv: Sequence[str]) -> None:
   of_files = {name: value for name, value in values.items() if name not in names}
   for name in replaced_by(of_line, of_files) & {*of_files}:
     flags.FLAGS[name].unparse()
-
-
-def _guarded(run, argv):
-  """Call the command; an error that it raises for its user ends the process with one line."""
-  logging.set_verbosity(logging.WARNING)
-  std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
-  try:
-    with budget.use(read_budget()):
-      _import_modules()
-      run(argv[1:])
-  except BrokenPipeError:
-    raise
-  except WorkerLost as error:
-    process.fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
-  except (InputError, OSError) as error:
-    if flags.FLAGS.debug:
-      raise
-    if isinstance(error, InputError):
-      process.fail(error)
-    # An error about a path that no function was prepared for, or about the machine.
-    where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
-    process.fail(f"{where}{gate.reason(error)}", process.FAILED)
 
 
 def _import_modules():

@@ -51,16 +51,10 @@ def _explain(command):
   if command == "--version":
     print(f"flowpp_tf {__version__}")
     return
+  if command not in ("", "--help", "-h", "help"):
+    process.fail(unknown_name("command", command, COMMANDS))
   usage = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
-  text = f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help explains its flags\n\n{usage}"
-  if command in ("--help", "-h", "help"):
-    print(text)
-    return
-  if command:
-    process.say("error", unknown_name("command", command, COMMANDS))
-  else:
-    print(text, file=sys.stderr)
-  sys.exit(process.BAD_INPUT)
+  print(f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help explains its flags\n\n{usage}")
 
 
 # Entry points of `flowpp-train` and so on, and of bin/.

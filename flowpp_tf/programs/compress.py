@@ -106,7 +106,7 @@ def run(options: CompressOptions) -> None:
   if options.images:
     _compress_files(model, workdir.path, folder, names, options)
   else:
-    dataset = data_options.load_given_data(settings, model.config, options.given_data)
+    dataset = data_options.load_data_of_run(settings, model.config, options.given_data)
     _compress_images(model, workdir.path, dataset.split(options.split or "test")[: options.limit], options)
 
 

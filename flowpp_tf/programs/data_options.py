@@ -4,9 +4,9 @@ The options import no TensorFlow; loading a data set does.
 """
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.settings import DATA_SETTINGS, at_least, recorded_settings, setting
-from flowpp_tf.io.image_folder import DEEP_SUFFIXES, image_files
 from flowpp_tf.programs import process
 from flowpp_tf.programs.options import Options, names_among
 
 if TYPE_CHECKING:
   from flowpp_tf.data import ImageDataset
+  from flowpp_tf.data.source import Images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,11 @@ class DataOptions(Options):
       dataset_entry(self.dataset)
     return f"the {split} split of " + (self.dataset or "the model's data")
 
-  def data_files(self) -> list[str]:
-    """Return the files of images and of splits, which a program leaves as they are."""
+  def data_places(self) -> list[str]:
+    """Return the folder or the file of images, and that of splits, which a program leaves as they are."""
     kind, _, path = (self.dataset or "").partition(":")
     paths = [path if kind in ("folder", "npz") else "", self.splits_file]
-    return [file for path in paths if path for file in files_below(os.path.expanduser(path))]
+    return [os.path.expanduser(path) for path in paths if path]
 
 
 def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | None = None) -> dict:
@@ -91,13 +91,6 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
   return recorded_settings(given.get("dataset") or default, {**recorded, **given})
 
 
-def files_below(path: str) -> list[str]:
-  """Return the image files of any model below a folder; of a path that is not a folder, the path."""
-  if not os.path.isdir(path):
-    return [path]
-  return [os.path.join(path, name) for name in image_files(pathlib.Path(path), DEEP_SUFFIXES)]
-
-
 def load_from_settings(
   settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False, labels: bool | None = None
 ) -> "ImageDataset":
@@ -111,17 +104,12 @@ def load_from_settings(
   """
   from flowpp_tf.data import load_dataset
 
+  given = {name: settings[name] for name in DATA_SETTINGS if settings.get(name) is not None}
   dataset = load_dataset(
     _name_in(settings),
-    settings.get("data_dir"),
+    **{"download": True, **given},
     image_shape=config.image_shape,
     levels=config.levels,
-    bits=settings.get("bits"),
-    splits_file=settings.get("splits_file"),
-    max_bad_files=settings.get("max_bad_files") or 0,
-    cache_dir=settings.get("cache_dir"),
-    crops=bool(settings.get("crops")),
-    download=settings.get("download") is not False,
     labels=config.num_classes > 0 if labels is None else labels,
     neighbours=config.tile_neighbours,
     real_valued=config.pixel_levels is None,
@@ -137,48 +125,34 @@ def _name_in(settings):
   return settings["dataset"]
 
 
-def tiles_to_measure(
+def images_to_measure(
   dataset: "ImageDataset", split: str, config: FlowPlusPlusConfig, limit: int | None = None
-) -> tuple["ImageDataset", np.ndarray | None]:
-  """Return the data set whose tiles cover its pictures, and how much of the first `limit` tiles of a split is inside.
+) -> tuple["Images", dict[str, np.ndarray], np.ndarray | None]:
+  """Return the first `limit` images of a split, their conditioning by name, and how much of each tile is inside.
 
-  For a model of whole images these are the data set itself, and None.
+  Tiles cover their pictures; for a model of whole images the last is None.
   """
-  if not config.tile_neighbours:
-    return dataset, None
-  from flowpp_tf.data.random_crops import tiles_of
-
-  dataset = dataset.with_edges()
-  tiles = tiles_of(dataset.split(split))
-  assert tiles is not None
-  return dataset, tiles.inside(np.arange(len(tiles))[:limit])
-
-
-def conditioning_of(
-  dataset: "ImageDataset", split: str, config: FlowPlusPlusConfig, limit: int | None = None
-) -> dict[str, np.ndarray]:
-  """Return the conditioning of the first `limit` images of a split, by name, for a model of this config."""
-  labels = dataset.labels_of(split) if config.num_classes else None
-  conditioning = {} if labels is None else {"labels": labels[:limit]}
   from flowpp_tf.data.pipeline import grid_tiles
   from flowpp_tf.data.random_crops import tiles_of
 
-  images = dataset.split(split)
-  if config.tile_neighbours and tiles_of(images) is not None:
-    conditioning["condition"] = grid_tiles(images, np.arange(len(images))[:limit])[1]
-  return conditioning
+  labels = dataset.labels_of(split) if config.num_classes else None
+  conditioning = {} if labels is None else {"labels": labels[:limit]}
+  if not config.tile_neighbours:
+    return dataset.split(split)[:limit], conditioning, None
+  images = dataset.with_edges().split(split)
+  tiles, chosen = tiles_of(images), np.arange(len(images))[:limit]
+  assert tiles is not None
+  conditioning["condition"] = grid_tiles(images, chosen)[1]
+  return images[:limit], conditioning, tiles.inside(chosen)
 
 
-def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> tuple["ImageDataset", dict]:
+def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> "ImageDataset":
   """Load the data of a run, or other data if given, with a warning if the model was trained on others.
 
   Args:
     settings: settings of the run, from its config.json.
     config: `FlowPlusPlusConfig` of its model.
     given: data flags that were given, from `DataOptions.given_data`.
-
-  Returns:
-    `ImageDataset` and its fingerprint.
   """
   from flowpp_tf.data import describe
 
@@ -187,28 +161,12 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
   fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:
     process.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
-  return dataset, fingerprint
+  return dataset
 
 
-def load_given_data(settings: dict, config: FlowPlusPlusConfig, given: dict) -> "ImageDataset":
-  """Load the data set that is given by name, else that of the run; arguments as for `load_data_of_run`."""
-  if given.get("dataset"):
-    return load_from_settings(complete_settings(given, given["dataset"], settings), config)
-  return load_data_of_run(settings, config, given)[0]
-
-
-def with_labels(
-  dataset: "ImageDataset", settings: dict, config: FlowPlusPlusConfig, given: dict
-) -> tuple["ImageDataset", str]:
-  """Load the labels of a data set of `load_data_of_run` that the model does not take, if it has any.
-
-  Returns:
-    The data set with its labels and "", or as it is and the reason why it has none.
-  """
-  if dataset.labels is not None:
-    return dataset, ""
-  name = given.get("dataset") or settings["dataset"]
-  try:
-    return load_from_settings(complete_settings(given, name, settings), config, any_classes=True, labels=True), ""
-  except InputError as error:
-    return dataset, str(error)
+def load_with_labels(settings: dict, config: FlowPlusPlusConfig) -> "ImageDataset | None":
+  """Load a data set with its labels, if it has any, also for a model that takes none; None without the data."""
+  for labels in (True, None):
+    with contextlib.suppress(InputError):
+      return load_from_settings(settings, config, any_classes=True, labels=labels)
+  return None

@@ -12,32 +12,35 @@ available, else samples. It shows typicality if bin/score has measured it for th
 
 import contextlib
 import dataclasses
-import functools
-import ipaddress
 import os
 import pathlib
 import re
 import shlex
 import socket
 import tempfile
-import textwrap
 import traceback
 
 import numpy as np
 
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.environment import check_extra
-from flowpp_tf.core.errors import InputError, printable
-from flowpp_tf.core.settings import at_least, setting
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import Range, Rule, at_least, setting
 from flowpp_tf.io import gate
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_options, process
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.imports import import_tensorflow
-from flowpp_tf.programs.model_options import ModelOptions, workdir_of_preset
+from flowpp_tf.programs.model_options import ModelOptions
 from flowpp_tf.programs.score import typical_key
 
 _EXAMPLES = 6
+# The system would take an empty address for all of this machine.
+_HOST = Range(lambda host: bool(host.strip()), "an address or a name; 0.0.0.0 is for all addresses of this machine")
+_HOSTS = Range(
+  lambda names: all(re.fullmatch(r"(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]", name) for name in names),
+  "names such as page.example",
+)
 _EXPECTED = "expected the metadata that bin/export writes"
 
 
@@ -46,24 +49,22 @@ class DemoOptions(ModelOptions):
   """Options of bin/demo."""
 
   COMMON = ("preset", "workdir", "saved_model", "host", "port", "auth")
+  RULES = (
+    Rule(
+      "saved_model", lambda options: options.preset is None is options.workdir, "left out with --preset or --workdir"
+    ),
+  )
 
   saved_model: str | None = setting(None, "Directory written by bin/export, instead of --workdir or --preset.")
-  host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
+  host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.", _HOST)
   port: int = setting(7860, "Port to listen on.", at_least(1, 65535))
   allowed_hosts: tuple[str, ...] = setting(
     (),
     "More names under which browsers may ask for the page, such as that of a proxy, or *.example; others are refused.",
+    _HOSTS,
   )
   auth: str | None = setting(None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
   num_samples: int = setting(16, "Samples of the importance-weighted bound in scores.", at_least(1, 1 << 20))
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    if [self.workdir, self.preset, self.saved_model].count(None) < 2:
-      raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
-    for name in self.allowed_hosts:
-      if not re.fullmatch(r"(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]", name):
-        raise InputError(f"--allowed_hosts must be names such as page.example, got {name!r}")
 
   @property
   def address(self) -> str:
@@ -82,9 +83,6 @@ class DemoOptions(ModelOptions):
     pairs = [(user, password) for user, _, password in (line.strip().partition(":") for line in lines)]
     if not pairs or not all(user and password for user, password in pairs):
       raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
-    users = [user for user, _ in pairs]
-    if twice := sorted({user for user in users if users.count(user) > 1}):  # of which one password would be lost
-      raise InputError(f"--auth must have one line for each user, got more for {', '.join(twice)}")
     return pairs
 
 
@@ -103,13 +101,10 @@ def run(options: DemoOptions) -> None:
   if options.saved_model is not None:
     models = [_from_saved_model(options.saved_model, options.num_samples)]
   else:
-    workdirs = [options.find_workdir()] if one else list(map(workdir_of_preset, presets()))
-    process.phase("loading and tracing the model(s)")
-    models = [_from_workdir(workdir, options.num_samples) for workdir in workdirs]
-  if auth is None and not _is_loopback(host):
-    process.warn(
-      f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password"
-    )
+    found = [options] if one else [ModelOptions(preset=name) for name in presets()]
+    models = [_from_workdir(model.find_workdir(), options.num_samples) for model in found]
+  if auth is None and host not in ("localhost", "127.0.0.1", "::1"):
+    process.warn(f"whoever reaches port {port} of this machine can use the page; --auth asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(
       GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=os.path.join(folder, "uploads")
@@ -130,19 +125,17 @@ def run(options: DemoOptions) -> None:
         texts = summary(name, card, engine), provenance(card)
       answers = DemoHandlers(engine, own_folder, _flag_of(card.source))
       shown.append(gradio_page.DemoModel(name, answers, *texts, _completed(examples, engine), card.rows))
-    data = (models[0][1].metadata.get("data") or {}).get("name") or shown[0].name
-    log = functools.partial(_log, debug=process.debugged())
-    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, log)
+    title = f"Flow++: {shown[0].name if len(shown) == 1 else 'presets'}"
+    page = gradio_page.build_page(title, shown, _log)
     hosts = guard.trusted_hosts(host, options.allowed_hosts)
     middleware = [
       Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-      Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads"), log_fn=log),
+      Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads"), log_fn=_log),
     ]
     page.launch(
       server_name=f"[{host}]" if ":" in host else host,
       server_port=port,
       share=False,
-      inbrowser=False,
       quiet=True,
       ssr_mode=False,
       prevent_thread_lock=True,
@@ -161,8 +154,6 @@ def run(options: DemoOptions) -> None:
 
 def _check_can_serve(host, port):
   """Raise an `InputError` if the port cannot be used, before the model is loaded."""
-  if not host.strip():  # which the system takes for all addresses
-    raise InputError("--host must be an address or a name, got nothing; 0.0.0.0 is for all addresses of this machine")
   try:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     socket.create_server((host, port), family=family).close()
@@ -170,20 +161,12 @@ def _check_can_serve(host, port):
     raise InputError(f"cannot serve at --host={host} --port={port}: {gate.reason(error)}") from None
 
 
-def _log(error, debug):
+def _log(error):
   """Print an error of a request as a line, or its traceback."""
-  if debug:
+  if process.debugged():
     traceback.print_exception(error)
   else:
-    text = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder="...")
-    process.say("request failed", printable(text))  # it can hold what a visitor sent
-
-
-def _is_loopback(host):
-  try:
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return False
+    process.say("request failed", f"{type(error).__name__}: {str(error)[:300]}")
 
 
 def _from_workdir(workdir, num_samples):
@@ -197,10 +180,11 @@ def _from_workdir(workdir, num_samples):
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
   known, examples = _known(_dataset(settings, model.config), settings, model.config)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
-  card = ModelCard(
-    _for_visitors(workdir.path), metadata_of_run(workdir, settings), settings, workdir.rows(), _card(workdir)
-  )
-  return engine, card, examples
+  path = workdir.path / "card.md"  # which only a preset has
+  with gate.reading(path):
+    text = gate.read_text(path) if path.exists() else ""
+  metadata = metadata_of_run(workdir, settings)
+  return engine, ModelCard(_for_visitors(workdir.path), metadata, settings, workdir.rows(), text), examples
 
 
 def _check_takes_uploads(config):
@@ -212,12 +196,8 @@ def _check_takes_uploads(config):
 
 
 def _dataset(settings, config):
-  """Return the data of a run, with labels for the names of examples if there are any; None without the data."""
-  with_labels = dataclasses.replace(config, num_classes=max(config.num_classes, 2))
-  for wanted in (with_labels, config):
-    with contextlib.suppress(InputError):
-      return data_options.load_from_settings({**settings, "download": False}, wanted, any_classes=True)
-  return None
+  """Return the data of a run, of which nothing is downloaded; None without the data."""
+  return data_options.load_with_labels({**settings, "download": False}, config)
 
 
 def _known(dataset, settings, config):
@@ -238,15 +218,6 @@ def _known(dataset, settings, config):
   return KnownImages(dataset.train, dataset.test, classes, what), {
     name: np.asarray(dataset.test[i]) for name, i in zip(names, indices)
   }
-
-
-def _card(workdir):
-  """Return the model card that a preset has, "" for a run without one."""
-  path = workdir.path / "card.md"
-  if not path.exists():
-    return ""
-  with gate.reading(path):
-    return gate.read_text(path)
 
 
 def _flag_of(source):

@@ -14,7 +14,7 @@ import numpy as np
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import WEIGHT_DTYPES
-from flowpp_tf.core.settings import at_least, one_of, setting
+from flowpp_tf.core.settings import Rule, at_least, one_of, setting
 from flowpp_tf.programs import data_options, process
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import PrecisionOptions
@@ -23,14 +23,8 @@ if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
   from flowpp_tf.training import Workdir
 
-# What each format is called, and where below the run's directory it is written.
-_FORMATS = {
-  "saved_model": ("a SavedModel", ("saved_model", "1")),
-  "onnx": ("ONNX", ("onnx",)),
-  "litert": ("LiteRT", ("litert",)),
-  "openvino": ("OpenVINO", ("openvino",)),
-  "preset": ("a preset, for a hub of models", ("preset",)),
-}
+_FORMATS = ("saved_model", "onnx", "litert", "openvino", "preset")
+_STORED = ("onnx", "openvino")  # whose weights may have another dtype
 _FALSE_ALARMS = (0.1, 0.05, 0.01, 0.001)
 _MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
 
@@ -40,6 +34,12 @@ class ExportOptions(PrecisionOptions):
   """Options of bin/export."""
 
   COMMON = ("preset", "workdir", "format", "output", "max_batch", "calibrate", "overwrite")
+  RULES = (
+    Rule("max_batch", lambda options: options.format == "saved_model", "left out unless --format=saved_model"),
+    Rule("weight_dtype", lambda options: options.format in _STORED, "left out unless --format=onnx or openvino"),
+    Rule("license", lambda options: options.format == "preset", "left out unless --format=preset, whose card names it"),
+    Rule("calibrate", lambda options: options.format != "preset", "left out with --format=preset, without functions"),
+  )
 
   format: str = setting("saved_model", "What to write.", one_of(*_FORMATS))
   output: str | None = setting(
@@ -60,38 +60,27 @@ class ExportOptions(PrecisionOptions):
     "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like those of training exceed, from up to "
     "1,000 images of the run's validation split.",
   )
-  weight_dtype: str = setting(
-    "float32",
-    "How --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim (docs/serving.md).",
+  weight_dtype: str | None = setting(
+    None,
+    "How --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim (docs/serving.md). "
+    "(default: float32)",
     one_of(*WEIGHT_DTYPES),
   )
   overwrite: bool = setting(False, "Replace an existing export of the same format.")
 
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    other = f"not for --format={self.format}"
-    if self.max_batch is not None and self.format != "saved_model":
-      raise InputError(f"--max_batch is for --format=saved_model; --format={self.format} takes batches of any size")
-    if self.weight_dtype != "float32" and self.format not in ("onnx", "openvino"):
-      raise InputError(f"--weight_dtype is for --format=onnx and openvino, {other}")
-    if self.license is not None and self.format != "preset":
-      raise InputError(f"--license is for --format=preset, whose card names it, {other}")
-    if self.calibrate and self.format == "preset":
-      raise InputError("--calibrate is for exported functions, which --format=preset does not have")
-
 
 def run(options: ExportOptions) -> None:
   """Write the files of a run."""
-  if options.format in ("onnx", "openvino"):
+  if options.format in _STORED:
     check_extra("onnx", "onnx", f"--format={options.format}")
     check_extra(options.format, options.format, f"--format={options.format}")
   name, folder = options.find_model()
   options.check_output(options.output, folder)
-  what, place = _FORMATS[options.format]
-  output = pathlib.Path(options.output or folder.joinpath(*place))
+  default = folder / ("saved_model/1" if options.format == "saved_model" else options.format)
+  output = pathlib.Path(options.output or default)
   if folder.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
     raise InputError(f"--output={output} holds the model itself, {folder}; give another directory")
-  process.phase(f"exporting {name} as {what} to {output}")
+  process.phase(f"exporting {name} as {options.format} to {output}")
   import_tensorflow()
   from flowpp_tf import exporting
 
@@ -105,7 +94,6 @@ def run(options: ExportOptions) -> None:
     process.phase("measuring the validation split of the run, for the thresholds")
     metadata["calibration"] = calibration_of_run(model, settings)
   process.phase("tracing the model's functions, and writing them")
-  weight_dtype = options.weight_dtype if options.format in ("onnx", "openvino") else None
   exporting.export(
     model,
     output,
@@ -113,7 +101,7 @@ def run(options: ExportOptions) -> None:
     metadata,
     options.overwrite,
     max_batch=options.max_batch,
-    weight_dtype=weight_dtype,
+    weight_dtype=options.weight_dtype,
     license=options.license,
   )
   print(f"wrote {output}")
@@ -144,14 +132,12 @@ def calibration_of_run(model: "FlowPlusPlus", settings: dict[str, Any]) -> dict[
   from flowpp_tf.evaluation import conformal_threshold
   from flowpp_tf.evaluation.calibration import typical_indices
 
-  dataset = data_options.load_data_of_run(settings, model.config, {})[0]
-  chosen = typical_indices(len(dataset.validation), _MOST_CALIBRATION_IMAGES)
-  images = dataset.validation[chosen]
-  conditioning = data_options.conditioning_of(dataset, "validation", model.config)
-  conditioning = {name: values[chosen] for name, values in conditioning.items()}
+  dataset = data_options.load_data_of_run(settings, model.config, {})
+  images, conditioning, _ = data_options.images_to_measure(dataset, "validation", model.config)
+  chosen = typical_indices(len(images), _MOST_CALIBRATION_IMAGES)
   batches = []
-  for start in range(0, len(images), _BATCH):
-    part = slice(start, start + _BATCH)
+  for start in range(0, len(chosen), _BATCH):
+    part = chosen[start : start + _BATCH]
     batch = {name: values[part] for name, values in conditioning.items()}
     batches.append(model.bits_per_dim(images[part], seed=start, **batch).numpy())
   bits = np.concatenate(batches)
@@ -159,7 +145,7 @@ def calibration_of_run(model: "FlowPlusPlus", settings: dict[str, Any]) -> dict[
   return {
     "split": "validation",
     "weight_dtype": "float32",
-    "images": len(images),
+    "images": len(chosen),
     "score": "bits_per_dim",
     "threshold_by_false_alarms": {share: value for share, value in thresholds.items() if math.isfinite(value)},
   }

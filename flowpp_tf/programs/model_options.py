@@ -48,36 +48,24 @@ class ModelOptions(Options):
       return f"the run in {self.workdir}", pathlib.Path(self.workdir)
     if self.preset is None or self.workdir is not None:
       raise InputError("give the model as --workdir or as --preset, one of them")
-    return f"preset {self.preset}", pathlib.Path(_copy_of(self.preset))
+    return f"preset {self.preset}", pathlib.Path("presets", name_of_preset(self.preset))
 
   def find_workdir(self) -> "Workdir":
-    """Return the directory of the run; errors as of `find_model`."""
+    """Return the directory of the run, to which a preset is copied; errors as of `find_model`."""
+    from flowpp_tf.models import copy_preset
     from flowpp_tf.training import Workdir
 
-    process.phase(f"loading {self.find_model()[0]}")
-    if self.workdir is not None:
-      return Workdir(self.workdir, self.accept_unchecked)
-    return workdir_of_preset(self.preset or "", self.accept_unchecked)
+    name, folder = self.find_model()
+    process.phase(f"loading {name}")
+    if self.preset is not None:
+      copy_preset(self.preset, folder, self.accept_unchecked)
+    return Workdir(folder, self.accept_unchecked)
 
   @staticmethod
   def check_output(output: str | None, folder: pathlib.Path) -> None:
     """Raise an `InputError` if no output is given, and no file can be written in the model's folder instead."""
     if output is None and folder.exists() and not os.access(folder, os.W_OK):
       raise InputError(f"no file can be written in {str(folder)!r}; --output names another place for the result")
-
-
-def workdir_of_preset(preset: str, unchecked: bool = False) -> "Workdir":
-  """Copy a preset to presets/NAME, and return that as the directory of a run."""
-  from flowpp_tf.models import copy_preset
-  from flowpp_tf.training import Workdir
-
-  folder = _copy_of(preset)
-  copy_preset(preset, folder, unchecked)
-  return Workdir(folder, unchecked)
-
-
-def _copy_of(preset):
-  return f"presets/{name_of_preset(preset)}"
 
 
 @dataclasses.dataclass(frozen=True)

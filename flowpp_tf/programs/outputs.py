@@ -6,8 +6,8 @@ import pathlib
 from typing import Any
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io import gate
-from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.files import replace_file, writing
+from flowpp_tf.io.image_folder import DEEP_SUFFIXES
 from flowpp_tf.io.model_folders import CONFIG, HUB_FILES
 from flowpp_tf.types import Path
 
@@ -17,33 +17,33 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
 
   Args:
     path: the file.
-    inputs: files that the program reads, which must stay as they are.
+    inputs: files that the program reads, and folders of images, which must stay as they are.
   """
   folder = os.path.dirname(path) or "."
-  problem = None
-  if os.path.isdir(path):
-    problem = "it is a folder"
-  elif not os.path.isdir(folder):
-    problem = f"there is no folder {folder!r}"
-  elif os.path.exists(path) and not os.path.isfile(path):
-    problem = "it is not a regular file"
-  elif not os.access(folder, os.W_OK):
-    problem = "no permission"
-  elif any(_is_same(path, file) for file in inputs):
-    problem = "it is one of the files that are read"
-  elif _is_of_run(path):
-    problem = "it belongs to a run or a preset"
-  if problem:
-    raise InputError(f"cannot write {str(path)!r}: {problem}")
+  reasons = {
+    "it is a folder": os.path.isdir(path),
+    f"there is no folder {folder!r}": not os.path.isdir(folder),
+    "it is not a regular file": os.path.exists(path) and not os.path.isfile(path),
+    "no permission": not os.access(folder, os.W_OK),
+    "it is one of the files that are read": os.path.exists(path) and any(_is_read(path, place) for place in inputs),
+    "it belongs to a run or a preset": _is_of_run(path),
+  }
+  for reason, holds in reasons.items():
+    if holds:
+      raise InputError(f"cannot write {str(path)!r}: {reason}")
 
 
-def check_differ(**outputs: Path | None) -> None:
-  """Raise an `InputError` if two options, whose values are given by name, name one place to write."""
-  name_of: dict[str, str] = {}
-  for name, path in outputs.items():
-    other = name if path is None else name_of.setdefault(os.path.realpath(path), name)
-    if other != name:
-      raise InputError(f"--{other} and --{name} are one file, {os.fspath(outputs[other] or '')!r}; give them two names")
+def _is_read(path, place):
+  """Return whether a file is what is read at a place, or one of the images below it."""
+  if os.path.isdir(place):
+    folder = pathlib.Path(place).resolve()
+    return str(path).lower().endswith(DEEP_SUFFIXES) and folder in pathlib.Path(path).resolve().parents
+  return os.path.exists(place) and os.path.samefile(path, place)
+
+
+def are_one(path: Path | None, other: Path | None) -> bool:
+  """Return whether two outputs are given that name one place to write."""
+  return path is not None and other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 def check_is_new(path: Path) -> None:
@@ -55,10 +55,8 @@ def check_is_new(path: Path) -> None:
 
 def replace(path: Path, write: Callable[[pathlib.Path], Any]) -> None:
   """Call `replace_file`; raise an `InputError` if the file cannot be written."""
-  try:
+  with writing(repr(str(path))):
     replace_file(path, write)
-  except OSError as error:
-    raise InputError(f"cannot write {str(path)!r}: {gate.reason(error)}") from None
 
 
 def write_file(path: Path, write: Callable[[pathlib.Path], Any]) -> None:
@@ -70,10 +68,3 @@ def write_file(path: Path, write: Callable[[pathlib.Path], Any]) -> None:
 def _is_of_run(path):
   target = pathlib.Path(os.path.realpath(path))
   return target.exists() and target.name in HUB_FILES and (target.parent / CONFIG).exists()
-
-
-def _is_same(path, other):
-  try:
-    return os.path.samefile(path, other)
-  except OSError:
-    return False

@@ -26,7 +26,6 @@ DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SIGNALLED = 128  # exit codes of processes that a signal ended are above
 _LONGEST = 4000  # characters of a line: names in files of strangers may have millions
-_PATIENCE = 10  # seconds after which a program that was interrupted is ended
 
 
 class Interrupted(BaseException):
@@ -186,22 +185,14 @@ def _discard_output() -> None:
 
 
 def _answer_signals(arrived: list[Interrupted]) -> None:
-  """Let a signal raise `Interrupted`, which `arrived` then has; a second one ends the process, and so does patience."""
+  """Let a signal raise `Interrupted`, which `arrived` then has; a second one ends the process."""
 
   def on_signal(number: int, frame: FrameType | None) -> None:
     del frame
     interrupted = Interrupted(number)
-    if arrived:
+    if arrived:  # where the exception was not heard: in a callback of a library, or in a thread that is waited for
       os._exit(interrupted.code)
     arrived.append(interrupted)
-
-    def end() -> None:  # where an exception is not heard: in a callback of a library, or in a thread that is waited for
-      os.write(2, f"{program_name()}: {interrupted}\n".encode(errors="replace"))
-      os._exit(interrupted.code)
-
-    timer = threading.Timer(_PATIENCE, end)
-    timer.daemon = True
-    timer.start()
     raise interrupted
 
   if threading.current_thread() is threading.main_thread():

@@ -20,8 +20,8 @@ import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import ANIMATIONS, SPLITS
-from flowpp_tf.core.settings import Range, at_least, setting
+from flowpp_tf.core.registry import SPLITS
+from flowpp_tf.core.settings import Range, Rule, at_least, setting
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
@@ -32,8 +32,8 @@ from flowpp_tf.programs.options import SEED, TEMPERATURES
 if TYPE_CHECKING:
   from flowpp_tf.data import ImageDataset
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
+_KINDS = ("interpolate", "reconstruct", "neighbours")
+_PICTURES, _ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".gif", ".apng")
 _LONGEST_NAME, _BEGINNING = 255, 100  # bytes
 _LABELS = Range(lambda labels: True, "integers such as 0,1,2")
 _SIZE = Range(
@@ -50,6 +50,21 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
     *("preset", "workdir", "n", "temperature", "labels", "guidance", "seed", "interpolate", "reconstruct"),
     *("neighbours", "output"),
   )
+  RULES = (
+    Rule("reconstruct", lambda options: options.kind == "reconstruct", "left out with --interpolate"),
+    Rule("neighbours", lambda options: options.kind == "neighbours", "left out with --interpolate or --reconstruct"),
+    Rule("n", lambda options: options.kind != "interpolate", "left out with --interpolate"),
+    Rule("temperature", lambda options: options.draws, "left out with --interpolate or --reconstruct"),
+    Rule("temperature", lambda options: options.kind == "samples" or len(options.temperature) == 1, "one number"),
+    Rule("labels", lambda options: options.kind == "samples" or len(options.labels) == 1, "one label"),
+    Rule("frames", lambda options: options.kind == "interpolate", "left out without --interpolate"),
+    Rule(
+      "output",
+      lambda options: options.output.lower().endswith(_PICTURES) or options.is_animated,
+      f"a file that ends in {', '.join(_PICTURES)}, or with --interpolate in {', '.join(_ANIMATIONS)}",
+    ),
+    Rule("npy", lambda options: not outputs.are_one(options.npy, options.output), "another file than --output"),
+  )
 
   n: int | None = setting(
     None,
@@ -57,10 +72,10 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
     "split or folder to reconstruct; 4 pictures of tiles that see their neighbours.",
     at_least(1, 100_000),
   )
-  temperature: tuple[float, ...] | None = setting(
-    None,
+  temperature: tuple[float, ...] = setting(
+    (1.0,),
     "Factor of the standard deviation of the latents. Several values, separated by commas, give one row each, from the "
-    "same latents. (default: 1.0)",
+    "same latents.",
     TEMPERATURES,
   )
   labels: tuple[int, ...] | None = setting(
@@ -84,21 +99,17 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   batch_size: int = setting(100, "Batch size; the images do not depend on it.", at_least(1, 1 << 16))
   interpolate: tuple[str, ...] | None = setting(
     None,
-    "Two images to interpolate between in latent space: files, or images of the run's data such as test:3,test:7.",
+    "Two images to interpolate between in latent space: files, or images of the run's data such as test:3,test:7. An "
+    "--output that ends in .gif or .apng becomes an animation that plays forwards and backwards.",
     _ENDS,
   )
   frames: int | None = setting(
     None, "Number of images of --interpolate; if not given, 12, or 30 in an animation.", at_least(2, 10_000)
   )
-  animate: bool | None = setting(
-    None,
-    "Write --interpolate as an animation that plays forwards and backwards: a GIF, or an animated PNG, which keeps all "
-    "colours, if --output ends in .apng or .png. An --output that ends in .gif or .apng implies --animate.",
-  )
   reconstruct: tuple[str, ...] | None = setting(
     None,
-    "Images to encode and decode: splits such as test, images such as test:3, files, folders. The rows are originals, "
-    "reconstructions and differences; the largest difference is white.",
+    "Images to encode and decode: splits such as test, images such as test:3, files, folders. Each is followed by its "
+    "reconstruction and the difference; the largest difference is white.",
   )
   neighbours: int | None = setting(
     None,
@@ -118,48 +129,20 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
     "[n, 1 + neighbours, ...] for samples and their neighbours.",
   )
 
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    kinds = [kind for kind in _NOT_WITH if getattr(self, kind) is not None]
-    if len(kinds) > 1:
-      raise InputError(f"--{kinds[0]} and --{kinds[1]} are two kinds of picture; give one of them")
-    for name in _NOT_WITH.get(self.kind, ()):
-      if getattr(self, name) is not None:
-        raise InputError(f"--{name} is for samples, and does not go with --{self.kind}")
-    if self.kind == "neighbours" and len(self.temperatures) > 1:
-      raise InputError(f"--neighbours takes one --temperature, got {','.join(map(str, self.temperatures))}")
-    outputs.check_differ(output=self.output, npy=self.npy)
-    ending = pathlib.Path(self.output or "a.png").suffix.lower()
-    if ending not in _PICTURES and not self.is_animated:
-      raise InputError(f"--output={self.output} must end in {', '.join(_PICTURES)}")
-    self._check_animation(ending)
-
-  def _check_animation(self, ending):
-    if self.kind != "interpolate":
-      for name in ("frames", "animate"):
-        if getattr(self, name) is not None:
-          raise InputError(f"--{name} is for --interpolate")
-      if self.is_animated:
-        raise InputError(f"--output={self.output} would be an animation, which is for --interpolate; expected .png")
-    elif self.animate and self.output and ending not in ANIMATIONS:
-      raise InputError(f"--output={self.output} must end in {', '.join(ANIMATIONS)} for --animate")
-    elif self.animate is False and self.is_animated:
-      raise InputError(f"--output={self.output} would be an animation, which --noanimate forbids; expected .png")
-
   @property
   def kind(self) -> str:
     """The kind of picture."""
-    return next((kind for kind in _NOT_WITH if getattr(self, kind) is not None), "samples")
+    return next((kind for kind in _KINDS if getattr(self, kind) is not None), "samples")
 
   @property
-  def temperatures(self) -> tuple[float, ...]:
-    """Factors of the standard deviation of the latents."""
-    return self.temperature or (1.0,)
+  def draws(self) -> bool:
+    """Whether the picture has samples."""
+    return self.kind in ("samples", "neighbours")
 
   @property
   def is_animated(self) -> bool:
     """Whether the picture is an animation."""
-    return bool(self.animate or (self.output or "").lower().endswith((".gif", ".apng")))
+    return self.kind == "interpolate" and (self.output or "").lower().endswith(_ANIMATIONS)
 
 
 def run(options: SampleOptions) -> None:
@@ -167,40 +150,23 @@ def run(options: SampleOptions) -> None:
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import BatchedModel, write_animation
-  from flowpp_tf.programs import sample_grids
   from flowpp_tf.training import Workers
 
-  temperatures, labels, seed, n = options.temperatures, options.labels or (), options.seed, options.n
   workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
   with workers.scope():
     model, settings = workdir.load(options.precision)
-  config = model.config
-  batched = BatchedModel(model, options.batch_size, labels[0] if labels else None, options.guidance)
-  load_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, options.given_data)[0])
-  read = lambda names, limit: named_images(names, config, load_data, limit)
-  frames = options.frames or (30 if options.is_animated else 12)
-  kind = _kind_for_model(options, config)
+  _check_model(options, model.config)
+  label = options.labels[0] if options.labels else None
+  batched = BatchedModel(model, options.batch_size, label, options.guidance)
+  load_data = functools.cache(lambda: data_options.load_data_of_run(settings, model.config, options.given_data))
   process.phase("computing the images")
-  picture = {
-    "interpolate": lambda names: sample_grids.interpolation(batched, read(names, 2), names, frames, seed),
-    "reconstruct": lambda names: sample_grids.reconstruction(batched, read(names, n or 16), names, seed),
-    "neighbours": lambda k: sample_grids.neighbours(batched, load_data(), k, n or 10, temperatures[0], seed),
-    "sweep": lambda _: sample_grids.sweep(batched, n or 10, temperatures, seed),
-    "by_class": lambda _: sample_grids.by_class(
-      batched, labels or range(config.num_classes), n or 10, temperatures[0], seed
-    ),
-    "whole_pictures": lambda _: sample_grids.whole_pictures(
-      batched, n or 4, options.picture_size, temperatures[0], seed
-    ),
-    "samples": lambda _: sample_grids.samples(batched, n or 64, temperatures[0], seed),
-  }[kind](getattr(options, kind, None))
-  guidance = f"_g{options.guidance}" if options.guidance else ""
-  ending = f"{guidance}_s{seed}.{'gif' if options.is_animated else 'png'}"
-  output = pathlib.Path(options.output or workdir.path / _file_name(picture.name, ending))
+  picture = _picture(options, batched, load_data)
   if not workers.chief:
     return
+  guidance = f"_g{options.guidance}" if options.guidance else ""
+  output = pathlib.Path(options.output or workdir.path / _file_name(picture.name, f"{guidance}_s{options.seed}.png"))
   if options.is_animated:
-    outputs.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
+    outputs.write_file(output, lambda path: write_animation(picture.images, model.config.levels, path))
   else:
     outputs.write_file(output, picture.grid.save)
   if options.npy:
@@ -212,40 +178,41 @@ def _plan(options):
   model, workdir = options.find_model()
   options.check_output(options.output, workdir)
   named = [*(options.interpolate or ()), *(options.reconstruct or ())]
-  inputs = [file for name in named if name not in SPLITS for file in data_options.files_below(name)]
   for path in (options.output, options.npy):
     if path is not None:
-      outputs.check_can_be_written(path, inputs + options.data_files())
-  at = f"at temperature {','.join(map(str, options.temperatures))}, seed {options.seed}"
-  what = {
-    "samples": f"drawing {f'{options.n} ' if options.n else ''}samples {at},",
-    "interpolate": f"interpolating between {' and '.join(options.interpolate or ())}",
-    "reconstruct": f"reconstructing {', '.join(options.reconstruct or ())}",
-    "neighbours": f"finding the {options.neighbours} nearest neighbours of {options.n or 10} samples {at},",
-  }[options.kind]
+      outputs.check_can_be_written(path, [*named, *options.data_places()])
+  what = f"{'interpolating between' if options.interpolate else 'reconstructing'} {' and '.join(named)}"
+  if options.draws:
+    at = f"at temperature {','.join(map(str, options.temperature))}, seed {options.seed},"
+    what = f"drawing {f'{options.n} ' if options.n else ''}samples {at}"
   return f"{what} with {model}, to {options.output or workdir}"
 
 
-def _kind_for_model(options, config):
-  """Return the kind of picture; raise an `InputError` if the model does not have what the options ask for."""
-  kind, temperatures, labels = options.kind, options.temperatures, options.labels or ()
-  if labels and not config.num_classes:
-    raise InputError("--labels are for a model with classes, and this one has none")
+def _check_model(options, config):
+  """Raise an `InputError` if the model does not have what the options ask for."""
   if options.picture_size and not config.tile_neighbours:
     raise InputError(f"--picture_size is for a model with tile_neighbours; this one draws {config.image_shape}")
-  if config.tile_neighbours:
-    if kind != "samples" or len(temperatures) > 1 or options.guidance:
-      raise InputError(
-        "a model whose tiles see their neighbours draws samples at one --temperature, without --guidance"
-      )
-    kind = "whole_pictures"
-  if kind == "samples":
-    kind = "sweep" if len(temperatures) > 1 else "by_class" if config.num_classes else kind
-  if config.pixel_levels is None and kind not in ("samples", "sweep", "by_class"):
-    raise InputError(f"--{kind} is for integer images, and the model's are real-valued")
-  if len(labels) > 1 and kind != "by_class":
-    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(map(str, labels))}")
-  return kind
+  if config.tile_neighbours and (options.kind != "samples" or len(options.temperature) > 1 or options.guidance):
+    raise InputError("a model whose tiles see their neighbours draws samples at one --temperature, without --guidance")
+  if config.pixel_levels is None and options.kind != "samples":
+    raise InputError(f"--{options.kind} is for integer images, and the model's are real-valued")
+
+
+def _picture(options, batched, load_data):
+  """Return the picture that the options ask for."""
+  from flowpp_tf.programs import sample_grids
+
+  config, n, seed, temperatures = batched.model.config, options.n, options.seed, options.temperature
+  if options.kind == "interpolate":
+    ends, frames = options.interpolate, options.frames or (30 if options.is_animated else 12)
+    return sample_grids.interpolation(batched, named_images(ends, config, load_data, 2), ends, frames, seed)
+  if options.kind == "reconstruct":
+    images = named_images(options.reconstruct, config, load_data, n or 16)
+    return sample_grids.reconstruction(batched, images, options.reconstruct, seed)
+  if options.kind == "neighbours":
+    return sample_grids.neighbours(batched, load_data(), options.neighbours, n or 10, temperatures[0], seed)
+  every = range(config.num_classes) if len(temperatures) == 1 else ()
+  return sample_grids.samples(batched, n, temperatures, options.labels or every, seed, options.picture_size)
 
 
 def _file_name(name, ending):
@@ -291,6 +258,8 @@ def _split(name):
 
 
 def _images(name, config, load_data, limit):
+  from flowpp_tf.data.images import read_for_model
+
   split = _split(name)
   if split:
     images, index = load_data().split(split), name.partition(":")[2]
@@ -303,20 +272,10 @@ def _images(name, config, load_data, limit):
     folder, files, kinds_left_out = open_folder(name, config.levels)
     if kinds_left_out:
       process.warn(f"{name}: {kinds_left_out}")
-    return np.stack([_read(folder / file, config) for file in files[:limit]])
+    return np.stack([read_for_model(folder / file, config) for file in files[:limit]])
   if not os.path.exists(name):
     raise InputError(
       f"there is no image {name!r}; expected a file, a folder, one of "
       f"{', '.join(SPLITS)}, or one image of them such as test:3"
     )
-  return _read(name, config)[np.newaxis]
-
-
-def _read(path, config):
-  from flowpp_tf.data.images import read_for_model
-  from flowpp_tf.io.image_file import ImageFileError
-
-  try:
-    return read_for_model(path, config)
-  except ImageFileError as error:
-    raise InputError(f"image {str(path)!r} cannot be read: {error.reason}") from None
+  return read_for_model(name, config)[np.newaxis]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -23,6 +24,7 @@ from flowpp_tf.programs import process
 from flowpp_tf.programs.sample import short_name
 
 _LONGEST_ROW = 16  # images
+_TRIPLES = 5  # of images in a row
 _BY_ROUNDING = 1e-5  # share of pixels whose noise may lie within the rounding of 0 or 1, in float32; or one pixel
 
 
@@ -35,61 +37,48 @@ class ImageGrid:
   images: np.ndarray
 
 
-def samples(batched: BatchedModel, n: int, temperature: float, seed: int) -> ImageGrid:
-  """Draw `n` samples."""
-  images = batched.sample(n, temperature, seed)
-  grid = image_grid(images, batched.model.config.pixel_levels, title=f"samples, temperature {temperature}, seed {seed}")
-  return ImageGrid(f"samples_t{temperature}", grid, images)
-
-
-def whole_pictures(
-  batched: BatchedModel, n: int, size: Sequence[int] | None, temperature: float, seed: int
+def samples(
+  batched: BatchedModel,
+  n: int | None,
+  temperatures: Sequence[float],
+  labels: Sequence[int],
+  seed: int,
+  size: Sequence[int] | None = None,
 ) -> ImageGrid:
-  """Draw `n` pictures of a size, if it is None of 4 x 4 tiles, from a model whose tiles see their neighbours."""
-  config = batched.model.config
-  height, width = size or (4 * config.image_shape[0], 4 * config.image_shape[1])
-  images = sample_pictures(batched.model, n, height, width, temperature, seed, batched.batch_size)
-  grid = image_grid(images, config.levels, gap=4, title=f"samples, temperature {temperature}, seed {seed}")
-  return ImageGrid(f"samples_{height}x{width}_t{temperature}", grid, images)
+  """Draw samples, or a row of them for each temperature and label if there are several; columns share latents.
+
+  Args:
+    batched: the model.
+    n: number of samples; None for 64, 10 in a row, or 4 of tiles that see their neighbours.
+    temperatures: factors of the standard deviation of the latents.
+    labels: of a model with classes, -1 for none; empty for rows of temperatures only.
+    seed: seed of the latents.
+    size: height and width of pictures of tiles that see their neighbours; None for 4 x 4 tiles.
+  """
+  config, at = batched.model.config, "-".join(map(str, temperatures))
+  title = f"samples, temperature {at}, seed {seed}"
+  if config.tile_neighbours:
+    height, width = size or (4 * config.image_shape[0], 4 * config.image_shape[1])
+    images = sample_pictures(batched.model, n or 4, height, width, temperatures[0], seed, batched.batch_size)
+    return ImageGrid(f"samples_{height}x{width}_t{at}", image_grid(images, config.levels, gap=4, title=title), images)
+  labels_or_none: Sequence[int | None] = labels or [None]
+  rows = list(itertools.product(temperatures, labels_or_none))
+  has_rows = bool(labels) or len(temperatures) > 1
+  n = n or (10 if has_rows else 64)
+  z = np.concatenate([batched.model.sample_latents(n, temperature, seed) for temperature, _ in rows])
+  images = batched.decode(z, np.repeat([label for _, label in rows], n) if labels else None)
+  name = f"samples{'_labels' if labels else ''}{'-'.join(map(str, labels))}_t{at}"
+  if not has_rows:
+    return ImageGrid(name, image_grid(images, config.pixel_levels, title=title), images)
+  texts = [_row_label(temperature, label) for temperature, label in rows]
+  grid = image_grid(images, config.pixel_levels, columns=n, title=title, row_labels=texts)
+  return ImageGrid(name, grid, images.reshape(len(rows), n, *images.shape[1:]))
 
 
-def by_class(batched: BatchedModel, labels: Sequence[int], n: int, temperature: float, seed: int) -> ImageGrid:
-  """Draw a row of `n` samples for each label; each column shares its latents."""
-  z = np.concatenate([batched.model.sample_latents(n, temperature, seed)] * len(labels))
-  images = batched.decode(z, np.repeat(labels, n))
-  for row, label in enumerate(labels, start=1):
-    print(f"row {row}: label {label if label >= 0 else 'left out'}")
-  return ImageGrid(
-    f"samples_labels{'-'.join(map(str, labels))}_t{temperature}",
-    image_grid(
-      images,
-      batched.model.config.pixel_levels,
-      columns=n,
-      title=f"samples, temperature {temperature}",
-      row_labels=[f"label {label}" if label >= 0 else "no label" for label in labels],
-    ),
-    images.reshape(len(labels), n, *images.shape[1:]),
-  )
-
-
-def sweep(batched: BatchedModel, n: int, temperatures: Sequence[float], seed: int) -> ImageGrid:
-  """Draw a row of `n` samples for each temperature; each column shares its latents."""
-  images = batched.decode(
-    np.concatenate([batched.model.sample_latents(n, temperature, seed) for temperature in temperatures])
-  )
-  for row, temperature in enumerate(temperatures, start=1):
-    print(f"row {row}: temperature {temperature}")
-  return ImageGrid(
-    f"sweep_t{'-'.join(map(str, temperatures))}",
-    image_grid(
-      images,
-      batched.model.config.pixel_levels,
-      columns=n,
-      title="samples by temperature",
-      row_labels=[str(temperature) for temperature in temperatures],
-    ),
-    images.reshape(len(temperatures), n, *images.shape[1:]),
-  )
+def _row_label(temperature, label):
+  if label is None:
+    return str(temperature)
+  return f"label {label}" if label >= 0 else "no label"
 
 
 def interpolation(batched: BatchedModel, ends: np.ndarray, names: Sequence[str], frames: int, seed: int) -> ImageGrid:
@@ -114,23 +103,20 @@ def interpolation(batched: BatchedModel, ends: np.ndarray, names: Sequence[str],
 
 
 def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[str], seed: int) -> ImageGrid:
-  """Show images, decode(encode(x)) and the differences, in rows below each other."""
+  """Show images, each beside decode(encode(x)) and the difference."""
   result = reconstruct(batched, images, seed)
   print(result)
   warn_of_differences(result, batched.model.config)
-  levels, columns = batched.model.config.levels, min(len(images), _LONGEST_ROW)
-  rows = np.stack([images, result.decoded, result.visible_differences(levels)])
-  blank = np.full([3, -len(images) % columns, *images.shape[1:]], levels - 1, images.dtype)
-  blocks = np.concatenate([rows, blank], axis=1).reshape(3, -1, columns, *images.shape[1:])
+  levels, columns = batched.model.config.levels, 3 * min(len(images), _TRIPLES)
+  triples = np.stack([images, result.decoded, result.visible_differences(levels)], axis=1)
   grid = image_grid(
-    blocks.swapaxes(0, 1).reshape(-1, *images.shape[1:]),
+    triples.reshape(-1, *images.shape[1:]),
     levels,
     columns=columns,
-    wide_rows=range(3, 3 * blocks.shape[1], 3),
-    title=str(result),
-    row_labels=["original", "back", "difference"] * blocks.shape[1],
+    wide_columns=range(3, columns, 3),
+    title=f"original | back | difference: {result}",
   )
-  return ImageGrid(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
+  return ImageGrid(f"reconstruction_{short_name(names[0])}", grid, np.stack([images, result.decoded]))
 
 
 def warn_of_differences(result: Reconstruction, config: FlowPlusPlusConfig) -> None:
@@ -153,20 +139,12 @@ def neighbours(
   """Draw `n` samples, each in a row with the `count` training images closest to it."""
   config = batched.model.config
   images = batched.sample(n, temperature, seed)
-  test = dataset.test[:n]  # for comparison: images that the model has not been trained on
-  indices, distances = nearest_neighbours(np.concatenate([images, test]), dataset.train, count)
+  indices, distances = nearest_neighbours(images, dataset.train, count)
   distances /= math.sqrt(math.prod(config.image_shape))
   for row in range(n):
-    print(
-      f"sample {row}: "
-      + ", ".join(f"train:{index} at {distance:.2f}" for index, distance in zip(indices[row], distances[row]))
-    )
-  print(
-    f"closest of train, median: {np.median(distances[:n, 0]):.2f} levels from the samples, "
-    f"{np.median(distances[n:, 0]):.2f} from the first {len(test)} images of test (root mean "
-    "squares over pixels)"
-  )
-  found = np.asarray(dataset.train[indices[:n].ravel()]).reshape(n, count, *config.image_shape)
+    near = [f"train:{index} at {distance:.2f}" for index, distance in zip(indices[row], distances[row])]
+    print(f"sample {row}: {', '.join(near)}")
+  found = np.asarray(dataset.train[indices.ravel()]).reshape(n, count, *config.image_shape)
   rows = np.concatenate([images[:, np.newaxis], found], axis=1)
   grid = image_grid(
     rows.reshape(-1, *config.image_shape),
@@ -174,6 +152,6 @@ def neighbours(
     columns=1 + count,
     wide_columns=[1],
     title="samples | closest training images, and distance of the first in levels",
-    row_labels=[f"{distance:.2f}" for distance in distances[:n, 0]],
+    row_labels=[f"{distance:.2f}" for distance in distances[:, 0]],
   )
   return ImageGrid(f"neighbours_t{temperature}", grid, rows)

@@ -21,7 +21,7 @@ likely, wherever they come from. docs/scoring.md says what each score can and ca
 """
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 import csv
 import dataclasses
 import functools
@@ -31,8 +31,7 @@ import itertools
 import math
 import os
 import pathlib
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tqdm
@@ -40,7 +39,8 @@ import tqdm
 from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
-from flowpp_tf.core.settings import at_least, one_of, setting
+from flowpp_tf.core.settings import Rule, at_least, one_of, setting
+from flowpp_tf.io.files import replace_file, writing
 from flowpp_tf.io.image_folder import is_array_file, open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
   from flowpp_tf.evaluation import BitMaps, Scorer
   from flowpp_tf.training import Workdir
 
-_CHUNK = 1024  # images
 _FORMATS = {"log_likelihood": ".4f", "png_bytes": "d"}
 # Bits per value from black to pale yellow, from the mean: a value of a normal distribution has 0.7 less at its centre,
 # and 5.8 more at three standard deviations.
@@ -66,6 +65,11 @@ class ScoreOptions(DeviceOptions, DataOptions, PrecisionOptions):
   COMMON = (
     *("preset", "workdir", "images", "dataset", "split", "num_samples", "limit", "output", "tiles", "maps"),
     "calibrate",
+  )
+  RULES = (
+    Rule("images", lambda options: not options.dataset and not options.split, "left out with --dataset or --split"),
+    Rule("tiles", lambda options: options.images is not None, "left out without --images"),
+    Rule("maps", lambda options: not outputs.are_one(options.maps, options.output), "another name than --output"),
   )
 
   images: str | None = setting(
@@ -100,14 +104,6 @@ class ScoreOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   seed: int = setting(0, "Seed of the dequantization noise, the same draws for all images.", SEED)
 
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    if self.images is not None and (self.dataset or self.split):
-      raise InputError("--images is a folder, --dataset and --split name other images; give one of them")
-    if self.tiles and self.images is None:
-      raise InputError("--tiles is for the files of --images; those of a data set have the model's size")
-    outputs.check_differ(output=self.output, maps=self.maps)
-
 
 def run(options: ScoreOptions) -> None:
   """Write the CSV; everything else is printed on stderr."""
@@ -116,174 +112,149 @@ def run(options: ScoreOptions) -> None:
   from flowpp_tf.evaluation import BitMaps, Scorer
   from flowpp_tf.training import Workers
 
-  batch_size, split = options.batch_size, options.split or "test"
   workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
   with workers.scope():
     model, settings = workdir.load(options.precision)
+  config = model.config
   of_run = {} if options.dataset else options.given_data
-  own_data = functools.cache(lambda: data_options.load_data_of_run(settings, model.config, of_run)[0])
+  own_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, of_run))
   if options.images is not None:
-    count, items = _read_images(model.config, options.images, options.tiles, options.limit)
+    count, items = _read_images(config, options.images, options.tiles, options.limit)
   else:
-    load = functools.partial(data_options.load_given_data, settings, model.config, options.given_data)
+    load = functools.partial(data_options.load_data_of_run, settings, config, options.given_data)
     dataset = load() if options.dataset else own_data()
-    count, items = _from_array(dataset.split(split), options.limit)
-  if model.config.tile_neighbours and not (options.tiles and options.images is not None):
+    count, items = _from_array(dataset.split(options.split or "test"), options.limit)
+  if config.tile_neighbours and not options.tiles:
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
-  maps = BitMaps(model, options.num_samples, options.seed) if options.tiles or options.maps else None
   scorer = Scorer(model, options.num_samples, options.seed)
-  key = typical_key(workdir, settings, options.num_samples, options.seed, options.typical_images)
-  if model.config.tile_neighbours:
+  if config.tile_neighbours:
     process.warn(
       "no typicality, as a validation split has tiles, and the scores of this model are those of whole pictures"
     )
   else:
-    scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
-  measure = Measure(scorer, batch_size, maps, pathlib.Path(options.maps) if options.maps and workers.chief else None)
+    key = typical_key(workdir, settings, options.num_samples, options.seed, options.typical_images)
+    scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, options.batch_size)
+  maps = BitMaps(model, options.num_samples, options.seed) if options.tiles or options.maps else None
+  measure, names = _Measure(scorer, options.batch_size, maps), [*scorer.names]
+  sound: list[dict] = []
   if options.calibrate is not None:
-    sound, sound_items = _read_images(model.config, options.calibrate, options.tiles)
-    process.phase(f"scoring {sound:,} sound images")
-    measure.calibrate(sound_items)
-
-  rows = []
+    sound_count, sound_items = _read_images(config, options.calibrate, options.tiles)
+    process.phase(f"scoring {sound_count:,} sound images")
+    sound = measure.rows(_all_readable(sound_items), sound_count)
+  if options.maps and workers.chief:
+    measure.folder = pathlib.Path(options.maps)
   process.phase(f"scoring {count:,} images")
-  with tqdm.tqdm(total=count, unit="image", disable=None) as bar:
-    while batch := list(itertools.islice(items, batch_size)):
-      readable = [(name, image) for name, image, _ in batch if image is not None]
-      scores = iter(measure.texts(*zip(*readable, strict=True)) if readable else ())
-      rows += [{"image": name, **({"error": error} if error else next(scores))} for name, _, error in batch]
-      bar.update(len(batch))
+  rows = measure.rows(items, count)
   if not workers.chief:
     return
   for row in rows:
     if "error" in row:
       process.warn(f"cannot be read: {row['image']} ({row['error']})")
-  if measure.seen:
-    process.warn(
-      f"{measure.seen} of {count} images are among those of --calibrate too, so that their p-values are too high"
-    )
-  _write(rows, options.output, [*scorer.names, *([] if options.calibrate is None else ["p_value"])])
-  _summarize([row for row in rows if "error" not in row])
+  scored = [row for row in rows if "error" not in row]
+  if options.calibrate is not None:
+    names.append("p_value")
+    _add_p_values(scored, sound)
+  _write(rows, options.output, names)
 
 
 def _plan(options):
   """Return what will be done; raise an `InputError` for files that cannot be read or written."""
-  inputs = [file for path in (options.images, options.calibrate) if path is not None for file in _files(path)]
+  inputs = [path for path in (options.images, options.calibrate) if path is not None]
+  for path in inputs:
+    if not is_array_file(path):
+      open_folder(path, MOST_LEVELS)
   if options.output is not None:
-    outputs.check_can_be_written(options.output, inputs + options.data_files())
+    outputs.check_can_be_written(options.output, inputs + options.data_places())
   if options.maps is not None:
     outputs.check_is_new(options.maps)
   model, _ = options.find_model()
-  if options.images is None:
-    images = options.split_in_words(options.split or "test")
-  else:
-    images = f"{f'the first {options.limit:,}' if options.limit else 'the'} images of {options.images}"
-  return (
-    f"scoring {images} with {model}, {options.num_samples} sample(s) per image, to "
-    f"{options.output or 'standard output'}"
-  )
-
-
-def _files(path):
-  """Return the image files of a folder, of any model, or the file of an array; raise an `InputError` without any."""
-  if is_array_file(path):
-    return [path]
-  folder, names, _ = open_folder(path, MOST_LEVELS)
-  return [folder / name for name in names]
+  images = options.split_in_words(options.split or "test")
+  if options.images is not None:
+    images = f"the images of {options.images}"
+  return f"scoring {images} with {model}, to {options.output or 'standard output'}"
 
 
 @dataclasses.dataclass
-class Measure:
-  """Scores images of a batch.
+class _Measure:
+  """Scores images.
 
   Attributes:
     scorer: `Scorer` of images of the model's size.
     batch_size: batch size.
     maps: `BitMaps`, of pictures of any size; None for images of the model's size without maps.
     folder: for heat maps; None for none.
-    sound: bits/dim of sound images, `[N]`, for p-values; None for none.
-    seen: number of images with scores that are among the sound ones.
   """
 
   scorer: "Scorer"
   batch_size: int
   maps: "BitMaps | None" = None
   folder: pathlib.Path | None = None
-  sound: np.ndarray | None = None
-  seen: int = dataclasses.field(default=0, init=False)
-  _sound_digests: set[bytes] = dataclasses.field(default_factory=set, init=False)
-  _written: set[pathlib.Path] = dataclasses.field(default_factory=set, init=False)
 
-  def calibrate(self, items: Iterable[tuple]) -> None:
-    """Measure sound images, `(name, image, error)` each; raise an `InputError` if one cannot be read."""
-    items, bits = iter(items), list[np.ndarray]()
-    while batch := list(itertools.islice(items, self.batch_size)):
-      for name, _, error in batch:
-        if error:
-          raise InputError(f"--calibrate: {name!r} cannot be read: {error}")
-      bits.append(self._scores([image for _, image, _ in batch])["bits_per_dim"])
-      self._sound_digests.update(_digest(image) for _, image, _ in batch)
-    self.sound = np.concatenate(bits)
+  def rows(self, items: Iterator[tuple], count: int) -> list[dict[str, Any]]:
+    """Return a row for each `(name, image, error)`: the name, and scores and a digest of the image, or the error."""
+    rows: list[dict[str, Any]] = []
+    with tqdm.tqdm(total=count, unit="image", disable=None) as bar:
+      while batch := list(itertools.islice(items, self.batch_size)):
+        readable = [(name, image) for name, image, _ in batch if image is not None]
+        scores = iter(self._scores(*zip(*readable, strict=True)) if readable else ())
+        for name, image, error in batch:
+          found = {"error": error} if error else {"digest": _digest(image), **next(scores)}
+          rows.append({"image": name, **found})
+        bar.update(len(batch))
+    return rows
 
-  def texts(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[dict[str, str]]:
-    """Return the scores of images as text, and write their maps."""
-    from flowpp_tf.evaluation import conformal_p_value
-
-    scores = self._scores(images, names)
-    if self.scorer.typical is None:
-      del scores["typicality"]
-    if self.sound is not None:
-      self.seen += sum(_digest(image) in self._sound_digests for image in images)
-      scores["p_value"] = conformal_p_value(self.sound, scores["bits_per_dim"], two_sided=True)
-    return [
-      {name: format(value, _FORMATS.get(name, ".6f")) for name, value in zip(scores, values, strict=True)}
-      for values in zip(*scores.values(), strict=True)
-    ]
-
-  def _scores(self, images, names=()):
-    """The scores of images; maps are written for those that have a name."""
+  def _scores(self, names, images):
+    """Return the scores of images by name, and write their maps."""
     from flowpp_tf.evaluation import scores_of
 
     if self.maps is None:
-      return self.scorer(np.stack(images), self.batch_size)
-    parts = []
-    for image, values, name in itertools.zip_longest(images, self.maps(images, self.batch_size), names):
-      if self.folder is not None and name is not None:
-        self._write(self.folder, name, values, image.shape[-1])
-      log_likelihood = np.array([-values.sum() * math.log(2)])
-      parts.append(scores_of(image[np.newaxis], log_likelihood, self.scorer.typical, self.scorer.names))
-    return {name: np.concatenate([part[name] for part in parts]) for name in self.scorer.names}
+      scores = self.scorer(np.stack(images), self.batch_size)
+      return [dict(zip(scores, values)) for values in zip(*scores.values(), strict=True)]
+    rows = []
+    for name, image, bits in zip(names, images, self.maps(images, self.batch_size), strict=True):
+      if self.folder is not None:
+        self._write_map(self.folder / (name if name.lower().endswith(".png") else f"{name}.png"), bits, image.shape[-1])
+      log_likelihood = np.array([-bits.sum() * math.log(2)])
+      scores = scores_of(image[np.newaxis], log_likelihood, self.scorer.typical, self.scorer.names)
+      rows.append({score: values[0] for score, values in scores.items()})
+    return rows
 
-  def _write(self, folder, name, values, channels):
+  def _write_map(self, path, bits, channels):
     """Write a heat map; all of a run have the same colours if the run's typical bits/dim are known."""
     from flowpp_tf.evaluation import REAL_SCORES, heat_map
 
-    mean = float(values.mean()) if self.scorer.typical is None else channels * self.scorer.typical
+    mean = float(bits.mean()) if self.scorer.typical is None else channels * self.scorer.typical
     low, high = 0.0, 2 * mean if mean > 0 else None
     if self.scorer.names == REAL_SCORES:  # whose bits change with the unit of the data, all by the same
-      low, high = (mean + channels * bits for bits in _REAL_RANGE)
-    path = folder / (name if name.lower().endswith(".png") else f"{name}.png")
-    if ".." in path.parts:
-      raise InputError(f"--maps: the name {name!r} leads out of the folder")
-    if path in self._written:
-      raise InputError(f"--maps: {str(path)!r} is the map of {name!r} and of an image before it; rename one of them")
-    self._written.add(path)
-    try:
-      os.makedirs(path.parent, exist_ok=True)
-    except OSError as error:
-      raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    picture = heat_map(values, low, high)
-    outputs.replace(path, lambda file: picture.save(file, format="PNG"))
+      low, high = (mean + channels * offset for offset in _REAL_RANGE)
+    if path.exists():
+      raise InputError(f"--maps: {str(path)!r} is the map of two images; rename one of them")
+    picture = heat_map(bits, low, high)
+    with writing(repr(str(path))):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      replace_file(path, lambda file: picture.save(file, format="PNG"))
 
 
-def _summarize(rows):
-  """Print the mean, the lowest and the highest of each score on stderr."""
-  if rows:
-    print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
-  for name in ("nats_per_dim", "bits_per_dim", "typicality", "complexity_corrected", "p_value"):
-    if values := [float(row[name]) for row in rows if name in row]:
-      figures = (sum(values) / len(values), min(values), max(values))
-      print(f"  {name:<20}{''.join(f'{figure:>10.4f}' for figure in figures)}", file=sys.stderr)
+def _add_p_values(rows, sound):
+  """Add p-values to rows of scores; warn of images that are among the sound ones."""
+  from flowpp_tf.evaluation import conformal_p_value
+
+  bits, bits_of_sound = (np.array([row["bits_per_dim"] for row in found]) for found in (rows, sound))
+  for row, p_value in zip(rows, conformal_p_value(bits_of_sound, bits, two_sided=True), strict=True):
+    row["p_value"] = p_value
+  known = {row["digest"] for row in sound}
+  if seen := sum(row["digest"] in known for row in rows):
+    process.warn(
+      f"{seen} of {len(rows)} images are among those of --calibrate too, so that their p-values are too high"
+    )
+
+
+def _all_readable(items):
+  """Yield sound images; raise an `InputError` if one cannot be read."""
+  for name, image, error in items:
+    if error:
+      raise InputError(f"--calibrate: {name!r} cannot be read: {error}")
+    yield name, image, error
 
 
 def _read_images(config, path, tiles, limit=None):
@@ -302,10 +273,9 @@ def _read_images(config, path, tiles, limit=None):
 
 
 def _from_array(images, limit):
-  """Return how many images there are, up to a limit, and for each its index, the image and None; read in chunks."""
+  """Return how many images there are, up to a limit, and for each its index, the image and None."""
   count = min(len(images), limit or len(images))
-  chunks = (images[first : min(first + _CHUNK, count)] for first in range(0, count, _CHUNK))
-  return count, zip(map(str, itertools.count()), itertools.chain.from_iterable(chunks), itertools.repeat(None))
+  return count, ((str(i), np.asarray(images[i]), None) for i in range(count))
 
 
 def _read_files(config, folder, names, tiles):
@@ -316,64 +286,53 @@ def _read_files(config, folder, names, tiles):
   height, width, _ = config.image_shape
 
   def read(name):
-    parts = image_files.parts_left_out(folder / name, config.pixel_levels)
+    path = folder / name
+    notes = [f"have {part}" for part in image_files.parts_left_out(path, config.pixel_levels)]
     try:
       if tiles:
-        return image_files.read_whole_for_model(folder / name, config), (width, height), parts, None
-      size = image_files.upright_size(folder / name, config.image_shape[2], config.pixel_levels)
-      return image_files.read_for_model(folder / name, config), size, parts, None
+        return image_files.read_whole_for_model(path, config), notes, None
+      size = image_files.upright_size(path, config.image_shape[2], config.pixel_levels)
+      image = image_files.read_for_model(path, config)
     except ImageFileError as error:
-      return None, None, parts, error.reason
+      return None, notes, error.reason
+    if size != (width, height):
+      notes.append(f"had to be cropped or resized to {width}x{height}")
+    if size[0] < width or size[1] < height:
+      notes.append("had to be enlarged, which makes their bits/dim low")
+    return image, notes, None
 
-  sizes, counts = [], collections.Counter[str]()
-  for name, (image, size, parts, error) in zip(names, image_files.parallel_map(read, names), strict=True):
-    sizes += [size] if size else []
-    counts.update(parts)
+  counts = collections.Counter[str]()
+  for name, (image, notes, error) in zip(names, image_files.parallel_map(read, names), strict=True):
+    counts.update(notes)
     # Bytes that are not UTF-8 are escaped: few programs can read a CSV that is not UTF-8.
     yield os.fsencode(name).decode("utf-8", "backslashreplace"), image, error
-  resized = sum(size != (width, height) for size in sizes)
-  enlarged = sum(size[0] < width or size[1] < height for size in sizes)
-  if resized:
-    process.warn(
-      f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
-      + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else "")
-    )
-  for parts, number in counts.items():
-    process.warn(f"{number} of {len(names)} files have {parts}")
+  for note, number in counts.items():
+    process.warn(f"{number} of {len(names)} files {note}")
 
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
   """Return the mean bits/dim of the run's validation split, measured unless known; None without the data."""
   from flowpp_tf.evaluation import load_typical, measure_typical
 
-  def known(key):
-    found = load_typical(workdir.typicality, key)
-    return None if workers.any(found is None)[0] else found  # all workers measure it, or none
-
-  typical = known(key)
-  if typical is None:
+  typical = load_typical(workdir.typicality, key)
+  missing = workers.any(typical is None)[0]
+  if missing or typical is None:  # all workers measure it, or none
     try:
       dataset = own_data()
     except InputError as error:
       process.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
-    key = key | {"data": dataset.fingerprint()["digest"]}
-    typical = known(key)  # measured before, of data that are not those of training
-  if typical is None:
     process.phase("measuring the validation split of the run, for the typicality")
     with tqdm.tqdm(total=min(len(dataset.validation), key["typical_images"]), unit="image", disable=None) as bar:
       typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:
       if workers.chief:
-        typical.save(workdir.typicality, key)
+        typical.save(workdir.typicality, key | {"data": dataset.fingerprint()["digest"]})
     except OSError as error:
       process.warn(f"{str(workdir.typicality)!r} cannot be written, so it will be measured again: {error.strerror}")
   spread = "" if typical.std is None else f", standard deviation {typical.std:.4f}"
-  print(
-    f"typical of the run: mean {typical.mean:.4f}{spread} bits/dim over {typical.images} images of "
-    "its validation split",
-    file=sys.stderr,
-  )
+  text = f"mean {typical.mean:.4f}{spread} bits/dim over {typical.images} images of its validation split"
+  process.say("", f"typical of the run: {text}")
   return typical.mean
 
 
@@ -392,13 +351,20 @@ def typical_key(
 
 def _write(rows, output, names):
   text = io.StringIO()
-  writer = csv.DictWriter(text, ["image", *names, "error"], restval="", lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(["image", *names, "error"])
+  for row in rows:
+    scores = [_text(name, row[name]) if name in row else "" for name in names]
+    writer.writerow([row["image"], *scores, row.get("error", "")])
   if output is None:
     print(text.getvalue(), end="")
   else:
     outputs.write_file(output, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def _text(name, value):
+  """Return a score as text; "" for a typicality that is not known."""
+  return "" if math.isnan(value) else format(value, _FORMATS.get(name, ".6f"))
 
 
 def _digest(image):

@@ -8,36 +8,24 @@ A config brings the flags of its recipe, configs/NAME.flags; those that are give
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import os
-import shlex
 import sys
-from typing import TYPE_CHECKING, Any
-
-from absl import flags
+from typing import Any
 
 from flowpp_tf.config import CONFIGS, PRECISIONS, FlowPlusPlusConfig, Recipe, RunSettings, TrainingConfig
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
-from flowpp_tf.core.settings import Range, at_least, one_of, setting
+from flowpp_tf.core.settings import Range, Rule, at_least, one_of, setting
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
-from flowpp_tf.programs.evaluate import headed_table
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions
 from flowpp_tf.programs.options import names_among
 
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-  from flowpp_tf.data import ImageDataset
-  from flowpp_tf.pretrained.initial import InitialWeights
-  from flowpp_tf.training import Workdir
-
 _QUICK_STEPS = 150
 _EPOCHS = Range(lambda epochs: epochs > 0, "positive", 1e6)
-_RECONSTRUCTED = 64  # images
+_RATES = {"schedule", "learning_rate", "warmup_steps"}  # one of which may replace the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +40,10 @@ class TrainOptions(DeviceOptions, DataOptions):
   COMMON = (
     *("config", "dataset", "quick", "steps", "epochs", "batch_size", "learning_rate", "precision", "image_size"),
     *("labels", "workdir", "init_from", "seed"),
+  )
+  RULES = (
+    Rule("labels", lambda options: "num_classes" not in options.settings, "left out with --num_classes"),
+    Rule("image_size", lambda options: "image_shape" not in options.settings, "left out with --image_shape"),
   )
   SETTINGS = {
     "The model, fields of FlowPlusPlusConfig": (FlowPlusPlusConfig, "that of the config"),
@@ -99,20 +91,11 @@ class TrainOptions(DeviceOptions, DataOptions):
     settings = {**self.settings, **{name: value for name, value in run_settings.items() if value is not None}}
     recipe = Recipe.load(self.config).replace(**settings)
     if self.labels:  # the data have the number of classes
-      recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
-    elif self.labels is False and recipe.config.num_classes:
-      raise InputError(
-        f"--nolabels and `num_classes` {recipe.config.num_classes} say two things; --num_classes=0 --label_dropout=0 "
-        "trains without labels"
-      )
+      recipe = recipe.replace(num_classes=recipe.config.num_classes or 1)
+    elif self.labels is False:
+      recipe = recipe.replace(num_classes=0, label_dropout=0.0)
     if self.image_size is not None:
-      height, width, channels = recipe.config.image_shape
-      if "image_shape" in settings and (height, width) != (self.image_size, self.image_size):
-        raise InputError(
-          f"--image_size={self.image_size} and --image_shape={height},{width},{channels} say two things; give one of "
-          "them"
-        )
-      recipe = recipe.replace(image_shape=(self.image_size, self.image_size, channels))
+      recipe = recipe.replace(image_shape=(self.image_size, self.image_size, recipe.config.image_shape[2]))
     return recipe
 
   @property
@@ -122,7 +105,7 @@ class TrainOptions(DeviceOptions, DataOptions):
 
 
 def run(options: TrainOptions) -> None:
-  """Train, test, and say what to do next."""
+  """Train, and measure the test split."""
   recipe = options.recipe()
   process.phase(_plan(options, recipe))
   import_tensorflow()
@@ -140,11 +123,6 @@ def run(options: TrainOptions) -> None:
   data = data_options.complete_settings(recipe.settings, options.config)
   dataset = data_options.load_from_settings(data, recipe.config, any_classes=bool(options.labels))
   if options.labels:
-    if options.settings.get("num_classes") not in (None, dataset.num_classes):
-      raise InputError(
-        f"--num_classes={options.settings['num_classes']} and --labels say two things: data set {dataset.name!r} has "
-        f"{dataset.num_classes} classes; give one of them"
-      )
     recipe = recipe.replace(num_classes=dataset.num_classes)
   config, training = recipe.resolve(dataset)
   num_samples, eval_images = recipe.settings.get("num_samples", 64), options.eval_images
@@ -185,14 +163,9 @@ def _plan(options, recipe):
   check_extra("matplotlib", "plots", "the plot of a run's curves")
   epochs = recipe.settings.get("epochs")
   steps = min(training.steps, _QUICK_STEPS) if options.quick else training.steps
-  at_most = f", at most {_QUICK_STEPS} steps" if options.quick else ""
-  length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs{at_most}"
-  rates = ("schedule", "learning_rate", "warmup_steps")  # one of which may replace the others
-  replaced = [
-    f", without the config's --{name}={value}"
-    for name, value in Recipe.load(options.config).settings.items()
-    if name in rates and name not in recipe.settings
-  ]
+  length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs"
+  own = Recipe.load(options.config).settings
+  replaced = [f", without the config's --{name}={own[name]}" for name in own if name in _RATES - {*recipe.settings}]
   return (
     f"training config {options.config} on {dataset}: {length} of {training.images_per_step:,} images in "
     f"{config.precision}, to {options.path}{''.join(replaced)}"
@@ -211,15 +184,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _train(
-  config: FlowPlusPlusConfig,
-  training: TrainingConfig,
-  dataset: "ImageDataset",
-  workdir: "Workdir",
-  record: dict[str, Any],
-  init_from: "InitialWeights | None",
-  strategy: "tf.distribute.Strategy",
-) -> float | None:
+def _train(config, training, dataset, workdir, record, init_from, strategy):
   """Train; return the best validation, or None if there is nothing more to do in this process."""
   from flowpp_tf.training import Diverged, Stopped, Workers, run_training
 
@@ -256,50 +221,20 @@ def _train(
     )
 
 
-def _test(workdir: "Workdir", dataset: "ImageDataset", num_samples: int, eval_images: int | None, seed: int) -> None:
-  """Measure the test split, draw curves and samples, and say what to do next."""
+def _test(workdir, dataset, num_samples, eval_images, seed):
+  """Measure the test split, and draw curves and samples."""
   from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, write_record
-  from flowpp_tf.programs.sample_grids import by_class, samples, whole_pictures
+  from flowpp_tf.programs.sample_grids import samples
 
   model, _ = workdir.load()
-  fingerprint = dataset.fingerprint()
-  dataset, inside = data_options.tiles_to_measure(dataset, "test", model.config, eval_images)
-  conditioning = data_options.conditioning_of(dataset, "test", model.config, eval_images)
-  images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
+  fingerprint, shown = dataset.fingerprint(), int(sys.stderr.isatty())
+  images, conditioning, inside = data_options.images_to_measure(dataset, "test", model.config, eval_images)
   _say(f"measuring {len(images):,} test images, {num_samples} sample(s) each")
   result = evaluate_bits_per_dim(model, images, num_samples, conditioning=conditioning, verbose=shown, inside=inside)
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
-  _say(headed_table("test", result, fingerprint["digest"]))
-  batched, classes = BatchedModel(model), range(model.config.num_classes)
+  _say(f"test, data {fingerprint['digest']}: {result}")
   _say("drawing samples and curves")
-  if model.config.tile_neighbours:
-    picture = whole_pictures(batched, 4, None, 1.0, seed)
-  else:
-    picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
+  picture = samples(BatchedModel(model), None, (1.0,), range(model.config.num_classes), seed)
   outputs.replace(workdir.samples, picture.grid.save)
   outputs.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
-  _say("decoding encoded images, to see that they come back")
-  _warn_of_inexact_reconstructions(batched, dataset)
   _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
-  _say("next:")
-  _say(f"  {_sibling_command('sample')} --workdir={shlex.quote(str(workdir.path))} --n=100 --temperature=0.8")
-  _say(f"  {_sibling_command('evaluate')} --workdir={shlex.quote(str(workdir.path))} --num_samples=256")
-
-
-def _warn_of_inexact_reconstructions(batched, dataset):
-  """Warn if images do not come back from their latents, as where all training images are the same."""
-  from flowpp_tf.evaluation import reconstruct
-  from flowpp_tf.programs.sample_grids import warn_of_differences
-
-  config = batched.model.config
-  if config.num_classes or config.condition_shape or config.pixel_levels is None:
-    return
-  warn_of_differences(reconstruct(batched, dataset.test[:_RECONSTRUCTED]), config)
-
-
-def _sibling_command(name):
-  """Return how a shell calls another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
-  folder, program = os.path.split(sys.argv[0])
-  path = f"flowpp-{name}" if program.startswith("flowpp-") else os.path.join(os.path.relpath(folder or "."), name)
-  modules = flags.FLAGS["import"].value if "import" in flags.FLAGS else None
-  return shlex.join([path, *(f"--import={module}" for module in modules or ())])

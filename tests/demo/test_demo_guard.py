@@ -154,20 +154,19 @@ def test_a_request_that_breaks_off_is_a_bad_form(guard, tmp_path):
 
 
 @pytest.mark.needs("gradio")
-@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty", "@twice"])
+@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty"])
 def test_a_password_that_is_none_is_refused(tmp_path, auth):
   (tmp_path / "empty").touch()
-  (tmp_path / "twice").write_text("ada:one\nbob:two\nada:three\n")
   result = call("demo", "--preset=digits", f"--auth={auth}", cwd=tmp_path)
-  messages = {"@missing": "cannot be read", "@twice": "--auth must have one line for each user, got more for ada"}
-  assert result.code == 2 and messages.get(auth, "--auth must be USER:PASSWORD") in result.error
+  message = "cannot be read" if auth == "@missing" else "--auth must be USER:PASSWORD"
+  assert result.code == 2 and message in result.error
 
 
 @pytest.mark.needs("gradio")
 @pytest.mark.parametrize("name", ["https://b.example", "*", "a*", "b.example:80"])
 def test_an_address_is_not_the_name_of_a_host(tmp_path, name):
   result = call("demo", "--preset=digits", f"--allowed_hosts=*.a.example,{name}", cwd=tmp_path)
-  assert result.code == 2 and f"names such as page.example, got {name!r}" in result.error
+  assert result.code == 2 and f"must be names such as page.example, got ('*.a.example', {name!r})" in result.error
 
 
 def test_the_printed_address_has_brackets_around_ipv6():

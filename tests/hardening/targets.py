@@ -388,7 +388,7 @@ class Flags(Target):
     lines = {
       "train": "--config=digits\n--steps=3\n--filters=4\n--structure=columns:1\n--schedule=cosine\n--precision=float16",
       "evaluate": "--preset=digits\n--num_samples=1,16\n--limit=4\n--memory=8G",
-      "sample": "--workdir=w\n--n=2\n--temperature=0.5,1\n--labels=1,2\n--animate",
+      "sample": "--workdir=w\n--n=2\n--temperature=0.5,1\n--labels=1,2\n--frames=3",
       "score": "--images=a.png,b.png\n--typical_images=4\n--max_pixels=200M",
       "compress": "--images=a\n--output=b.fpp\n--segment_images=3",
       "decompress": "a.fpp\n--files=a,b\n--max_output=2G\n--list",

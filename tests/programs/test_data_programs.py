@@ -50,7 +50,10 @@ BAD = [
   (["--dataset=folder:cats", "--bits=9"], "bits"),
   (["--dataset=folder:cats", "--bits=5"], "`bits` 5 gives 32 levels, the model's config has 256"),
   (["--dataset=folder:cats", "--levels=32"], "--bits=5 reduces its images to that"),
-  (["--dataset=folder:cats", "--image_size=16", "--image_shape=8,8,3"], "say two things"),
+  (
+    ["--dataset=folder:cats", "--image_size=16", "--image_shape=8,8,3"],
+    "`image_size` must be left out with --image_shape",
+  ),
   (["--dataset=folder:cats", "--image_size=31"], "is 31, which cannot be halved"),
   (["--dataset=npz:none.npz"], "none.npz' cannot be read: No such file"),
   (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
@@ -92,7 +95,7 @@ def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, trained):
   assert rows and {row["data"] for row in rows} == {fingerprint["digest"]}
   lines = trained.splitlines()
   assert any(line.startswith("data: folder:cats, ") and fingerprint["digest"] in line for line in lines)
-  assert any(line.startswith("test: ") and line.endswith(f"; data {fingerprint['digest']}") for line in lines)
+  assert any(line.startswith(f"test, data {fingerprint['digest']}: ") for line in lines)
 
 
 def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
@@ -102,10 +105,10 @@ def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
   elsewhere = images / "empty"
   evaluate = lambda *more: call("evaluate", "--workdir=../runs/cats", "--limit=2", *more, cwd=elsewhere)
   code, out, error = evaluate()
-  assert code == 0 and out.startswith(f"folder:cats test: 2 images; data {digest}\n")
+  assert code == 0 and out.startswith(f"folder:cats test, data {digest}: 2 images\n")
   assert "warning" not in error
   code, out, error = evaluate("--dataset=npz:../other.npz")
-  assert code == 0 and out.startswith("npz:other.npz test: 2 images; data ") and digest not in out
+  assert code == 0 and out.startswith("npz:other.npz test, data ") and digest not in out
   (warning,) = error.splitlines()
   assert "warning: the model was trained on folder:cats, " in warning and digest in warning
 

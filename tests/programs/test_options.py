@@ -92,7 +92,7 @@ def test_the_names_in_the_short_help_are_flags(command):
       "give the model as --workdir, --preset or --model, one of them",
     ),
     (EvaluateOptions, dict(preset="digits", num_samples=(0,)), "`num_samples` must be positive integers"),
-    (SampleOptions, dict(preset="digits", interpolate=("a", "b"), n=3), "--n is for samples"),
+    (SampleOptions, dict(preset="digits", interpolate=("a", "b"), n=3), "`n` must be left out with --interpolate"),
     (TrainOptions, dict(quick="yes"), "`quick` must be True or False"),
   ],
 )
@@ -105,3 +105,5 @@ def test_options_of_training_replace_those_of_the_recipe():
   recipe = TrainOptions(config="digits", settings={"filters": 16}, epochs=2.0, image_size=16).recipe()
   assert recipe.config.filters == 16 and recipe.config.image_shape == (16, 16, 1)
   assert recipe.settings["epochs"] == 2.0 and "steps" not in recipe.settings
+  config = TrainOptions(config="digits_by_class", labels=False).recipe().config
+  assert (config.num_classes, config.label_dropout) == (0, 0.0)

@@ -64,28 +64,25 @@ def program(folder, monkeypatch):
   return call_program
 
 
-def has_grid(path, rows, columns, wide=0):
-  """Whether a picture is a grid of rows and columns of 8x8 images, with a title above and labels left of it."""
+def has_grid(path, rows, columns, wide=0, left=20):
+  """Whether a picture is a grid of 8x8 images with a title above, and on the left at least so many pixels of labels."""
   with Image.open(path) as picture:
     pixels = np.asarray(picture)
 
-  width, height = (9 * columns - 1, 9 * rows - 1 + 3 * wide)
-  for scale in range(1, 60):
-    left, top = pixels.shape[1] - width * scale, pixels.shape[0] - height * scale
-    if left >= 20 and top == 28:
-      return True
-  return False
+  width, height = (9 * columns - 1 + 3 * wide, 9 * rows - 1)
+  sizes = [(pixels.shape[1] - width * scale, pixels.shape[0] - height * scale) for scale in range(1, 60)]
+  return any(beside >= left and above == 28 for beside, above in sizes)
 
 
 def test_samples_and_a_row_of_them_for_each_temperature(program):
   lines, images = program("--n=3", "--seed=7", "--temperature=0.5", "--batch_size=2")
   assert lines == ["wrote run/samples_t0.5_s7.png"]
   lines, rows = program("--n=3", "--seed=7", "--temperature=1,0.5")
-  assert lines == ["row 1: temperature 1.0", "row 2: temperature 0.5", "wrote run/sweep_t1.0-0.5_s7.png"]
+  assert lines == ["wrote run/samples_t1.0-0.5_s7.png"]
   assert rows.shape == (2, 3, 8, 8, 1)
   np.testing.assert_array_equal(rows[1], images)  # the same latents, at any temperature
   assert np.any(rows[0] != images)
-  assert has_grid("run/sweep_t1.0-0.5_s7.png", rows=2, columns=3)
+  assert has_grid("run/samples_t1.0-0.5_s7.png", rows=2, columns=3)
 
 
 def test_pictures_of_a_model_whose_tiles_see_their_neighbours(folder, monkeypatch):
@@ -111,10 +108,10 @@ def test_interpolation_as_a_grid_and_as_a_film(program):
   assert lines == ["ends: 0 of 128 pixel values differ", "wrote run/interpolation_test5_dog_s2.png"]
   np.testing.assert_array_equal(images[[0, -1]], DIGITS.test[[5, 6]])
   assert len(images) == 4
-  lines, film = program("--interpolate=pets/cat.png,test:6", "--frames=4", "--seed=2", "--animate")
-  assert lines[-1] == "wrote run/interpolation_cat_test6_s2.gif"
+  lines, film = program("--interpolate=pets/cat.png,test:6", "--frames=4", "--seed=2", "--output=film.gif")
+  assert lines[-1] == "wrote film.gif"
   np.testing.assert_array_equal(film, images)
-  with Image.open("run/interpolation_cat_test6_s2.gif") as gif:
+  with Image.open("film.gif") as gif:
     assert gif.is_animated
   _, film = program("--interpolate=test:5,test:6", "--output=film.apng")
   with Image.open("film.apng") as animation:
@@ -141,8 +138,8 @@ def test_reconstruction_of_splits_files_and_folders(program):
   assert lines == ["0 of 1,344 pixel values differ", "wrote run/reconstruction_pets_s0.png"]
   expected = np.concatenate([DIGITS.test[[5, 6, 3]], DIGITS.validation[:18]])
   np.testing.assert_array_equal(rows, [expected, expected])
-  # 21 columns are two blocks of at most 16, three rows each.
-  assert has_grid("run/reconstruction_pets_s0.png", rows=6, columns=16, wide=1)
+  # 21 images, five in a row, each with its reconstruction and the difference.
+  assert has_grid("run/reconstruction_pets_s0.png", rows=5, columns=15, wide=4, left=0)
 
 
 def test_a_picture_of_many_parts_has_a_name_that_a_file_can_have(program):
@@ -150,12 +147,12 @@ def test_a_picture_of_many_parts_has_a_name_that_a_file_can_have(program):
   for last in ("0.8", "0.9"):
     lines, rows = program("--n=1", f"--temperature={'0.25,' * 60}{last}")
     assert rows.shape[0] == 61
-    (path,) = re.findall(r"^wrote run/(sweep_t0\.25-.*_s0\.png)$", lines[-1])
+    (path,) = re.findall(r"^wrote run/(samples_t0\.25-.*_s0\.png)$", lines[-1])
     names.add(path)
   assert len(names) == 2 and max(map(len, names)) <= 255
 
 
-def test_guided_samples_have_a_name_of_their_own(folder):
+def test_rows_are_temperatures_and_labels_and_guided_samples_have_a_name_of_their_own(folder):
   config = dataclasses.replace(CONFIG, num_classes=2, label_dropout=0.1, condition_channels=4, condition_blocks=1)
   workdir = Workdir(folder / "classes")
   workdir.open(config, {})
@@ -163,6 +160,14 @@ def test_guided_samples_have_a_name_of_their_own(folder):
   for guidance, name in ((0, "t1.0_s0"), (2, "t1.0_g2.0_s0")):
     code, out, _ = call("sample", "--workdir=classes", "--n=1", f"--guidance={guidance}", cwd=folder)
     assert code == 0 and out.splitlines()[-1] == f"wrote classes/samples_labels0-1_{name}.png"
+  arrays = []
+  for temperature, name in (("0.5,1", "samples_labels1_t0.5-1.0_s0.png"), ("1", "samples_labels1_t1.0_s0.png")):
+    flags = ["--n=2", "--labels=1", f"--temperature={temperature}", "--npy=classes.npy"]
+    assert call("sample", "--workdir=classes", *flags, cwd=folder).code == 0
+    assert (folder / "classes" / name).exists()
+    arrays.append(np.load(folder / "classes.npy"))
+  assert arrays[0].shape == (2, 2, 8, 8, 1)
+  np.testing.assert_array_equal(arrays[0][1:], arrays[1])
 
 
 def test_neighbours_beside_the_samples(program):
@@ -175,8 +180,7 @@ def test_neighbours_beside_the_samples(program):
     first, second = np.argsort(errors, kind="stable")[:2]
     assert line.endswith(f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
     np.testing.assert_array_equal(row[1:], DIGITS.train[[first, second]])
-  assert lines[3].startswith("closest of train, median: ") and "first 3 images of test" in lines[3]
-  assert lines[4] == "wrote run/neighbours_t0.9_s0.png"
+  assert lines[3] == "wrote run/neighbours_t0.9_s0.png"
 
 
 @pytest.mark.parametrize(
@@ -191,24 +195,23 @@ def test_neighbours_beside_the_samples(program):
     ("--interpolate=test:1,test:180", "'test:180' must have a number from 0 to 179"),
     ("--interpolate=test:1,test:-1", "'test:-1' must have a number"),
     ("--interpolate=test:1,dev:1", "there is no image 'dev:1'; expected a file, a folder"),
-    ("--interpolate=test:1,test:2 --n=3", "--n is for samples, and does not go with --interpolate"),
-    ("--interpolate=test:1,test:2 --animate --output=a.jpg", "must end in .gif, .apng, .png"),
-    ("--interpolate=test:1,test:2 --noanimate --output=a.gif", "which --noanimate forbids"),
+    ("--interpolate=test:1,test:2 --n=3", "`n` must be left out with --interpolate, got 3"),
     ("--reconstruct=", "`reconstruct` is empty"),
-    ("--reconstruct=run/config.json", "image 'run/config.json' cannot be read"),
+    ("--reconstruct=run/config.json", "'run/config.json' is not an image"),
     ("--reconstruct=empty", "folder 'empty' has no image"),
-    ("--reconstruct=test --temperature=1", "--temperature is for samples"),
-    ("--reconstruct=test --frames=3", "--frames is for --interpolate"),
-    ("--reconstruct=test --neighbours=3", "--reconstruct and --neighbours are two kinds of picture"),
-    ("--neighbours=2 --temperature=1,2", "--neighbours takes one --temperature, got 1.0,2.0"),
+    ("--reconstruct=test --temperature=0.5", "`temperature` must be left out with --interpolate or --reconstruct"),
+    ("--reconstruct=test --frames=3", "`frames` must be left out without --interpolate"),
+    ("--reconstruct=test --neighbours=3", "`neighbours` must be left out with --interpolate or --reconstruct"),
+    ("--neighbours=2 --temperature=1,2", "`temperature` must be one number, got (1.0, 2.0)"),
+    ("--neighbours=2 --labels=1,2", "`labels` must be one label, got (1, 2)"),
     ("--neighbours=1528 --n=1", "`neighbours` must be from 1 to the 1527 training images, got 1528"),
-    ("--output=a.gif", "would be an animation, which is for --interpolate"),
-    ("--output=images.npy", "--output and --npy are one file"),
-    ("--output=./pets/../images.npy", "--output and --npy are one file"),
+    ("--output=a.gif", "must be a file that ends in .png, .jpg, .jpeg, .webp, or with --interpolate in .gif, .apng"),
+    ("--output=images.png --npy=images.png", "`npy` must be another file than --output"),
+    ("--output=./pets/../images.png --npy=images.png", "`npy` must be another file than --output"),
     ("--reconstruct=pets --output=pets/cat.png", "it is one of the files that are read"),
     ("--interpolate=test:1,pets/dog.png --output=pets/../pets/dog.png", "it is one of the files that are read"),
     ("--dataset=folder:pets --output=pets/cat.png", "it is one of the files that are read"),
-    ("--output=run", "--output=run must end in .png, .jpg, .jpeg, .webp"),
+    ("--output=run", "`output` must be a file that ends in .png"),
     ("--output=no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
   ],
 )
