@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import pandas
 from PIL import Image
 
 from flowpp_tf.core.errors import InputError
@@ -291,7 +292,15 @@ class _ModelTabs:
       with gr.Column(scale=3):
         gr.Markdown(self._model.provenance, elem_classes="text card")
       with gr.Column(scale=2):
-        gr.HTML(curve(self._model.rows) or "<p class='missing'>No curve is recorded.</p>", elem_classes="answer")
+        text, points = curve(self._model.rows)
+        if points:
+          bits = [value for _, value, _ in points]
+          # As in `plot_curves`: the first rows would flatten the rest.
+          limits_of_bits = [min(bits) - 0.02, float(np.quantile(bits, 0.9)) + 0.2]
+          table = pandas.DataFrame(points, columns=["step", "bits/dim", "of"])
+          gr.LinePlot(table, "step", "bits/dim", color="of", y_lim=limits_of_bits, title=text)
+        else:
+          gr.Markdown(text, elem_classes="text")
 
 
 def _picture(label, value):

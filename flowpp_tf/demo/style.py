@@ -35,10 +35,9 @@ CSS = """
   .answer p, .answer figcaption { font-size: 14px; line-height: 1.45; margin: 6px 0; max-width: 80ch; }
   .answer code { display: block; overflow-wrap: anywhere; white-space: pre-wrap; padding: 6px 8px; border-radius: 4px;
                  background: var(--background-fill-secondary); }
-  .chart { max-width: 560px; margin: 0; } .chart svg { width: 100%; height: auto; display: block; }
   .figures { display: flex; flex-wrap: wrap; gap: 12px; }
   .figures figure { width: 124px; margin: 0; } .figures img { width: 100%; border-radius: 4px; }
-  .bar { display: grid; grid-template-columns: 7.5em 1fr 6em; gap: 8px; align-items: center; font-size: 14px;
+  .bar { display: grid; grid-template-columns: 8.5em 1fr 6em; gap: 8px; align-items: center; font-size: 14px;
          margin: 3px 0; max-width: 560px; }
   .bar > span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
   .track { background: var(--background-fill-secondary); height: 12px; border-radius: 3px; overflow: hidden; }

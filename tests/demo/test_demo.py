@@ -384,7 +384,14 @@ def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answ
   assert "| what it loses to | none of the codecs measured on these images |" in text
   assert "../" not in text and "**Limits.** Samples look like patches" in text
   assert "Patches of photographs, 32x32 pixels, RGB" in summary("photos", card, answers.engine)
-  assert "Validation 2.6502 bits/dim at step 11,000" in curve(rows)
+  text, points = curve(rows)
+  assert text == "Validation 2.6502 bits/dim at step 11,000, the single-sample bound"
+  for name, title in (
+    ("val_bits_per_dim", "validation"),
+    ("bits_per_dim", "training, with dropout and the current weights"),
+  ):
+    assert [point[:2] for point in points if point[2] == title] == [(row["step"], row[name]) for row in rows]
+  assert curve(rows[:0]) == ("No curve is recorded.", [])
   record["test"]["bounds"][-1]["bits_per_dim"] = 3.1
   assert "| what it loses to | JPEG XL, all images on one sheet, 3.063 |" in provenance(card)
   fine_tuned = [{"step": 0, "val_bits_per_dim": 4.0, "images_per_second": np.nan}, *rows]
@@ -873,7 +880,7 @@ def test_a_histogram_says_the_value_and_its_place(value):
   shown = histogram(np.array([0.5, 1.0, 2.0, 20.0]), value, "test images")
   fewer = sum(other < value for other in (0.5, 1.0, 2.0, 20.0))
   text = f"<b>{value:.3f}</b> bits/dim: more than {fewer} of 4 test images, no more than the other {4 - fewer}."
-  assert f"<figcaption>{text}</figcaption>" in shown
+  assert f"<p>{text}</p>" in shown and shown.count(", and this") == 1 and shown.count("class='bar'") == 4
   with pytest.raises(fpp.InputError, match="is not finite"):
     histogram(np.array([0.5, 1.0]), np.inf, "test images")
 
