@@ -59,8 +59,7 @@ def options_of(command: str) -> type[Options]:
 
 def flags_of(options_class: type[Options]) -> dict[str, list[Flag]]:
   """Return the flags of a command, and those that all commands have, by the title above them."""
-  groups = flags_in_groups(options_class)
-  groups[Options.GROUP] += [
+  of_all = [
     Flag("debug", bool, "Show the whole traceback of an error."),
     Flag("version", bool, "Show the version of flowpp_tf."),
     Flag(
@@ -70,11 +69,8 @@ def flags_of(options_class: type[Options]) -> dict[str, list[Flag]]:
       "one of the working directory. Several are several flags.",
     ),
   ]
-  groups[Options.GROUP].sort(key=lambda flag: flag.name)
-  limits = [
-    Flag(name, str, f"{text} (default: {_default_of(field)})") for name, (field, text) in sorted(_LIMITS.items())
-  ]
-  return groups | {"Limits for files from outside": limits}
+  of_all += [Flag(name, str, f"{text} (default: {_default_of(field)})") for name, (field, text) in _LIMITS.items()]
+  return flags_in_groups(options_class) | {"All commands": sorted(of_all, key=lambda flag: flag.name)}
 
 
 def define_flags(options_class: type[Options]) -> None:

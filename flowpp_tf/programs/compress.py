@@ -43,11 +43,6 @@ _ESTIMATED_TILES = 1000
 class CompressOptions(DataOptions, ModelOptions):
   """Options of bin/compress."""
 
-  COMMON = (
-    *("preset", "workdir", "images", "dataset", "split", "limit", "output", "estimate", "test"),
-    *("embed_model", "keep_bytes"),
-  )
-
   images: tuple[str, ...] | None = setting(
     None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
   )

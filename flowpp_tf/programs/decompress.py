@@ -42,7 +42,6 @@ class DecompressOptions(Options):
     archive: path of the archive.
   """
 
-  COMMON = ("preset", "workdir", "model", "output", "files", "list")
   ARGUMENTS = ("archive",)
 
   archive: str | None = setting(None, "The archive.")

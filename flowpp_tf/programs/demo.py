@@ -48,7 +48,6 @@ _EXPECTED = "expected the metadata that bin/export writes"
 class DemoOptions(ModelOptions):
   """Options of bin/demo."""
 
-  COMMON = ("preset", "workdir", "saved_model", "host", "port", "auth")
   RULES = (
     Rule(
       "saved_model", lambda options: options.preset is None is options.workdir, "left out with --preset or --workdir"

@@ -44,10 +44,6 @@ _COUNTS = Range(
 class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   """Options of bin/evaluate."""
 
-  COMMON = (
-    *("preset", "workdir", "dataset", "split", "num_samples", "limit", "gap", "codecs", "classify", "samples"),
-    *("temperature", "output"),
-  )
   RULES = (
     Rule("gap", lambda options: options.split != "train", "left out with --split=train, which it compares with"),
     Rule("temperature", lambda options: options.samples is not None, "left out without --samples"),
@@ -60,7 +56,7 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   split: str = setting("test", "Split.", one_of(*SPLITS))
   num_samples: tuple[int, ...] = setting(
     (1,),
-    "Samples of the importance-weighted bound, one number or several such as 1,16,256; the single-sample bound is "
+    "Samples of the importance-weighted bound. One number or several such as 1,16,256; the single-sample bound is "
     "always measured.",
     _COUNTS,
   )
@@ -72,19 +68,19 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   classify: bool = setting(
     False,
-    "Of a model with classes, print how often the class of largest likelihood is right, and what labels are worth, "
-    "with the largest of --num_samples.",
+    "Classify the images. Of a model with classes: how often that of largest likelihood is right, and what labels are "
+    "worth, with the largest of --num_samples.",
   )
   samples: int | None = setting(
     None,
-    "Measure so many samples rather than bits/dim: Frechet distance of a small classifier's features to those of the "
+    "Measure so many samples rather than bits/dim. Frechet distance of a small classifier's features to those of the "
     "split, nearest training images, class balance, and the same of real images. The classifier is trained on the "
     "data's training images.",
     at_least(20, 100_000),
   )
   temperature: tuple[float, ...] = setting(
     (1.0,),
-    "Of --samples: factor of the standard deviation of the latents; several values, such as 0.8,1.0, are a row each.",
+    "Factor of the standard deviation of the latents of --samples. Several values, such as 0.8,1.0, are a row each.",
     TEMPERATURES,
   )
   seed: int = setting(0, "Seed of the dequantization noise, and of --samples.", SEED)

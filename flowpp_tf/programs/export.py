@@ -33,7 +33,6 @@ _MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
 class ExportOptions(PrecisionOptions):
   """Options of bin/export."""
 
-  COMMON = ("preset", "workdir", "format", "output", "max_batch", "calibrate", "overwrite")
   RULES = (
     Rule("max_batch", lambda options: options.format == "saved_model", "left out unless --format=saved_model"),
     Rule("weight_dtype", lambda options: options.format in _STORED, "left out unless --format=onnx or openvino"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
   from flowpp_tf.training import Workdir
 
-UNCHECKED = "Use weights that have lost the checksum that they were written with."
+UNCHECKED = "Use weights whose checksum is lost."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,14 +75,14 @@ class Options(Settings):
 
   Attributes:
     GROUP: title above the flags of the fields that a class adds; classes below it do not inherit it.
-    COMMON: names of the flags that --help lists; --helpfull lists all.
+    BRIEF: titles above the flags that --help lists; --helpfull lists all.
     ARGUMENTS: names of fields that have no flag, in the order of the arguments that stand without one.
     SETTINGS: classes of settings whose fields are flags too, by the title above them, and what the help says is the
       default of all; the field `settings` has the values that are given.
   """
 
   GROUP: ClassVar[str] = "This command"
-  COMMON: ClassVar[tuple[str, ...]] = ()
+  BRIEF: ClassVar[tuple[str, ...]] = ("The trained model", GROUP)
   ARGUMENTS: ClassVar[tuple[str, ...]] = ()
   SETTINGS: ClassVar[Mapping[str, tuple[type, str | None]]] = {}
 
@@ -143,13 +143,12 @@ def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]]
       lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]
     lines.append("--flagfile=FILE reads flags from a file, one in a line. Of a flag given twice the later one counts.")
     return "\n".join(lines)
-  known = {flag.name: flag for found in groups.values() for flag in found}
-  shown = [known[name] for name in options_class.COMMON]
+  shown = [flag for title in options_class.BRIEF for flag in groups.get(title, ())]
   column = max(len(flag.title) for flag in shown) + 4
   for flag in shown:
     text = textwrap.wrap(flag.describe(brief=True), width - column) or [""]
     lines += [f"  {flag.title:{column - 2}}{text[0]}", *(" " * column + line for line in text[1:])]
-  return "\n".join([*lines, "", f"--helpfull explains all {len(known)} flags."])
+  return "\n".join([*lines, "", f"--helpfull explains all {sum(map(len, groups.values()))} flags."])
 
 
 def _fields(settings_class: type) -> tuple[dataclasses.Field, ...]:

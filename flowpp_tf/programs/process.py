@@ -36,19 +36,11 @@ class Interrupted(BaseException):
     self.code = _SIGNALLED + number
 
 
-def program_name() -> str:
-  """Return the name of the program in its messages."""
-  name = os.path.basename(sys.argv[0])
-  return "flowpp" if name == "__main__.py" else name
-
-
 def say(kind: str, text: object, *more: str) -> None:
   """Print a line on stderr with the program's name, and more lines below it; `kind` may be empty."""
-  words = [f"{program_name()}:"]
-  if kind:
-    words.append(f"{kind}:")
-  words += str(text).split()
-  _print(" ".join(words))
+  name = os.path.basename(sys.argv[0])
+  begin = [f"{word}:" for word in ("flowpp" if name == "__main__.py" else name, kind) if word]
+  _print(" ".join([*begin, *str(text).split()]))
   for line in more:
     _print(f"  {line}")
 
@@ -127,8 +119,8 @@ def _run(main: Callable[[], object]) -> int:
 
 def _report(error: BaseException) -> int:
   """Print one line on what ended a program early; return its exit code."""
-  if isinstance(error, SystemExit):
-    return _code_of(error)
+  if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+    return error.code or DONE
   if isinstance(error, KeyboardInterrupt):
     error = Interrupted(signal.SIGINT)
   if isinstance(error, Interrupted):
@@ -157,19 +149,14 @@ def _flushed(code: int) -> int:
   return code
 
 
-def _code_of(end: SystemExit) -> int:
-  if isinstance(end.code, int) or end.code is None:
-    return end.code or DONE
-  say("error", end.code)
-  return FAILED
-
-
 def debugged() -> bool:
   """Return whether --debug asks for tracebacks."""
   return any(argument.lstrip("-") in ("debug", "debug=true", "debug=1") for argument in sys.argv[1:])
 
 
 def _last_line(error: BaseException) -> str:
+  if isinstance(error, SystemExit):
+    return str(error.code)
   if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
     return "out of memory; a smaller --batch_size takes less"
   if isinstance(error, ModuleNotFoundError):

@@ -46,10 +46,6 @@ _ENDS = Range(lambda names: len(names) == 2, "two images, such as test:3,test:7 
 class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   """Options of bin/sample."""
 
-  COMMON = (
-    *("preset", "workdir", "n", "temperature", "labels", "guidance", "seed", "interpolate", "reconstruct"),
-    *("neighbours", "output"),
-  )
   RULES = (
     Rule("reconstruct", lambda options: options.kind == "reconstruct", "left out with --interpolate"),
     Rule("neighbours", lambda options: options.kind == "neighbours", "left out with --interpolate or --reconstruct"),
@@ -80,18 +76,18 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   labels: tuple[int, ...] | None = setting(
     None,
-    "Of a model with classes, labels such as 0,1,2: a row for each, from the same latents; all classes if not given. "
+    "Labels such as 0,1,2. Of a model with classes; a row for each, from the same latents; all classes if not given. "
     "-1 leaves the label out.",
     _LABELS,
   )
   guidance: float = setting(
     0.0,
-    "Of a model with classes, how far samples are pushed from those without a label; 0 for the model itself.",
+    "How far samples are pushed from those without a label. Of a model with classes; 0 for the model itself.",
     at_least(-100, 100),
   )
   picture_size: tuple[int, ...] | None = setting(
     None,
-    "Of a model whose tiles see their neighbours (tile_neighbours), height and width of the pictures, such as 300,300; "
+    "Height and width of the pictures, such as 300,300. Of a model whose tiles see their neighbours (tile_neighbours); "
     "4 x 4 tiles if not given.",
     _SIZE,
   )
@@ -99,32 +95,32 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   batch_size: int = setting(100, "Batch size; the images do not depend on it.", at_least(1, 1 << 16))
   interpolate: tuple[str, ...] | None = setting(
     None,
-    "Two images to interpolate between in latent space: files, or images of the run's data such as test:3,test:7. An "
+    "Two images to interpolate between. Files, or images of the run's data such as test:3,test:7, in latent space; an "
     "--output that ends in .gif or .apng becomes an animation that plays forwards and backwards.",
     _ENDS,
   )
   frames: int | None = setting(
-    None, "Number of images of --interpolate; if not given, 12, or 30 in an animation.", at_least(2, 10_000)
+    None, "Number of images of --interpolate. If not given, 12, or 30 in an animation.", at_least(2, 10_000)
   )
   reconstruct: tuple[str, ...] | None = setting(
     None,
-    "Images to encode and decode: splits such as test, images such as test:3, files, folders. Each is followed by its "
+    "Images to encode and decode. Splits such as test, images such as test:3, files, folders. Each is followed by its "
     "reconstruction and the difference; the largest difference is white.",
   )
   neighbours: int | None = setting(
     None,
-    "Number of training images to show for each sample: those with the smallest root mean square difference of pixel "
+    "Number of training images for each sample. They are those with the smallest root mean square difference of pixel "
     "values.",
     at_least(1, 10_000),
   )
   output: str | None = setting(
     None,
-    "File for the picture, a PNG, JPEG or WebP by its name; if not given, WORKDIR/samples_t1.0_s0.png, with kind, "
+    "File for the picture, a PNG, JPEG or WebP by its name. If not given, WORKDIR/samples_t1.0_s0.png, with kind, "
     "temperature, guidance and seed in its name.",
   )
   npy: str | None = setting(
     None,
-    "File for the images as they are, uint8, uint16 (of more than 256 levels) or real-valued [n, H, W, C]; "
+    "File for the images as an array. It is uint8, uint16 (of more than 256 levels) or real-valued, [n, H, W, C]; "
     "[temperatures, n, ...] for several temperatures, [2, n, ...] for originals and reconstructions, "
     "[n, 1 + neighbours, ...] for samples and their neighbours.",
   )

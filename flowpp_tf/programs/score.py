@@ -62,10 +62,6 @@ _REAL_RANGE = -1.0, 6.0
 class ScoreOptions(DeviceOptions, DataOptions, PrecisionOptions):
   """Options of bin/score."""
 
-  COMMON = (
-    *("preset", "workdir", "images", "dataset", "split", "num_samples", "limit", "output", "tiles", "maps"),
-    "calibrate",
-  )
   RULES = (
     Rule("images", lambda options: not options.dataset and not options.split, "left out with --dataset or --split"),
     Rule("tiles", lambda options: options.images is not None, "left out without --images"),

@@ -1,6 +1,7 @@
 """Trains Flow++ and leaves the run in a working directory.
 
 bin/train --config=digits
+bin/train --config=photos_crops --dataset=folder:my_photos --batch_size=8 --workdir=runs/my_photos
 
 A config brings the flags of its recipe, configs/NAME.flags; those that are given replace them.
 """
@@ -37,10 +38,6 @@ class TrainOptions(DeviceOptions, DataOptions):
       each is a flag.
   """
 
-  COMMON = (
-    *("config", "dataset", "quick", "steps", "epochs", "batch_size", "learning_rate", "precision", "image_size"),
-    *("labels", "workdir", "init_from", "seed"),
-  )
   RULES = (
     Rule("labels", lambda options: "num_classes" not in options.settings, "left out with --num_classes"),
     Rule("image_size", lambda options: "image_shape" not in options.settings, "left out with --image_shape"),
@@ -59,7 +56,7 @@ class TrainOptions(DeviceOptions, DataOptions):
   )
   image_size: int | None = setting(
     None,
-    "Height and width of the model's images, to which those of a folder are cropped and resized; the config's if not "
+    "Height and width of the model's images. Those of a folder are cropped and resized to them; the config's if not "
     "given.",
     at_least(1, 1 << 16),
   )
@@ -72,7 +69,7 @@ class TrainOptions(DeviceOptions, DataOptions):
   )
   init_from: str | None = setting(
     None,
-    "Trained weights to begin with: a run's directory, an .npz file of the release, a preset's folder, address or "
+    "Trained weights to begin with. A run's directory, an .npz file of the release, a preset's folder, address or "
     "name.",
     names_among(presets()),
   )

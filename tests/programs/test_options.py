@@ -8,8 +8,6 @@ import pytest
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import Range, at_least, setting
-from flowpp_tf.programs.command import options_of
-from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.compress import CompressOptions
 from flowpp_tf.programs.decompress import DecompressOptions
 from flowpp_tf.programs.evaluate import EvaluateOptions
@@ -73,12 +71,6 @@ def test_options_are_what_the_flags_give(arguments, expected, monkeypatch):
       options_from_flags(More, rest[1:])
   else:
     assert options_from_flags(More, rest[1:]) == expected
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_names_in_the_short_help_are_flags(command):
-  options = options_of(command)
-  assert {*options.COMMON} <= {flag.name for found in flags_in_groups(options).values() for flag in found}
 
 
 @pytest.mark.parametrize(
