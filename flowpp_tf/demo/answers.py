@@ -64,13 +64,10 @@ class DemoHandlers:
     temperature = _number("temperature", temperature, 0, HOTTEST)
     return self._grid(self._sample(n, temperature, seed, label, guidance))
 
-  def wall(
-    self, seed: int, label: int | None = None, guidance: float = 0
-  ) -> tuple[Image.Image, Image.Image, Image.Image]:
+  def wall(self, seed: int, label: int | None = None, guidance: float = 0) -> tuple[Image.Image, ...]:
     """Return grids of samples at the temperatures of `WALL`, of the same latents; arguments as for `samples`."""
     n = min(_WALL_SIDE**2, self.engine.most_samples)
-    small, middle, large = (self._grid(self._sample(n, t, seed, label, guidance)) for t in WALL)
-    return small, middle, large
+    return tuple(self._grid(self._sample(n, temperature, seed, label, guidance)) for temperature in WALL)
 
   def interpolation(self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str, str]:
     """Interpolate between uploads; return a grid, the path of an animation, frames as HTML, a line on both ends."""
@@ -138,19 +135,10 @@ def _score_text(scores, num_samples, lines):
     ("**Complexity-corrected**, bits/dim minus those of a PNG; higher is stranger", "complexity_corrected", ".4f"),
     ("**Typicality**, distance in bits/dim from the validation mean; higher is stranger", "typicality", ".4f"),
   ]
-  known = [row for row in rows if not math.isnan(scores[row[1]])]
-  table = [f"| {label} | {scores[name]:{form}} |" for label, name, form in known]
-  return "\n".join(
-    [
-      "| | |",
-      "|---|--:|",
-      *table,
-      "",
-      " ".join(filter(None, lines)),
-      "",
-      "*Likelihood does not say whether an image is like those of training: a simple one, such as a "
-      "blank, can be as likely as they are.*",
-    ]
+  table = [f"| {label} | {scores[name]:{form}} |\n" for label, name, form in rows if not math.isnan(scores[name])]
+  return (
+    f"| | |\n|---|--:|\n{''.join(table)}\n{' '.join(filter(None, lines))}\n\n*Likelihood does not say whether an image "
+    "is like those of training: a simple one, such as a blank, can be as likely as they are.*"
   )
 
 
@@ -250,19 +238,11 @@ def _positions(engine, image, of_classes):
   label = int(np.argmax(of_classes())) if engine.config.num_classes else None
   bits = engine.positions(image[np.newaxis], label)
   total = float(bits.total.sum())
-  terms = (
-    ("all bits", bits.total),
-    ("prior", bits.prior),
-    ("log-det", bits.log_det),
-    ("dequantization", bits.dequantization),
-  )
-  maps = [
-    charts.figure(
-      heat_map(values[0]),
-      f"{name}: {values.min():.1f} to {values.max():.1f} bits a position, {values.sum():.1f} in all",
-    )
-    for name, values in terms
-  ]
+  terms = {"all bits": bits.total, "prior": bits.prior, "log-det": bits.log_det, "dequantization": bits.dequantization}
+  maps = []
+  for name, values in terms.items():
+    text = f"{name}: {values.min():.1f} to {values.max():.1f} bits a position, {values.sum():.1f} in all"
+    maps.append(charts.figure(heat_map(values[0]), text))
   given = "" if label is None else f", given class {html.escape(class_name(engine, label))}"
   return (
     f"{charts.row(maps)}<p>Bright positions take more bits. The three terms add up to the first map, and its sum, "

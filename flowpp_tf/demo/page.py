@@ -27,6 +27,7 @@ LOOK = {  # arguments of `gr.Blocks.launch`
   "css": CSS,
   "footer_links": ["api"],
 }
+_SEEN = ("As the model sees it", "Encoded and decoded", "Difference")
 _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
 _MOVE = """(at) => {
   const film = document.querySelector("#%s .film");
@@ -203,16 +204,8 @@ class _ModelTabs:
       gr.Dropdown([("all, one after the other", limits.ALL_CLASSES), *names], value=limits.ALL_CLASSES, label="Class")
     ]
     if engine.can_guide:
-      controls.append(
-        gr.Slider(
-          0,
-          limits.MOST_GUIDANCE,
-          0,
-          step=0.25,
-          label="Guidance",
-          info="How far samples are pushed from those without a class.",
-        )
-      )
+      info = "How far samples are pushed from those without a class."
+      controls.append(gr.Slider(0, limits.MOST_GUIDANCE, 0, step=0.25, label="Guidance", info=info))
     return controls
 
   def _interpolation(self):
@@ -261,10 +254,7 @@ class _ModelTabs:
       with gr.Column(scale=5):
         with gr.Row(elem_classes="wall"):
           pictures = [
-            _picture(label, _own(answers, label, there))
-            for label, there in zip(
-              ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True
-            )
+            _picture(label, _own(answers, label, there)) for label, there in zip(_SEEN, pictures_there, strict=True)
           ]
         text = gr.Markdown(text_there, elem_classes="text")
         explained = gr.HTML(answers.explain(start), elem_classes="answer parts")
