@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,9 +27,6 @@ from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
-
-if TYPE_CHECKING:
-  from flowpp_tf.evaluation import SampleQuality
 
 _MOST_CLASSES = 20  # of which the shares are printed
 _NEAREST = "nearest training image, RMS in levels: median, lowest 1 %"
@@ -222,7 +218,7 @@ def _measure_samples(options, model, dataset, settings, about, output, workers):
   write_entry(output, f"{options.split} samples", {**entry, **about, "seed": options.seed})
 
 
-def _texts(quality: "SampleQuality") -> list[str]:
+def _texts(quality):
   """Return the figures of samples as they stand in the table."""
   distance = with_error(quality.frechet_distance, quality.standard_error, ".2f")
   imbalance = "" if quality.imbalance is None else f"{quality.imbalance:.3f}"

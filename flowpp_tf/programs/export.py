@@ -20,7 +20,6 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import PrecisionOptions
 
 if TYPE_CHECKING:
-  from flowpp_tf.models import FlowPlusPlus
   from flowpp_tf.training import Workdir
 
 _FORMATS = ("saved_model", "onnx", "litert", "openvino", "preset")
@@ -91,7 +90,7 @@ def run(options: ExportOptions) -> None:
     metadata = {"description": description, "settings": settings, "evaluation": metadata["evaluation"]}
   if options.calibrate:
     process.phase("measuring the validation split of the run, for the thresholds")
-    metadata["calibration"] = calibration_of_run(model, settings)
+    metadata["calibration"] = _calibration_of_run(model, settings)
   process.phase("tracing the model's functions, and writing them")
   exporting.export(
     model,
@@ -122,7 +121,7 @@ def metadata_of_run(workdir: "Workdir", settings: dict[str, Any]) -> dict[str, A
   return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 
-def calibration_of_run(model: "FlowPlusPlus", settings: dict[str, Any]) -> dict[str, Any]:
+def _calibration_of_run(model, settings):
   """Return thresholds of the single-sample bound, bits/dim, by the share of images like those of training above them.
 
   Each image has noise of its own, as in calls of an exported model. Shares that the split is too small for are left

@@ -8,17 +8,14 @@ bin/sample --workdir=runs/digits --neighbours=5
 bin/sample --preset=digits_by_class --labels=0,1,2
 """
 
-from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.core.settings import Range, Rule, at_least, setting
@@ -28,9 +25,6 @@ from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
-
-if TYPE_CHECKING:
-  from flowpp_tf.data import ImageDataset
 
 _KINDS = ("interpolate", "reconstruct", "neighbours")
 _PICTURES, _ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".gif", ".apng")
@@ -201,9 +195,9 @@ def _picture(options, batched, load_data):
   config, n, seed, temperatures = batched.model.config, options.n, options.seed, options.temperature
   if options.kind == "interpolate":
     ends, frames = options.interpolate, options.frames or (30 if options.is_animated else 12)
-    return sample_grids.interpolation(batched, named_images(ends, config, load_data, 2), ends, frames, seed)
+    return sample_grids.interpolation(batched, _named_images(ends, config, load_data, 2), ends, frames, seed)
   if options.kind == "reconstruct":
-    images = named_images(options.reconstruct, config, load_data, n or 16)
+    images = _named_images(options.reconstruct, config, load_data, n or 16)
     return sample_grids.reconstruction(batched, images, options.reconstruct, seed)
   if options.kind == "neighbours":
     return sample_grids.neighbours(batched, load_data(), options.neighbours, n or 10, temperatures[0], seed)
@@ -224,9 +218,7 @@ def _save(path, array):
     np.save(file, array)
 
 
-def named_images(
-  names: Sequence[str], config: FlowPlusPlusConfig, load_data: "Callable[[], ImageDataset]", limit: int
-) -> np.ndarray:
+def _named_images(names, config, load_data, limit):
   """Return the images of all names, uint8 or uint16 `[N, H, W, C]`.
 
   Args:

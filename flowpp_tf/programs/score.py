@@ -111,14 +111,13 @@ def run(options: ScoreOptions) -> None:
   workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
   with workers.scope():
     model, settings = workdir.load(options.precision)
-  config = model.config
-  of_run = {} if options.dataset else options.given_data
+  config, given = model.config, options.given_data
+  of_run = {} if options.dataset else given
   own_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, of_run))
   if options.images is not None:
     count, items = _read_images(config, options.images, options.tiles, options.limit)
   else:
-    load = functools.partial(data_options.load_data_of_run, settings, config, options.given_data)
-    dataset = load() if options.dataset else own_data()
+    dataset = data_options.load_data_of_run(settings, config, given) if options.dataset else own_data()
     count, items = _from_array(dataset.split(options.split or "test"), options.limit)
   if config.tile_neighbours and not options.tiles:
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
