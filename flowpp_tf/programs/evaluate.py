@@ -52,7 +52,7 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   split: str = setting("test", "Split.", one_of(*SPLITS))
   num_samples: tuple[int, ...] = setting(
     (1,),
-    "Samples of the importance-weighted bound. One number or several such as 1,16,256; the single-sample bound is "
+    "Samples of the importance-weighted bound. Give one number or several such as 1,16,256; the single-sample bound is "
     "always measured.",
     _COUNTS,
   )
@@ -64,14 +64,14 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   classify: bool = setting(
     False,
-    "Classify the images. Of a model with classes: how often that of largest likelihood is right, and what labels are "
-    "worth, with the largest of --num_samples.",
+    "Classify the images, for a model with classes. It prints how often the class of largest likelihood is right, and "
+    "what labels are worth, with the largest of --num_samples.",
   )
   samples: int | None = setting(
     None,
-    "Measure so many samples rather than bits/dim. Frechet distance of a small classifier's features to those of the "
-    "split, nearest training images, class balance, and the same of real images. The classifier is trained on the "
-    "data's training images.",
+    "Measure so many samples rather than bits/dim. It prints the Frechet distance of a small classifier's features to "
+    "those of the split, nearest training images, class balance, and the same of real images. The classifier is "
+    "trained on the data's training images.",
     at_least(20, 100_000),
   )
   temperature: tuple[float, ...] = setting(

@@ -70,27 +70,27 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   labels: tuple[int, ...] | None = setting(
     None,
-    "Labels such as 0,1,2. Of a model with classes; a row for each, from the same latents; all classes if not given. "
+    "Labels such as 0,1,2, for a model with classes. Each is a row, from the same latents; all classes if not given. "
     "-1 leaves the label out.",
     _LABELS,
   )
   guidance: float = setting(
     0.0,
-    "How far samples are pushed from those without a label. Of a model with classes; 0 for the model itself.",
+    "How far samples are pushed from those without a label. It is for models with classes; 0 is the model itself.",
     at_least(-100, 100),
   )
   picture_size: tuple[int, ...] | None = setting(
     None,
-    "Height and width of the pictures, such as 300,300. Of a model whose tiles see their neighbours (tile_neighbours); "
-    "4 x 4 tiles if not given.",
+    "Height and width of the pictures, such as 300,300. It is for models whose tiles see their neighbours "
+    "(tile_neighbours); 4 x 4 tiles if not given.",
     _SIZE,
   )
   seed: int = setting(0, "Seed of the samples and of the dequantization noise.", SEED)
   batch_size: int = setting(100, "Batch size; the images do not depend on it.", at_least(1, 1 << 16))
   interpolate: tuple[str, ...] | None = setting(
     None,
-    "Two images to interpolate between. Files, or images of the run's data such as test:3,test:7, in latent space; an "
-    "--output that ends in .gif or .apng becomes an animation that plays forwards and backwards.",
+    "Two images to interpolate between in latent space. They are files, or images of the run's data such as "
+    "test:3,test:7. An --output that ends in .gif or .apng becomes an animation that plays forwards and backwards.",
     _ENDS,
   )
   frames: int | None = setting(
@@ -98,8 +98,8 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   reconstruct: tuple[str, ...] | None = setting(
     None,
-    "Images to encode and decode. Splits such as test, images such as test:3, files, folders. Each is followed by its "
-    "reconstruction and the difference; the largest difference is white.",
+    "Images to encode and decode. They are splits such as test, images such as test:3, files, folders. Each is "
+    "followed by its reconstruction and the difference; the largest difference is white.",
   )
   neighbours: int | None = setting(
     None,

@@ -69,8 +69,8 @@ class TrainOptions(DeviceOptions, DataOptions):
   )
   init_from: str | None = setting(
     None,
-    "Trained weights to begin with. A run's directory, an .npz file of the release, a preset's folder, address or "
-    "name.",
+    "Trained weights to begin with. They are a run's directory, an .npz file of the release, a preset's folder, "
+    "address or name.",
     names_among(presets()),
   )
   accept_unchecked: bool = setting(False, "Use weights of --init_from that have lost their checksum.")
