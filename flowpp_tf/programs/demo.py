@@ -49,9 +49,7 @@ class DemoOptions(ModelOptions):
   """Options of bin/demo."""
 
   RULES = (
-    Rule(
-      "saved_model", lambda options: options.preset is None is options.workdir, "left out with --preset or --workdir"
-    ),
+    Rule("saved_model", lambda options: not (options.preset or options.workdir), "left out with --preset or --workdir"),
   )
 
   saved_model: str | None = setting(None, "Directory written by bin/export, instead of --workdir or --preset.")
