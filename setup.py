@@ -7,7 +7,7 @@ setuptools.setup(
   package_dir={"flowpp_tf.configs": "configs"},
   package_data={
     "flowpp_tf": ["py.typed"],
-    "flowpp_tf.pretrained": ["*/*.h5", "*/*.json", "*/*.jsonl", "*/*.md"],
+    "flowpp_tf.pretrained": ["*/*.safetensors", "*/*.json", "*/*.jsonl", "*/*.md"],
     "flowpp_tf.configs": ["*.flags"],
   },
 )

@@ -311,7 +311,7 @@ def presets_table(stored):
   for name in sorted(NOTES):
     value, error, _ = bound(name)
     weighted, _, samples = bound(name, 1)
-    size = (PRESETS / name / "best.weights.h5").stat().st_size
+    size = (PRESETS / name / "best.weights.safetensors").stat().st_size
     yield (
       f"[{name}](../flowpp_tf/pretrained/{name}/card.md){NOTES[name]}",
       f"{evaluation(name)['images']:,}",

@@ -154,7 +154,7 @@ def _save_preset(model, target, metadata, license="unknown"):
   about = {"description": "Flow++", **metadata}
   if unknown := sorted(about.keys() - {"description", "settings", "evaluation"}):
     raise InputError(f"`metadata` of a preset has description, settings and evaluation, got {', '.join(unknown)}")
-  save_preset(model, target, weights="safetensors", license=license, **about)
+  save_preset(model, target, license=license, **about)
 
 
 def _saved_model(model, metadata, max_batch=256):

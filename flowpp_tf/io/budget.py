@@ -1,7 +1,7 @@
 """The budget for files from outside: what a file says that it holds is claimed here before it is read, built or looped.
 
     with budget.use(Budget(memory=8 << 30)):
-      claim("memory", 4 * count, "the weights of 'a.h5'")
+      claim("memory", 4 * count, "the weights of 'a.safetensors'")
 
 A few kilobytes can claim to be gigabytes. A reader takes the sizes that a header states, claims them, and only then
 allocates; work is linear in what was claimed. `--memory`, `--max_pixels` and `--max_output` of programs raise limits.
@@ -81,7 +81,7 @@ def claim(kind: str, amount: int, what: str) -> None:
   Args:
     kind: "bytes_in", "memory", "pixels" or "items", a field of `Budget`.
     amount: how many bytes, pixels or items.
-    what: what they are of, for the message: "the weights of 'a.h5'".
+    what: what they are of, for the message: "the weights of 'a.safetensors'".
   """
   limit = getattr(current(), kind)
   if amount > limit:

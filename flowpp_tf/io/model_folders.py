@@ -28,7 +28,7 @@ METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
 RUN_FORMAT = 2  # of config.json
 # What a preset of a hub may have. Other files of a stranger are not downloaded.
 HUB_FILES = (
-  *(CONFIG, ABOUT, "best.weights.safetensors", "best.weights.h5", "README.md", "card.md"),
+  *(CONFIG, ABOUT, "best.weights.safetensors", "README.md", "card.md"),
   *(METRICS, EVALUATION, "typicality.json"),
 )
 _HUB = "hf://"

@@ -39,6 +39,7 @@ from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
+from flowpp_tf.io.weights_file import WEIGHTS
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import Conditioning, conditioning_specs, conditioning_tensors
@@ -655,11 +656,11 @@ class FlowPlusPlus(KerasModelMixin):
     """
     fields, folder, weights = open_preset(preset, unchecked)
     model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), name)
-    with reading(folder / weights.name):
+    with reading(folder / WEIGHTS):
       weights.load(model)
     return model
 
-  def save_to_preset(self, folder: Path, description: str = "", weights: str = "h5", license: str = "unknown") -> None:
+  def save_to_preset(self, folder: Path, description: str = "", license: str = "unknown") -> None:
     """Write the model as a preset that `from_preset(folder)` reads: in float16, or as it is for real-valued images.
 
     Its README.md is a model card for Hugging Face, to which `huggingface_hub.upload_folder` takes the folder.
@@ -667,14 +668,13 @@ class FlowPlusPlus(KerasModelMixin):
     Args:
       folder: folder to write.
       description: one line.
-      weights: format of the weights, "h5" or "safetensors", the one for others, with the config in its metadata.
       license: of the model, in the card: an identifier of Hugging Face, such as "apache-2.0" or "cc-by-4.0".
 
     Raises:
       InputError (a ValueError): for weights that float16 cannot hold, or a folder that holds something else.
       OSError: if the folder cannot be written.
     """
-    save_preset(self, folder, description, weights=weights, license=license)
+    save_preset(self, folder, description, license=license)
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}

@@ -11,7 +11,6 @@ this step and for that of a run.
 """
 
 from collections.abc import Iterable, Sequence
-import os
 import types
 from typing import Any
 
@@ -22,7 +21,6 @@ import tensorflow as tf
 from flowpp_tf.core import checks, finite
 from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type
 from flowpp_tf.core.errors import Diverged, InputError
-from flowpp_tf.io.weights_file import in_memory
 from flowpp_tf.layers.flow import Adaptable
 from flowpp_tf.models.conditioning import KEYS, by_key, check_label_array, unpack_batch
 
@@ -140,15 +138,11 @@ class KerasModelMixin(Adaptable, keras.Model):
   def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
     """Load weights from a file, as in Keras.
 
-    A model whose weights do not fit is initialised no more than before. A `.weights.h5` may be one that Keras wrote,
-    which has no checksum; one that has it is checked.
+    A model whose weights do not fit is initialised no more than before.
     """
     before = self.initialized
     try:
-      is_path = isinstance(filepath, (str, os.PathLike))
-      if is_path and str(filepath).endswith(".weights.h5") and os.path.exists(filepath):
-        filepath = in_memory(filepath)
-      super().load_weights(filepath, *args, **kwargs)  # which says what is wrong with other paths
+      super().load_weights(filepath, *args, **kwargs)
     except Exception:
       self.initialized = before
       raise

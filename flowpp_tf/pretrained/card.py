@@ -7,6 +7,7 @@ from typing import Any
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.size import model_size
 from flowpp_tf.core.errors import with_error
+from flowpp_tf.io.weights_file import WEIGHTS
 from flowpp_tf.version import __version__
 
 _TAGS = ("normalizing-flow", "flow++", "density-estimation", "image-generation", "tensorflow", "keras")
@@ -27,7 +28,7 @@ def model_card(
     name: title of the card.
     config: of the model.
     settings: of its training, as in config.json.
-    about: description, weights' file and its SHA-256, as in preset.json.
+    about: description, and the SHA-256 of the weights' file, as in preset.json.
     license: of the model, an identifier such as "apache-2.0".
     evaluation: content of an evaluation.json, measured before the weights were rounded.
     dtype: of the weights.
@@ -44,7 +45,7 @@ def model_card(
     "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
     "parameters": f"{model_size(config).parameters:,}",
     "data": data and f"{data['name']}, fingerprint {data['digest']}",
-    "weights": f"`{about['weights']}`, EMA weights in {dtype}, SHA-256 `{about['sha256']}`",
+    "weights": f"`{WEIGHTS}`, EMA weights in {dtype}, SHA-256 `{about['sha256']}`",
     "made by": f"flowpp_tf {__version__}",
   }
   header = ["---", *_header(name, license, bounds), "---"]

@@ -9,9 +9,9 @@ from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.model_folders import ABOUT, is_address, presets
-from flowpp_tf.io.weights_file import read_weights
+from flowpp_tf.io.weights_file import WEIGHTS, read_weights
 from flowpp_tf.pretrained.official import load_official_weights
-from flowpp_tf.pretrained.presets import WEIGHTS, open_preset
+from flowpp_tf.pretrained.presets import open_preset
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
 
@@ -54,8 +54,8 @@ class InitialWeights:
     if path.is_dir() and not (path / ABOUT).is_file():
       path /= WEIGHTS  # of a run
     elif path.is_dir() or source in presets() or is_address(source):
-      _, folder, weights = open_preset(path.resolve() if path.is_dir() else source, unchecked)
-      path, unchecked = folder / weights.name, True  # by preset.json it is checked
+      _, folder, _ = open_preset(path.resolve() if path.is_dir() else source, unchecked)
+      path, unchecked = folder / WEIGHTS, True  # by preset.json it is checked
     elif not source.lower().endswith(".npz"):
       raise unknown_name("`init_from` (a preset, the directory of a run, or an .npz file)", source, presets())
     with reading(path):

@@ -4,8 +4,8 @@ A preset is a folder like that of a run, with everything needed to load and desc
 
     config.json         model config, training settings: `fingerprint` is of the training data, `dataset` what programs
                         read if no other is given, which warn if it is not the training data
-    best.weights.h5     EMA weights, in float16; or best.weights.safetensors
-    preset.json         one line of description, and the name and the SHA-256 of the weights
+    best.weights.safetensors   EMA weights, in float16, and the config in their metadata
+    preset.json         one line of description, and the SHA-256 of the weights
     metrics.jsonl evaluation.json typicality.json   its curve and its figures, as in a run
     card.md             the model card: data, licence, command, figures, limits; README.md in one that was saved, which
                         hubs of models read
@@ -25,17 +25,15 @@ from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory, writing
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, RUN_FORMAT, preset_folder
-from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
+from flowpp_tf.io.weights_file import WEIGHTS, WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.pretrained.card import model_card
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
 
-WEIGHTS = "best.weights.h5"
 CARD = "README.md"
-FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
 MEASURED = ("evaluation.json", "typicality.json")
 # What a folder has that a newer preset may replace; codec_model.* are made of the weights when they are needed.
-_REPLACED = {*FORMATS.values(), *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metrics.jsonl", ".evaluation.json.lock"}
+_REPLACED = {WEIGHTS, *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metrics.jsonl", ".evaluation.json.lock"}
 
 
 @check_arguments
@@ -52,8 +50,8 @@ def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], 
 
   Examples:
     >>> fields, folder, weights = fpp.models.open_preset("digits")
-    >>> fields["image_shape"], weights.name
-    ([8, 8, 1], 'best.weights.h5')
+    >>> fields["image_shape"], len(weights.arrays)
+    ([8, 8, 1], 274)
   """
   folder = preset_folder(preset)
   try:
@@ -69,13 +67,10 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
   Raises:
     InputError, OSError, ValueError, AttributeError: if its files are damaged, or another preset's.
   """
-  about = read_json(folder / ABOUT)
-  name, sha256 = about.get("weights"), about.get("sha256")
-  if name not in FORMATS.values():
-    raise ValueError(f"its weights must be one of {', '.join(FORMATS.values())}, got {name!r}")
+  sha256 = read_json(folder / ABOUT).get("sha256")
   if sha256 is None and not unchecked:
     raise ValueError(f"its {ABOUT} has no `sha256` of its weights; --accept_unchecked uses them all the same")
-  return read_weights(folder / name, None if sha256 is None else str(sha256), unchecked)
+  return read_weights(folder / WEIGHTS, None if sha256 is None else str(sha256), unchecked)
 
 
 @check_arguments
@@ -84,7 +79,6 @@ def save_preset(
   folder: Path,
   description: str,
   settings: dict[str, Any] | None = None,
-  weights: str = "h5",
   license: str = "unknown",
   evaluation: dict[str, Any] | None = None,
 ) -> None:
@@ -97,13 +91,12 @@ def save_preset(
     folder: folder to write.
     description: one line.
     settings: of the training, for config.json, such as the fingerprint of its data.
-    weights: format of the weights, "h5" or "safetensors".
     license: of the model, for its card, an identifier such as "apache-2.0".
     evaluation: bits/dim of the model, for its card, as in evaluation.json.
 
   Raises:
-    InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset,
-      or holds other files too.
+    InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset, or holds other
+      files too.
     OSError: if the folder cannot be written.
 
   Examples:
@@ -111,8 +104,6 @@ def save_preset(
     >>> fpp.models.save_preset(model, "my_digits", "Digits, 8x8, as they ship.")
     >>> copy = fpp.FlowPlusPlus.from_preset("my_digits")
   """
-  if weights not in FORMATS:
-    raise InputError(f"`weights` must be one of {', '.join(FORMATS)}, got {weights!r}")
   for split, entry in (evaluation or {}).items():
     if not isinstance(entry, dict) or not isinstance(entry.get("bounds"), list):
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
@@ -129,12 +120,11 @@ def save_preset(
 
   def write(folder):
     fields = dataclasses.asdict(model.config)
-    with_them = {"config": fields} if weights == "safetensors" else None
-    content = weights_to_bytes(model, with_them, dtype=dtype, suffix=f".{weights}")
-    (folder / FORMATS[weights]).write_bytes(content)
+    content = weights_to_bytes(model, {"config": fields}, dtype=dtype)
+    (folder / WEIGHTS).write_bytes(content)
     run = {"format": RUN_FORMAT, "model": fields, "training": settings or {}}
     (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
-    about = {"description": description, "weights": FORMATS[weights], "sha256": hashlib.sha256(content).hexdigest()}
+    about = {"description": description, "sha256": hashlib.sha256(content).hexdigest()}
     card = model_card(target.name, model.config, settings or {}, about, license, evaluation or {}, dtype)
     (folder / CARD).write_text(card)
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")

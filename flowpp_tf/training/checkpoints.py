@@ -2,7 +2,7 @@
 
     checkpoints/step_00001700/
         state.index, state.data-*           the state, as `tf.train.Checkpoint` writes it
-        best.weights.h5, metrics.jsonl      the run's files as they were then
+        best.weights.safetensors, metrics.jsonl   the run's files as they were then
         manifest.json                       format, step, CPU time, the run's config, the SHA-256 of each of these files
 
 A folder appears under its name once all of it is on disk. One that fails its check is an error, and stays.

@@ -2,7 +2,7 @@
 
 config.json            format, model config, data set with its fingerprint, training settings
 checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
-best.weights.h5        EMA weights at the best validation, with their checksum; see io/weights_file.py
+best.weights.safetensors   EMA weights at the best validation, with their checksum; see io/weights_file.py
 metrics.jsonl          a row for each validation, with the digest of the data
 run.lock               is locked by the process that trains in the directory
 curves.png samples.png
@@ -30,7 +30,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import copy_file, file_sha256, finite_json, remove_leftovers, sole_owner, write_file, writing
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
-from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
+from flowpp_tf.io.weights_file import WEIGHTS, WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.pretrained.presets import read_weights_of_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
@@ -64,7 +64,7 @@ class Workdir:
     self.path = pathlib.Path(path)
     self.config = self.path / CONFIG
     self.checkpoints = self.path / "checkpoints"
-    self.best_weights = self.path / "best.weights.h5"
+    self.best_weights = self.path / WEIGHTS
     self.metrics = self.path / METRICS
     self.curves = self.path / "curves.png"
     self.samples = self.path / "samples.png"
@@ -210,8 +210,7 @@ class Workdir:
       wrong = [key for key in known if key not in MAY_CHANGE and known[key] != fields.get(key)]
       if wrong:
         raise InputError(
-          f"{str(self.config)!r} is damaged, or of another run: its {', '.join(wrong)} differ from those of "
-          f"{self._loaded.name}"
+          f"{str(self.config)!r} is damaged, or of another run: its {', '.join(wrong)} differ from those of {WEIGHTS}"
         )
       model = FlowPlusPlus(with_precision(config, precision))
       self._loaded.load(model)
@@ -229,7 +228,7 @@ class Workdir:
       validated = [row for row in self.rows() if math.isfinite(row["val_bits_per_dim"])]
       about = min(validated, key=lambda row: row["val_bits_per_dim"], default={})
     return {
-      "file": weights.name,
+      "file": WEIGHTS,
       "sha256": weights.sha256,
       "step": about.get("step"),
       "val_bits_per_dim": about.get("val_bits_per_dim"),

@@ -304,7 +304,7 @@ def test_no_image_that_is_read_is_overwritten(place):
   assert times_of_files(place) == before
 
 
-@pytest.mark.parametrize("name", ["config.json", "best.weights.h5", "link.csv"])
+@pytest.mark.parametrize("name", ["config.json", "best.weights.safetensors", "link.csv"])
 def test_no_file_of_a_run_is_overwritten(place, name):
   (place / "run/link.csv").unlink(missing_ok=True)
   (place / "run/link.csv").symlink_to("config.json")

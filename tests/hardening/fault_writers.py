@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 from PIL import Image
@@ -200,11 +199,7 @@ def _look_at_store(folder):
 
 
 def _arrays_of(weights):
-  """The arrays of a weights file, which may have other bytes in between."""
-  found = []
-  with h5py.File(io.BytesIO(weights.content)) as file:
-    file.visititems(lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
-  return found
+  return [*weights.arrays.values()]
 
 
 def _small_data():
@@ -254,7 +249,7 @@ def _look_at_preset(folder):
   mine = folder / "mine"
   if not mine.exists():
     return {"preset": None}
-  assert {*visible(mine)} == {"README.md", "best.weights.h5", "config.json", "preset.json"}
+  assert {*visible(mine)} == {"README.md", "best.weights.safetensors", "config.json", "preset.json"}
   fields, _, weights = fpp.pretrained.presets.open_preset(mine)
   description = json.loads((mine / "preset.json").read_text())["description"]
   return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(weights)])}

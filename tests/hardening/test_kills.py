@@ -41,7 +41,7 @@ def end_state(workdir):
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   for row in rows:
     del row["images_per_second"], row["cpu_seconds"]
-  return tensors, (workdir / "best.weights.h5").read_bytes(), rows
+  return tensors, (workdir / "best.weights.safetensors").read_bytes(), rows
 
 
 def assert_same_end(a, b):

@@ -5,7 +5,7 @@ TensorFlow's and Keras' own readers open files in C++, or by themselves, which n
 - `tf.saved_model.load`: a SavedModel is a program, load only those that you trust;
 - TensorFlow Datasets, of data that it has prepared;
 - absl, of flag files, which are the user's own;
-- what Keras is given by name: `.keras` files, shards of weights, Orbax checkpoints.
+- what Keras is given by name: `.weights.h5` and `.keras` files, shards of weights, Orbax checkpoints.
 """
 
 import ast
@@ -29,7 +29,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.gate": ("os.open os.fdopen json.loads zipfile.ZipFile archive.open np.load", "the gate"),
   "io.deep_image": ("fits.open", "of bytes that the gate has read"),
   "io.image_file": ("Image.open", "of bytes that the gate has read"),
-  "io.weights_file": ("h5py.File safetensors.numpy.load", "of bytes that the gate has read, or this process has made"),
+  "io.weights_file": ("safetensors.numpy.load", "of bytes that the gate has read"),
   "io.files": ("open os.open shutil.copyfileobj np.lib.format.open_memmap", "writes; syncs what is written"),
   "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
   "data.published": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
@@ -142,7 +142,6 @@ config = fpp.FlowPlusPlusConfig(
 model = fpp.FlowPlusPlus(config)
 images = np.random.RandomState(0).randint(0, 4, [30, 4, 4, 1]).astype(np.uint8)
 model.save_to_preset("preset", "a preset")
-model.save_to_preset("safe", "a preset", weights="safetensors")
 fpp.export_official_weights(model, "release.npz")
 np.savez("data.npz", train=images, validation=images, test=images)
 os.mkdir("images")
@@ -152,11 +151,10 @@ open("splits.txt", "w").write("train 0.png\\ntrain 1.png\\nvalidation 2.png\\nte
 sys.addaudithook(hook)
 """
 READ = """
-fpp.FlowPlusPlus.from_preset("preset"), fpp.FlowPlusPlus.from_preset("safe"), fpp.load("preset")
+fpp.FlowPlusPlus.from_preset("preset"), fpp.load("preset")
 models.copy_preset("preset", "copy"), models.copy_preset("preset", "copy")
 models.InitialWeights.find("preset").load(model)
 fpp.load_official_weights(model, "release.npz")
-model.save_weights("a.weights.h5"), model.load_weights("a.weights.h5")
 data.load_dataset("npz:data.npz", levels=4)
 data.load_dataset("folder:images", image_shape=(4, 4, 1), splits_file="splits.txt")
 """

@@ -162,7 +162,7 @@ CALLS = {
 FILES = {
   "SavedModel": lambda m, path: fpp.export(m, path / "exported"),
   "preset": lambda m, path: m.save_to_preset(path / "preset"),
-  "safetensors": lambda m, path: m.save_to_preset(path / "preset", weights="safetensors"),
+  "safetensors": lambda m, path: m.save_to_preset(path / "preset"),
   "archive": lambda m, path: fpp.compress(m, small_images(2)),
 }
 

@@ -30,7 +30,7 @@ def uploaded(tmp_path_factory):
   bound = {"num_samples": 1, "bits_per_dim": 1.5, "standard_error": 0.1}
   of_one = {"num_samples": 1, "bits_per_dim": 1.25, "standard_error": None}  # as of one image
   evaluation = {split: {"bounds": [b], "data": {"name": "digits"}} for split, b in (("test", bound), ("train", of_one))}
-  models.save_preset(model, folder, "a model of mine", {"dataset": "digits"}, "safetensors", "cc-by-4.0", evaluation)
+  models.save_preset(model, folder, "a model of mine", {"dataset": "digits"}, "cc-by-4.0", evaluation)
   (folder / "malware.py").write_text("")
   return model, folder
 

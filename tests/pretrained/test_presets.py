@@ -77,8 +77,8 @@ def append(path):
 @pytest.mark.parametrize(
   "change, message",
   [
-    (lambda folder: append(folder / "best.weights.h5"), "preset .* is damaged, or cannot be used: .*SHA-256"),
-    (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
+    (lambda folder: append(folder / "best.weights.safetensors"), "preset .* is damaged, or cannot be used: .*SHA-256"),
+    (lambda folder: (folder / "best.weights.safetensors").unlink(), "cannot be read"),
     (lambda folder: (folder / "config.json").write_text("{}"), "preset .* is damaged, or cannot be used: 'model'"),
     (lambda folder: (folder / "preset.json").unlink(), "is not a preset: it has no preset.json"),
   ],
@@ -93,8 +93,9 @@ def test_a_damaged_preset_is_refused(own, tmp_path, change, message):
 def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tmp_path):
   for name in ("pipe", "zero"):
     folder = shutil.copytree(own[1], tmp_path / name)
-    (folder / "best.weights.h5").unlink()
-    os.mkfifo(folder / "best.weights.h5") if name == "pipe" else (folder / "best.weights.h5").symlink_to("/dev/zero")
+    weights = folder / "best.weights.safetensors"
+    weights.unlink()
+    os.mkfifo(weights) if name == "pipe" else weights.symlink_to("/dev/zero")
     reads = (fpp.FlowPlusPlus.from_preset, models.open_preset, models.InitialWeights.find, fpp.load)
     for read in (*reads, lambda folder: models.copy_preset(folder, tmp_path / "copy")):
       with pytest.raises(ValueError, match="a named pipe or a device; expected a regular file"):
@@ -104,11 +105,11 @@ def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tm
 def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
   """Neither a checksum of the weights' own nor none is enough."""
   folder = shutil.copytree(own[1], tmp_path / "mine")
-  (folder / "best.weights.h5").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY), dtype="float16"))
+  (folder / "best.weights.safetensors").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY), dtype="float16"))
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load):  # the latter as of a run that was copied from a preset
     with pytest.raises(ValueError, match="it is damaged: it has the SHA-256"):
       read(folder)
-  (folder / "preset.json").write_text('{"description": "", "weights": "best.weights.h5"}')
+  (folder / "preset.json").write_text('{"description": ""}')
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load):
     with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
       read(folder)
@@ -116,35 +117,27 @@ def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
   with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
     models.InitialWeights.find(folder)
   models.InitialWeights.find(folder, unchecked=True).load(fpp.FlowPlusPlus(TINY))
-  (folder / "preset.json").write_text('{"description": "", "weights": "../a.h5", "sha256": ""}')
-  with pytest.raises(ValueError, match="its weights must be one of best.weights.h5, best.weights.safetensors, got"):
-    fpp.FlowPlusPlus.from_preset(folder)
 
 
-def test_a_preset_may_have_its_weights_as_safetensors(own, tmp_path):
+def test_a_preset_is_copied_loaded_and_begun_with(own, tmp_path):
   model, folder = own
-  model.save_to_preset(tmp_path / "mine", "a model", weights="safetensors")
-  assert not (tmp_path / "mine" / "best.weights.h5").exists()
-  models.copy_preset(tmp_path / "mine", tmp_path / "copy")
+  models.copy_preset(folder, tmp_path / "copy")
   expected = fpp.FlowPlusPlus.from_preset(folder).get_weights()
-  for loaded in (fpp.FlowPlusPlus.from_preset(tmp_path / "mine"), fpp.load(tmp_path / "copy")):
-    for ours, theirs in zip(loaded.get_weights(), expected, strict=True):
-      np.testing.assert_array_equal(ours, theirs)
+  for ours, theirs in zip(fpp.load(tmp_path / "copy").get_weights(), expected, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
   begun = fpp.FlowPlusPlus(TINY)
-  models.InitialWeights.find(tmp_path / "mine").load(begun)
+  models.InitialWeights.find(folder).load(begun)
   np.testing.assert_array_equal(begun.get_weights()[0], expected[0])
   assert training.Workdir(tmp_path / "copy").weights_info()["file"] == "best.weights.safetensors"
-  with pytest.raises(ValueError, match="`weights` must be one of h5, safetensors, got 'pickle'"):
-    model.save_to_preset(tmp_path / "mine", weights="pickle")
 
 
 def test_initial_weights_are_those_that_were_found(own, tmp_path):
   folder = shutil.copytree(own[1], tmp_path / "mine")
   found = models.InitialWeights.find(folder)
-  (folder / "best.weights.h5").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY)))
+  (folder / "best.weights.safetensors").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY)))
   with pytest.raises(ValueError, match="have changed since the run began"):
     found.load(fpp.FlowPlusPlus(TINY))
-  (folder / "best.weights.h5").unlink()
+  (folder / "best.weights.safetensors").unlink()
   with pytest.raises(ValueError, match="cannot be read"):
     found.load(fpp.FlowPlusPlus(TINY))
 
@@ -153,7 +146,7 @@ def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   (run / "config.json").write_text('{"format": 2, "model": {}, "training": {}}')
-  (run / "best.weights.h5").write_bytes(b"of the run")
+  (run / "best.weights.safetensors").write_bytes(b"of the run")
   with pytest.raises(ValueError, match="holds a run, whose files those of preset .* would replace"):
     models.copy_preset(own[1], run)
   models.copy_preset(own[1], tmp_path / "copy")
@@ -162,7 +155,7 @@ def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
   (tmp_path / "copy" / "checkpoints" / "step_00000001").mkdir(parents=True)  # trained on
   with pytest.raises(ValueError, match="holds a run"):
     models.copy_preset(own[1], tmp_path / "copy")
-  assert (run / "best.weights.h5").read_bytes() == b"of the run"
+  assert (run / "best.weights.safetensors").read_bytes() == b"of the run"
 
 
 def test_a_preset_may_have_another_name(own):
@@ -183,7 +176,7 @@ def test_each_has_a_card_and_they_are_small():
   for name, description in fpp.presets().items():
     folder = models.preset_folder(name)
     assert description and (folder / "card.md").read_text().startswith(f"# {name}\n")
-    sizes.append((folder / "best.weights.h5").stat().st_size)
+    sizes.append((folder / "best.weights.safetensors").stat().st_size)
   assert max(sizes) <= MOST_BYTES and sum(sizes) <= MOST_BYTES_IN_ALL
 
 
@@ -268,7 +261,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   result = run("sample", "--preset=digits", "--n=4", cwd=tmp_path)
   assert result.code == 0, result.error
   assert (tmp_path / "presets/digits/samples_t1.0_s0.png").exists()
-  (tmp_path / "presets/digits/best.weights.h5").write_bytes(b"")  # is copied again
+  (tmp_path / "presets/digits/best.weights.safetensors").write_bytes(b"")  # is copied again
   result = call("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
   assert result.code == 0 and result.out.startswith("digits test: "), result.error
   record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
@@ -345,7 +338,7 @@ def test_a_run_begins_with_the_weights_of_a_preset_a_run_or_the_release(own, tmp
 
 def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
   folder = shutil.copytree(own[1], tmp_path / "damaged")
-  append(folder / "best.weights.h5")
+  append(folder / "best.weights.safetensors")
   with pytest.raises(ValueError, match="preset .* is damaged, or cannot be used: .*SHA-256"):
     models.InitialWeights.find(str(folder))
 
@@ -356,7 +349,7 @@ def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, 
     train_from(own[1], tmp_path / "other", small_config(TINY, filters=6))
   for source, message in (
     ("missing.npz", "cannot be read"),
-    (tmp_path, "best.weights.h5' cannot be read"),
+    (tmp_path, "best.weights.safetensors' cannot be read"),
     ("dogits", "unknown `init_from` .* did you mean digits"),
   ):
     with pytest.raises(ValueError, match=message):

@@ -64,7 +64,6 @@ USUAL = dict(
   height=wrong.count(2, most=4),
   width=wrong.count(4, most=4),
   precision=wrong.optional(wrong.name("float32")),
-  weights=wrong.name("safetensors"),
   dtype=wrong.name("float32"),
   event_shape=wrong.shape((4, 4, 2), rank=None, low=0),
   batch_shape=wrong.shape((3,), rank=None, low=0),
