@@ -66,11 +66,6 @@ def read_real(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
     return np.ascontiguousarray(values, real_dtype(values.dtype))
 
 
-def is_array(content: bytes) -> bool:
-  """Return whether a file begins as one of .npy or FITS, which hold arrays."""
-  return content.startswith((_NPY, _FITS))
-
-
 def bits_of_png(path: Path) -> int:
   """Return the bits of a value that the header of a PNG file states; 0 for other files."""
   with contextlib.suppress(OSError), gate.open_regular(path) as file:

@@ -16,12 +16,8 @@ import math
 import os
 import pathlib
 import shutil
+import time
 from typing import Any, BinaryIO
-
-try:
-  import fcntl
-except ImportError:  # on Windows
-  fcntl = None  # type: ignore[assignment]
 
 from absl import logging
 import filelock
@@ -33,6 +29,8 @@ from flowpp_tf.io.gate import open_claimed, read_json, reason
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
+_ABANDONED = 3600  # seconds after which nobody still writes a temporary file
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _DIGESTS = pathlib.PurePath("assets.extra", "digests.json")  # of a SavedModel
 
 
@@ -163,26 +161,15 @@ def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], end: 
 
 
 def remove_leftovers(folder: Path) -> None:
-  """Remove what killed processes of this machine left in a folder that belongs to this one."""
+  """Remove what killed processes left in a folder an hour ago or earlier; what is newer may still be written."""
   for leftover in pathlib.Path(folder).glob(f"{_TEMPORARY}*"):
-    number = leftover.name[len(_TEMPORARY) :].partition(".")[0]
-    if number.isdecimal() and _is_alive(int(number)):
-      continue
-    if leftover.is_dir() and not leftover.is_symlink():
-      shutil.rmtree(leftover, ignore_errors=True)
-    else:
-      with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+      if time.time() - leftover.lstat().st_mtime < _ABANDONED:
+        continue
+      if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+      else:
         leftover.unlink()
-
-
-def _is_alive(process: int) -> bool:
-  try:
-    os.kill(process, 0)
-    return True
-  except (ProcessLookupError, OverflowError):
-    return False
-  except PermissionError:
-    return True
 
 
 def sync(path: Path) -> None:
@@ -272,29 +259,14 @@ def locked(path: pathlib.Path, timeout: float = -1) -> Iterator[None]:
     path: the file of the lock.
     timeout: seconds after which `filelock.Timeout` is raised; -1 waits until the lock is free.
   """
-  lock = filelock.FileLock(path)
-  if _has_locks(path):
+  lock = filelock.FileLock(path, fallback_to_soft=False)  # a soft lock stays when its process is killed
+  try:
     lock.acquire(timeout=timeout)
-  else:
+  except (NotImplementedError, OSError) as error:
+    if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+      raise
     logging.warning("%s is on a file system without locks: a second writer would not be noticed", path.parent)
   try:
     yield
   finally:
     lock.release()
-
-
-def _has_locks(path):
-  """Return whether the file system of a lock has locks, and make the lock's file.
-
-  Where it has none, some versions of filelock wait for ever, and others take the file itself for the lock, which stays
-  when its process is killed.
-  """
-  descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-  try:
-    if fcntl is not None:
-      fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return True
-  except OSError as error:
-    return error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-  finally:
-    os.close(descriptor)

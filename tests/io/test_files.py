@@ -1,7 +1,7 @@
 """Files that are whole or not there."""
 
 import os
-import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -23,14 +23,15 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there_and_nothing_else(tm
   assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_leftovers_of_processes_that_have_ended_are_removed(tmp_path):
-  ended = subprocess.Popen(["true"])
-  ended.wait()
-  kept, gone = tmp_path / f".tmp.{os.getpid()}.a", tmp_path / f".tmp.{ended.pid}.b"
-  kept.touch()
-  gone.mkdir()
-  (gone / "file").touch()
+def test_leftovers_that_nobody_writes_any_more_are_removed(tmp_path):
+  kept, file, folder = (tmp_path / f".tmp.{i}.a" for i in range(3))
+  for path in (kept, file):
+    path.touch()
+  folder.mkdir()
+  (folder / "file").touch()
   (tmp_path / "mine").touch()
+  for path in (file, folder, tmp_path / "mine"):
+    os.utime(path, (0, time.time() - 2 * 3600))
   remove_leftovers(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "mine"]
 
