@@ -107,22 +107,18 @@ def run(options: CompressOptions) -> None:
 
 def _find_files(paths, limit):
   """Return the folder of --images, and the names of the files below it."""
-  if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
-    folder = pathlib.Path(paths[0]).expanduser()
-    names = all_files(folder)
-    if not names:
-      raise InputError(f"folder {str(folder)!r} has no file")
-    return folder, names[:limit]
   files = [pathlib.Path(path).expanduser() for path in paths]
+  if len(files) == 1 and files[0].is_dir():
+    names = all_files(files[0])
+    if not names:
+      raise InputError(f"folder {str(files[0])!r} has no file")
+    return files[0], names[:limit]
   for file in files:
     if not file.is_file():
       raise InputError(f"--images must be one folder, or files; {str(file)!r} is not a file")
-  names = [file.name for file in files]
-  if len(set(names)) < len(names):
-    raise InputError("two of the --images have the same name")
   if len({file.parent for file in files}) > 1:
     raise InputError("the files of --images must lie in one folder; give the folder, or one archive for each")
-  return files[0].parent, names[:limit]
+  return files[0].parent, [*dict.fromkeys(file.name for file in files)][:limit]
 
 
 def _compress_images(model, workdir, images, options):

@@ -23,7 +23,7 @@ from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.core.settings import setting
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file
-from flowpp_tf.io.model_folders import is_address, name_of_preset, presets
+from flowpp_tf.io.model_folders import name_of_preset, presets
 from flowpp_tf.programs import outputs, process
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import UNCHECKED
@@ -67,11 +67,9 @@ def run(options: DecompressOptions) -> None:
   """Write the images; what is lost is named at the end."""
   archive = options.archive or ""
   process.phase(f"listing {archive}" if options.list else f"decompressing {archive} to {options.output}")
-  with gate.reading(archive):
-    file = gate.open_regular(archive)
-  with file:
+  with contextlib.ExitStack() as stack:
     with gate.reading(archive):
-      reader = ArchiveReader(file)
+      reader = ArchiveReader(stack.enter_context(gate.open_regular(archive)))
     if options.list:
       _print_contents(archive, reader)
       return
@@ -211,7 +209,7 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
 def _find_codec(reader, options):
   """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
   wanted = reader.header.model
-  folder = options.workdir or (options.preset and f"presets/{_name(options.preset)}")
+  folder = options.workdir or (options.preset and f"presets/{name_of_preset(options.preset)}")
   if options.model is not None:
     return Codec(CodecModel.load(pathlib.Path(options.model)))
   if folder and (stored := pathlib.Path(folder) / codec_model_name(wanted)).is_file():
@@ -224,11 +222,6 @@ def _find_codec(reader, options):
     f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
     f"--workdir, or its {codec_model_name(wanted)} as --model"
   )
-
-
-def _name(preset):
-  """The name of a preset's copy; the preset itself need not be there."""
-  return name_of_preset(preset) if is_address(preset) else pathlib.Path(preset).name
 
 
 def _load_model(options, wanted):
