@@ -602,7 +602,7 @@ def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
   names = all_files(tmp_path)
   assert names == ["eight.bmp", "eight.ppm", "eight.tiff", "wide.png", "wide.ppm"]
   reasons = [reading.read_picture(tmp_path, name, 3).reason for name in names]
-  not_plain = "its pixels are compressed, or not in one piece"
+  not_plain = "its pixels are compressed or in pieces"
   assert reasons == ["", "", "", "another depth or format", not_plain]
 
 

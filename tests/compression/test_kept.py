@@ -41,7 +41,7 @@ PROFILE = b"\0" * 128
 SRGB_CHRM = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 FRAMES = [Image.fromarray(255 - PIXELS)]
 BEHIND = "bytes behind the image"
-NOT_PLAIN = "its pixels are compressed, or not in one piece"
+NOT_PLAIN = "its pixels are compressed or in pieces"
 CASES = {
   "ppm": (PPM, ""),
   "ppm with a second image": (PPM + PPM, ""),

@@ -192,7 +192,7 @@ def _with_pixels(data, name, pixels, metadata, keep_bytes):
   if keep_bytes or metadata is None:
     wrapper = split_wrapper(data, pixels)
     if wrapper is None or len(wrapper[0]) > MAX_VERBATIM_FILE:
-      raise VerbatimError("its pixels are compressed, or not in one piece")
+      raise VerbatimError("its pixels are compressed or in pieces")
     return ImageFile(name, pixels, data=data, wrapper=wrapper)
   base = os.path.basename(name)
   if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
