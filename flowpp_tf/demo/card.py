@@ -50,7 +50,7 @@ def provenance(card: ModelCard) -> str:
   data = card.metadata.get("data")
   rows = {
     "data": own.get("data") or (describe(data) if data else "not recorded"),
-    "command": own.get("command", "").replace(", below", ", which its card.md lists")
+    "command": own.get("command", "").replace("below", "in its card.md")
     or "not recorded; its settings are in config.json",
     "training": own.get("time") or _training(card),
     "weights": own.get("weights"),

@@ -21,7 +21,7 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float
 
   A run that was never validated has no points.
   """
-  names = {"val_bits_per_dim": "validation", "bits_per_dim": "training, with dropout and the current weights"}
+  names = {"val_bits_per_dim": "validation", "bits_per_dim": "training"}
   points = [
     (row["step"], row[name], title) for name, title in names.items() for row in rows if _is_finite(row.get(name))
   ]
@@ -29,7 +29,8 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float
   if not validated:
     return "No curve is recorded.", []
   best, step = min(validated)
-  return f"Validation {best:.4f} bits/dim at step {step:,}, the single-sample bound", points
+  about = f"Validation {best:.4f} bits/dim at step {step:,}, the single-sample bound. "
+  return f"{about}Training is with dropout and the current weights.", points
 
 
 def histogram(values: np.ndarray, value: float, of: str) -> str:

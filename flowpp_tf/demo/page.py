@@ -283,14 +283,13 @@ class _ModelTabs:
         gr.Markdown(self._model.provenance, elem_classes="text card")
       with gr.Column(scale=2):
         text, points = curve(self._model.rows)
+        gr.Markdown(text, elem_classes="text")
         if points:
           bits = [value for _, value, _ in points]
           # As in `plot_curves`: the first rows would flatten the rest.
           limits_of_bits = [min(bits) - 0.02, float(np.quantile(bits, 0.9)) + 0.2]
-          table = pandas.DataFrame(points, columns=["step", "bits/dim", "of"])
-          gr.LinePlot(table, "step", "bits/dim", color="of", y_lim=limits_of_bits, title=text)
-        else:
-          gr.Markdown(text, elem_classes="text")
+          table = pandas.DataFrame(points, columns=["step", "bits/dim", "curve"])
+          gr.LinePlot(table, "step", "bits/dim", color="curve", y_lim=limits_of_bits)
 
 
 def _picture(label, value):
