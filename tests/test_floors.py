@@ -1,4 +1,6 @@
-"""The rooms of the package stand on floors: a room imports rooms of lower floors only. Read from the text, unimported.
+"""The rooms of the package stand on floors: a room imports rooms of lower floors only. All that is public is annotated.
+
+It is read from the text, unimported.
 
     python tests/test_floors.py [FOLDER]
 
@@ -128,6 +130,28 @@ def test_no_annotation_any_stands_for_a_class_of_the_package():
           if said and said[1] in classes and annotation and "Any" in annotation.split(" | "):
             wrong.append(f"{module}:{argument.lineno} {argument.arg}: {annotation} is a {said[1]}")
   assert not wrong, wrong
+
+
+def public_functions(tree, of_class=False):
+  """Functions of a module and methods of its classes, without those inside of functions."""
+  for node in tree.body:
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+      yield from public_functions(node, of_class=True)
+    elif isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or of_class and node.name == "__init__"):
+      yield node
+
+
+def test_every_public_function_is_annotated():
+  missing = []
+  for module, tree in modules().items():
+    for function in public_functions(tree):
+      arguments = function.args
+      every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+      bare = [a.arg for a in every if a and a.annotation is None and a.arg not in ("self", "cls")]
+      missing += [f"{module}.{function.name}({name})" for name in bare]
+      if function.returns is None and function.name != "__init__":
+        missing.append(f"{module}.{function.name} ->")
+  assert not missing
 
 
 def count(folder):

@@ -38,22 +38,21 @@ X = tf.constant(np.random.RandomState(0).randn(3, 2, 2, 2), tf.float32)
 BASE = tfd.Sample(tfd.Normal(0.0, 1.0), [2, 2, 2])
 
 
-@pytest.mark.parametrize(
-  "evaluate",
-  [
-    lambda flow: flow.log_prob(X),
-    lambda flow: flow.experimental_sample_and_log_prob(3, seed=1),
-    lambda flow: flow.transform(X),
-    lambda flow: flow.bijector.inverse_log_det_jacobian(X, 3),
-  ],
-  ids=["log_prob", "sample_and_log_prob", "transform", "log_det"],
-)
+EVALUATIONS = {
+  "log_prob": lambda flow: flow.log_prob(X),
+  "sample_and_log_prob": lambda flow: flow.experimental_sample_and_log_prob(3, seed=1),
+  "transform": lambda flow: flow.transform(X),
+  "log_det": lambda flow: flow.bijector.inverse_log_det_jacobian(X, 3),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-def test_one_call_of_the_conditioner_a_pass(parts, evaluate, graph):
+def test_one_call_of_the_conditioner_a_pass(parts, name, graph):
   conditioner, chain = parts
   flow = FlowDistribution(BASE, fb.Invert(chain))
-  run = tf.function(lambda: evaluate(flow)) if graph else lambda: evaluate(flow)
-  run()
+  evaluate = lambda: EVALUATIONS[name](flow)
+  (tf.function(evaluate) if graph else evaluate)()
   assert conditioner.calls == 1
 
 
@@ -64,32 +63,22 @@ def test_one_call_a_pass_in_plain_tfp_in_graph_mode(parts):
   assert conditioner.calls == 1
 
 
-@pytest.mark.parametrize(
-  "make",
-  [
-    lambda chain: FlowDistribution(BASE, fb.Invert(chain)).log_prob,
-    lambda chain: FlowDistribution(BASE, tfb.Invert(chain)).log_prob,
-    lambda chain: FlowDistribution(BASE, fb.Invert(chain)).transform,
-    lambda chain: lambda x: FlowDistribution(BASE, fb.Invert(chain)).transform(x)[1],
-    lambda chain: chain.forward,
-    lambda chain: lambda x: chain.forward_log_det_jacobian(x, 3),
-    lambda chain: chain.bijectors[1].forward,
-    lambda chain: chain.bijectors[1].inverse,
-  ],
-  ids=[
-    "flow",
-    "flow_of_tfp",
-    "transform",
-    "transform_log_prob",
-    "chain",
-    "chain_log_det",
-    "coupling",
-    "coupling_inverse",
-  ],
-)
-def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(parts, make):
+FUNCTIONS = {
+  "flow": lambda chain: FlowDistribution(BASE, fb.Invert(chain)).log_prob,
+  "flow_of_tfp": lambda chain: FlowDistribution(BASE, tfb.Invert(chain)).log_prob,
+  "transform": lambda chain: FlowDistribution(BASE, fb.Invert(chain)).transform,
+  "transform_log_prob": lambda chain: lambda x: FlowDistribution(BASE, fb.Invert(chain)).transform(x)[1],
+  "chain": lambda chain: chain.forward,
+  "chain_log_det": lambda chain: lambda x: chain.forward_log_det_jacobian(x, 3),
+  "coupling": lambda chain: chain.bijectors[1].forward,
+  "coupling_inverse": lambda chain: chain.bijectors[1].inverse,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(parts, name):
   conditioner, chain = parts
-  evaluate = make(chain)
+  evaluate = FUNCTIONS[name](chain)
   kept_alive = evaluate(X)  # and with it TFP's cached values
   conditioner.weights.assign_add([[1.0, 0.5]])
   second = evaluate(X)

@@ -108,17 +108,6 @@ def test_event_shapes_are_those_of_the_values(row):
   np.testing.assert_array_equal(bijector.inverse_event_shape_tensor(y.shape[1:]), event)
 
 
-@rows
-def test_makes_a_distribution_with_plain_tfp(row):
-  make, sample, event = row
-  bijector, x = make("float64"), sample((2, *event), "float64")
-  y_shape = bijector.forward_event_shape(tf.TensorShape(event))
-  base = tfp.distributions.Sample(tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), y_shape)
-  flow = tfp.distributions.TransformedDistribution(base, tfb.Invert(bijector))
-  expected = base.log_prob(bijector.forward(x)) + bijector.forward_log_det_jacobian(x, 3)
-  np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-12)
-
-
 def in_graph(function):
   return tf.function(function, autograph=False)  # which would make another error of one of ours
 

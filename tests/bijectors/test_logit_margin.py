@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
 from support.bijector_cases import draw
-from support.models import value_and_log_det
 
 MARGIN = 0.05
 END = np.log((1 - MARGIN) / MARGIN)
@@ -44,27 +43,6 @@ def test_values_and_log_dets_are_exact_far_into_the_tails(dtype, tolerance):
   expected = np.array([truth(*case, MARGIN) for case in zip(x.numpy(), values.numpy().astype("float64"))])
   for ours, theirs in zip((y[:, 0], log_det[:, 0]), expected.T):
     assert np.max(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))) < tolerance
-
-
-def test_a_coupling_is_that_of_the_definition_with_the_log_det_of_its_jacobian():
-  weights, x = parameters(1)[0], draw(5, 2, seed=1)
-  network = lambda x1, ctx=None: tf.tanh(x1 * weights)
-  coupling = fb.Coupling(network, coupling_bijector, event_ndims=1, dtype="float64")
-  y, expected = value_and_log_det(lambda x: coupling.forward(x), x)
-  np.testing.assert_allclose(coupling.forward_and_log_det(x)[1], expected, rtol=1e-12)
-  s, t, *mixture = tf.split(network(x[:, :1]), [1, 1, 3, 3, 3], axis=-1)
-  cdf = fb.MixtureLogisticCDF(*mixture).forward(x[:, 1])
-  p = (1 - 2 * MARGIN) * cdf + MARGIN
-  np.testing.assert_allclose(y[:, 1], np.log(p / (1 - p)) * np.exp(np.tanh(s[:, 0])) + t[:, 0], rtol=1e-12)
-
-
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-3), ("float64", 1e-11)])
-def test_the_inverse_undoes_the_map_inside_of_its_range(dtype, tolerance):
-  x, bijector = draw(200, 1, scale=2, dtype=dtype, seed=2), coupling_bijector(parameters(200, dtype=dtype))
-  y, log_det = bijector.forward_and_log_det(x)
-  back, inverse_log_det = bijector.inverse_and_log_det(y)
-  np.testing.assert_allclose(back, x, atol=tolerance)
-  np.testing.assert_allclose(inverse_log_det, -log_det, atol=tolerance)
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])

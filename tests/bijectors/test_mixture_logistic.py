@@ -173,10 +173,3 @@ def test_derivatives_of_the_inverse_of_any_order_are_those_of_finite_differences
     numerical = (function(*moved(1)) - function(*moved(-1))) / (2 * step)
     np.testing.assert_allclose(ours, numerical, rtol=1e-7)
     function = derivative(function)
-
-
-def test_numbers_that_are_not_probabilities_have_no_quantile():
-  bijector = fb.MixtureLogisticCDF(*mixture("float32"))
-  for evaluate in (bijector.inverse_and_log_det, tf.function(bijector.inverse_and_log_det, autograph=False)):
-    for value in evaluate(tf.constant([-0.1, 1.1, np.nan])):
-      assert np.all(np.isnan(value))

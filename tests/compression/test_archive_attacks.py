@@ -5,7 +5,6 @@ import gc
 import io
 import json
 import struct
-import tracemalloc
 import weakref
 import zipfile
 
@@ -26,24 +25,16 @@ from support.archives import (
   example_images,
   files_archive,
   images_archive,
+  pack_files,
   put_together,
   small_codec,
+  unpack_files,
   written,
 )
+from support.hostile_files import peak_of
 from support.marks import slow
 
 pytestmark = pytest.mark.needs("constriction")
-
-
-def peak_of(function):
-  """Bytes that Python and NumPy hold at most during a call."""
-  tracemalloc.start()
-  try:
-    function()
-  finally:
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-  return peak
 
 
 # --- Places -------------------------------------------------------------------------------------
@@ -81,17 +72,11 @@ def test_segments_that_are_not_in_their_places_are_found(change):
 @pytest.mark.parametrize("kept", [[1, 0, 2, 3], [0, 2, 3], [0, 1, 3], [1, 2, 3], [0, 1, 2], [0, 0, 1, 2, 3]])
 def test_segments_of_files_that_are_not_in_their_places_are_found(kept):
   """They have no images by which they could be counted."""
-
-  def write(writer):
-    files = [pictures.ImageFile(name, data=name.encode() * 9000) for name in "abcd"]
-    pictures.write_pictures(writer, files, (4, 4, 1))
-
-  file = io.BytesIO()
-  write(archive.ArchiveWriter(file, small_codec(), "files"))
-  beginning, segments = apart(file.getvalue())
+  files = [pictures.ImageFile(name, data=name.encode() * 9000) for name in "abcd"]
+  beginning, segments = apart(pack_files(files))
   assert [images for images, _ in segments] == 4 * [0]
   data = put_together(beginning, [segments[i] for i in kept])
-  found = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), small_codec()))
+  found = list(unpack_files(data))
   assert any(isinstance(item, pictures.Lost) for item in found)
 
 
@@ -103,7 +88,7 @@ def test_an_archive_may_hold_no_image_and_no_file():
   empty = written(lambda writer: None)
   assert fpp.decompress(small_codec(), empty).shape == (0, 4, 4, 1)
   without_files = written(lambda writer: None, kind="files")
-  assert list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(without_files)), small_codec())) == []
+  assert list(unpack_files(without_files)) == []
 
 
 def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_known():
@@ -216,9 +201,7 @@ def test_json_of_an_archive_claims_what_it_can_take():
 def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours():
   crc = lambda data: segment.zlib.crc32(data)
   entries = [["a", 5, crc(b"hello")], ["b", 10**15, crc(b"abc")], ["c", 0, crc(b"")]]
-  back = list(
-    pictures.read_pictures(archive.ArchiveReader(io.BytesIO(files_archive(entries, b"helloabc"))), small_codec())
-  )
+  back = list(unpack_files(files_archive(entries, b"helloabc")))
   assert [(type(item).__name__, item.name) for item in back] == [("ImageFile", "a"), ("Lost", "b"), ("ImageFile", "c")]
   assert "should have 1,000,000,000,000,000 bytes, of which 3 are there" in back[1].reason
 

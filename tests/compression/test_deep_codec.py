@@ -15,7 +15,7 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import maps
 from flowpp_tf.compression.codec import INITIAL_BITS, STEP, Resolution
-from flowpp_tf.compression.files import folder, pictures, reading
+from flowpp_tf.compression.files import folder, reading
 from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
@@ -24,6 +24,7 @@ from flowpp_tf.io.budget import Budget, use
 from flowpp_tf.io.deep_image import read_deep
 from support import archives
 from support import programs as program_calls
+from support.archives import pack_files, unpack_files
 from support.marks import quick_rows
 from support.models import GREY, perturb, small_config
 
@@ -186,10 +187,7 @@ def test_files_of_16_bits_are_coded_and_others_kept(tmp_path):
   read = lambda name: reading.read_picture(tmp_path, name, channels=1, levels=LEVELS)
   files = [read(name) for name in ("a.png", "b.tif", "c.png", "d.npy")]
   assert [file.reason for file in files] == ["", "", "another depth or format", "another depth or format"]
-  file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, small_codec(), "files")
-  pictures.write_pictures(writer, files, (4, 4, 1))
-  decoded = list(pictures.read_pictures(compression.ArchiveReader(file), small_codec()))
+  decoded = list(unpack_files(pack_files(files, small_codec()), small_codec()))
   assert [item.name for item in decoded] == ["a.png", "b.tif", "c.png", "d.npy"]
   for original, item in zip(files, decoded):
     assert item.content == original.content
@@ -228,10 +226,7 @@ def test_array_files_of_16_bits_come_back_byte_for_byte_from_their_pixels(tmp_pa
   (tmp_path / "a").write_bytes(data)
   read = reading.read_picture(tmp_path, "a", channels=1, levels=LEVELS)
   assert read.reason == "" and read.pixels is not None and len(read.wrapper[0]) == len(data) - pixels.nbytes
-  file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, small_codec(), "files")
-  pictures.write_pictures(writer, [read], (4, 4, 1))
-  (back,) = pictures.read_pictures(compression.ArchiveReader(file), small_codec())
+  (back,) = unpack_files(pack_files([read], small_codec()), small_codec())
   assert back.data == data
   assert reading.read_picture(tmp_path, "a", channels=1).pixels is None  # of a model of 8 bits
 

@@ -19,7 +19,7 @@ from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 from support.archives import decode_segment
 from support.marks import slow
-from support.models import SMALL, TINY, perturb, small_config, value_and_log_det
+from support.models import SMALL, TINY, perturb, perturbed, small_config, value_and_log_det
 
 SHAPE = (16, 16, 1)
 CONFIG = dataclasses.replace(
@@ -152,7 +152,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_log_det_of_a_cropped_model_is_that_of_its_jacobian(name):
   config = dataclasses.replace(VARIANTS[name], image_shape=(4, 8, 2), dtype="float64", dropout=0.0)
-  whole = perturb(fpp.FlowPlusPlus(config))
+  whole = perturbed(config)
   model = whole.cropped(2, 4)
   x = tf.constant(np.random.RandomState(0).uniform(0.1, 7.9, [2, *model.config.flow_shape]))
   z, log_det = value_and_log_det(model.flow.bijector.inverse, x)

@@ -1,7 +1,6 @@
 """What an archive stores of a file besides tiles: metadata, wrappers, or the file if that is smaller."""
 
 import io
-import json
 import struct
 import zlib
 
@@ -9,12 +8,13 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 import pytest
 
-from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import folder as output_folder
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
-from support.archives import small_codec
+from support.archives import files_archive, pack_files, unpack_files
+from support.files import encoded as encoded_file
+from support.files import exif, png_chunk
 
 pytestmark = pytest.mark.needs("constriction")
 RNG = np.random.default_rng(0)
@@ -24,28 +24,16 @@ PROFILE = bytes(range(200))
 
 
 def encoded(kind, pixels=GREY, **options):
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, format=kind, **options)
-  return file.getvalue()
-
-
-def exif(**tags):
-  result = Image.Exif()
-  for tag, value in tags.items():
-    result[{"orientation": 274, "maker": 271}[tag]] = value
-  return result
+  return encoded_file(kind, pixels, **options)
 
 
 def stored(folder, names, **options):
   """The archive of files, with one segment."""
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), "files")
-  pictures.write_pictures(writer, (reading.read_picture(folder, name, 1, **options) for name in names), (4, 4, 1))
-  return file.getvalue()
+  return pack_files(reading.read_picture(folder, name, 1, **options) for name in names)
 
 
 def read(data):
-  return list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), small_codec()))
+  return list(unpack_files(data))
 
 
 def written(tmp_path, data, **options):
@@ -73,7 +61,7 @@ def test_all_chunks_of_a_png_come_back_in_their_order_and_the_pixels_too(tmp_pat
   text.add_text("Title", "cell 7")
   text.add_itxt("Comment", "größer", zip=True)
   data = encoded("PNG", icc_profile=PROFILE, exif=exif(orientation=6, maker="x"), dpi=(300, 200), pnginfo=text)
-  data = data[:-12] + struct.pack(">I4s7sI", 7, b"tIME", bytes(7), zlib.crc32(b"tIME" + bytes(7))) + data[-12:]
+  data = data[:-12] + png_chunk(b"tIME", bytes(7)) + data[-12:]
   back = written(tmp_path, data)
   others = lambda png: [chunk for chunk in chunks(png) if chunk[0] != b"IDAT"]
   assert others(back) == others(data) and {b"iCCP", b"eXIf", b"pHYs", b"tEXt", b"iTXt", b"tIME"} <= set(
@@ -125,9 +113,8 @@ def test_a_jpeg_file_gives_all_that_it_says_or_is_kept(tmp_path):
 
 
 def test_metadata_that_would_not_come_back_keep_the_file(tmp_path):
-  chunk = struct.pack(">I", 3) + b"PLTE" + bytes(3) + struct.pack(">I", zlib.crc32(b"PLTE" + bytes(3)))
   data = encoded("PNG", RGB)
-  (tmp_path / "a").write_bytes(data[:33] + chunk + data[33:])
+  (tmp_path / "a").write_bytes(data[:33] + png_chunk(b"PLTE", bytes(3)) + data[33:])
   assert reading.read_picture(tmp_path, "a", 3).reason == "metadata"
 
 
@@ -148,7 +135,7 @@ BAD_METADATA = {
 def test_metadata_of_strangers_cannot_make_another_picture(case):
   bad, pixels = BAD_METADATA[case], archives.example_images()[0]
   crc = zlib.crc32(pixels.tobytes() + bad)
-  data = list_archive(
+  data = files_archive(
     [["a", "metadata", 4, 4, crc, 1, len(bad)], ["b", 2, zlib.crc32(b"hi")]], bad + b"hi", pixels[None]
   )
   first, second = read(data)
@@ -159,17 +146,6 @@ def test_many_chunks_claim_their_number():
   many = struct.pack(">I4s", 0, b"tEXt") * 30
   with use(Budget(items=20)), pytest.raises(BudgetError, match="the metadata of a file has 21 items"):
     reading.check_metadata(many)
-
-
-def list_archive(entries, content=b"", tiles=None, begun=0):
-  """An archive of files with one segment, whose list of files is given."""
-  text = json.dumps([begun, entries]).encode()
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), "files")
-  tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
-  list(writer.write_segments([archive.SegmentContent(tiles, struct.pack("<I", len(text)) + text + content)]))
-  writer.close()
-  return file.getvalue()
 
 
 BAD_ENTRIES = [
@@ -187,21 +163,21 @@ BAD_ENTRIES = [
 
 @pytest.mark.parametrize("entry", BAD_ENTRIES)
 def test_invalid_entries_are_refused_in_one_line(entry):
-  (lost,) = read(list_archive([entry]))
+  (lost,) = read(files_archive([entry]))
   assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason and "\n" not in lost.reason
 
 
 @pytest.mark.parametrize("begun", ["1", -1, 0.5, None, [0]])
 @pytest.mark.parametrize("entries", [[], [["a", 0, 0]]], ids=["no file", "a file"])
 def test_a_number_of_earlier_tiles_that_is_none_is_refused_in_one_line(begun, entries):
-  (lost,) = read(list_archive(entries, begun=begun))
+  (lost,) = read(files_archive(entries, begun=begun))
   assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason
 
 
 def test_a_wrapper_of_a_stranger_does_not_fit():
   pixels = archives.example_images()[:1]
   for place, layout in ((9, 0), (0, 8), (10**9, 0)):
-    (lost,) = read(list_archive([["a", "wrapper", 4, 4, 0, 1, 5, place, layout]], b"hello", pixels))
+    (lost,) = read(files_archive([["a", "wrapper", 4, 4, 0, 1, 5, place, layout]], b"hello", pixels))
     assert isinstance(lost, pictures.Lost) and lost.reason == "its wrapper is invalid"
 
 
@@ -232,7 +208,7 @@ def test_no_archive_is_larger_than_its_files_by_more_than_its_headers(tmp_path):
   """The tiny model has learned nothing of these; each file is stored as the smaller of two."""
   files = {"flat": np.full((64, 64), 7), "noise": RNG.integers(0, 256, (64, 64)), "tiny": GREY[:3, :3]}
   bits = lambda pixels: 9 * pixels.size  # of an untrained model
-  empty = len(list_archive([]))
+  empty = len(files_archive([]))
   for names in (["flat"], ["noise"], ["tiny"], ["tiny", "flat"], list(files)):
     for name in names:
       (tmp_path / name).write_bytes(encoded("PNG", files[name].astype(np.uint8)))
@@ -247,7 +223,4 @@ def test_no_archive_is_larger_than_its_files_by_more_than_its_headers(tmp_path):
 def test_files_that_are_smaller_as_bytes_than_by_the_model_are_stored_verbatim():
   noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
   files = [pictures.ImageFile(name, noise, fallback=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), "files")
-  pictures.write_pictures(writer, files, (4, 4, 1))
-  assert [item.content for item in read(file.getvalue())] == [b"hi", b"hi"]
+  assert [item.content for item in read(pack_files(files))] == [b"hi", b"hi"]

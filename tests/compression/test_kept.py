@@ -1,37 +1,27 @@
 """Files whose pixels and metadata do not say all that is in them are kept byte for byte, each with its reason."""
 
 import functools
-import io
 import struct
-import zlib
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from flowpp_tf.compression.files import reading
+from support.files import encoded as encoded_file
+from support.files import exif, png_chunk
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)
 
 
 def encoded(kind, pixels=PIXELS, **options):
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, format=kind, **options)
-  return file.getvalue()
+  return encoded_file(kind, pixels, **options)
 
 
 def with_chunk(kind, content):
   """A PNG with a chunk before its pixels."""
   data = encoded("PNG")
-  chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-  return data[:33] + chunk + data[33:]
-
-
-def exif(**tags):
-  result = Image.Exif()
-  for tag, value in tags.items():
-    result[{"orientation": 274, "maker": 271}[tag]] = value
-  return result
+  return data[:33] + png_chunk(kind, content) + data[33:]
 
 
 PPM, PNG, BMP, TIFF = (encoded(kind) for kind in ("PPM", "PNG", "BMP", "TIFF"))
@@ -48,6 +38,7 @@ CASES = {
   "ppm with a byte more": (PPM + b"\n", ""),
   "ppm of 16 bits with a long header": (b"P6" + b" " * 64 + b"5 6 65535\n" + bytes(range(180)), NOT_PLAIN),
   "png": (PNG, ""),
+  "png of 16 bits": (encoded("PNG", 256 * PIXELS[..., 0].astype(np.uint16)), "another mode"),
   "png with bytes behind IEND": (PNG + b"hello", BEHIND),
   "png with another png behind": (PNG + PNG, BEHIND),
   "png with a profile": (encoded("PNG", icc_profile=PROFILE), ""),

@@ -18,7 +18,7 @@ from flowpp_tf.data.pipeline import _read_tiles, grid_tiles
 from flowpp_tf.evaluation import PositionScorer, sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
-from support.archives import apart, decode_segment, put_together
+from support.archives import apart, decode_segment, pack_files, put_together, unpack_files
 
 SHAPE, STEP = (4, 8, 1), (2, 4)
 SIZES = [(9, 21), (4, 8), (17, 30)]
@@ -172,17 +172,13 @@ def test_the_network_of_the_context_in_fixed_point_is_that_of_keras():
 def archive_of_files(folder, segment_images):
   for i, image in enumerate(drawings()):
     Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), "files")
   files = [reading.read_picture(folder, f"{i}.png", 1) for i in range(len(SIZES))]
-  pictures.write_pictures(writer, files, SHAPE, segment_images)
-  return file.getvalue()
+  return pack_files(files, small_codec(), SHAPE, segment_images=segment_images)
 
 
 @pytest.mark.parametrize("segment_images", [100, 7])
 def test_files_come_back_also_those_whose_tiles_are_in_several_segments(tmp_path, segment_images):
-  reader = archive.ArchiveReader(io.BytesIO(archive_of_files(tmp_path, segment_images)))
-  found = list(pictures.read_pictures(reader, small_codec()))
+  found = list(unpack_files(archive_of_files(tmp_path, segment_images), small_codec()))
   assert [file.name for file in found] == ["0.png", "1.png", "2.png"]
   for file, image in zip(found, drawings()):
     np.testing.assert_array_equal(file.pixels, image)
@@ -194,8 +190,7 @@ def test_a_damaged_segment_takes_no_others_with_it(tmp_path):
   assert len(segments) > 2
   count, content = segments[0]
   segments[0] = count, content[:-1] + bytes([content[-1] ^ 1])
-  reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, segments)))
-  found = list(pictures.read_pictures(reader, small_codec()))
+  found = list(unpack_files(put_together(beginning, segments), small_codec()))
   last = [file for file in found if isinstance(file, pictures.ImageFile)][-1]
   np.testing.assert_array_equal(last.pixels, drawings()[1 if len(segments) == 2 else 2])
 

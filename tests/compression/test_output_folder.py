@@ -23,7 +23,7 @@ from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
-from support.archives import example, files_archive, small_codec
+from support.archives import example, files_archive, pack_files, small_codec
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -57,12 +57,9 @@ def stored(tmp_path_factory):
       (source / f"{i:02}.txt").write_bytes(rng.bytes(50))
     else:
       Image.fromarray(rng.integers(90, 110, (9, 5 + i // 4)).astype(np.uint8)).save(source / f"{i:02}.png")
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), "files", embed_model=True)
-  names = sorted(os.listdir(source))
-  pictures.write_pictures(writer, (reading.read_picture(source, name, 1) for name in names), (4, 4, 1), 16)
-  (folder / "a.fpp").write_bytes(file.getvalue())
-  assert len(archive.ArchiveReader(io.BytesIO(file.getvalue())).index()) > 4
+  files = [reading.read_picture(source, name, 1) for name in sorted(os.listdir(source))]
+  (folder / "a.fpp").write_bytes(pack_files(files, embed_model=True, segment_images=16))
+  assert len(archive.ArchiveReader(io.BytesIO((folder / "a.fpp").read_bytes())).index()) > 4
   result = programs.call("decompress", "a.fpp", "--output=right", cwd=folder)
   assert result.code == 0 and "wrote right: 40 files" in result.out, result
   assert not (folder / "right.partial").exists() and len(content_of(folder / "right")) == 40

@@ -1,6 +1,8 @@
-"""Annotations say what arguments must be; pixels are checked in every dtype that an array of images may have."""
+"""Annotations say what arguments must be, pixels are checked in every floating dtype, figures have their errors."""
 
 from collections.abc import Iterable, Iterator, Sequence
+import math
+import pathlib
 import types
 from typing import Any
 
@@ -8,8 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import flowpp_tf as fpp
 from flowpp_tf.core.checks import check_arguments, check_pixels
-from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.errors import InputError, with_error
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,17 @@ def test_pixels_that_are_none_are_an_error_in_every_floating_dtype(dtype, values
   check_pixels(np.array([0, 3], dtype), 256)
   with pytest.raises(ValueError, match=message):
     check_pixels(np.array(values, dtype), 256)
+
+
+def test_a_figure_has_its_error_unless_one_example_has_none():
+  assert with_error(1.82, 0.018) == "1.8200 +- 0.0180"
+  assert with_error(1.82, math.nan) == with_error(1.82, None) == "1.8200"
+  assert with_error(0.5, 0.25, "+.2f") == "+0.50 +- 0.25"
+  assert with_error(1.5, 0.0, ".1f") == "1.5 +- 0.0"
+
+
+def test_every_error_is_written_by_it():
+  package = pathlib.Path(fpp.__file__).parent
+  own = {"core/errors.py"}
+  files = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+  assert {name for name, text in files.items() if "+- {" in text} == own

@@ -1,15 +1,15 @@
 """What runs without the packages of extras, and the one line for what does not."""
 
-import subprocess
 import sys
 
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf import data, evaluation, training
+from flowpp_tf import data, evaluation
 from flowpp_tf.io.deep_image import read_deep
 from support.models import MINIMAL, small_images
-from support.programs import ROOT, call, named_extras
+from support.programs import ROOT, call, named_extras, run
+from support.training_steps import small_run
 
 # In a process where no package of an extra can be imported, as after `pip install flowpp_tf`.
 USED = f"""
@@ -32,15 +32,12 @@ print(images.shape, model.bits_per_dim(images, seed=0).shape)
 
 @pytest.mark.slow
 def test_a_preset_samples_and_scores_without_any_extra():
-  out = subprocess.run([sys.executable, "-c", USED], cwd=ROOT, capture_output=True, text=True)
-  assert out.stdout == "(2, 8, 8, 1) (2,)\n", out.stderr
+  result = run(["-c", USED], cwd=ROOT)
+  assert result.out == "(2, 8, 8, 1) (2,)\n", result.error
 
 
 def _board(folder):
-  images = small_images(8, MINIMAL)
-  dataset = data.ImageDataset("random", MINIMAL.levels, images, images, images)
-  config = training.TrainingConfig(steps=1, batch_size=4, init_batch_size=4)
-  training.run_training(MINIMAL, config, dataset, training.Workdir(folder), log_fn=lambda line: None)
+  small_run(folder, steps=1, tensorboard=("scalars",))
 
 
 def _model():
@@ -57,6 +54,7 @@ LIBRARY = [
   ("imagecodecs", "the size of an image in other codecs", lambda folder: evaluation.measure_codecs(small_images(1))),
   ("tifffile", "reading TIFF files of 16 bits", lambda folder: read_deep(b"II*\0", 1)),
   ("astropy", "reading FITS files", lambda folder: read_deep(b"SIMPLE  =", 1)),
+  ("elpv_dataset", "the data set 'elpv'", lambda folder: data.load_dataset("elpv")),
   ("galsim", "the data set 'sky16'", lambda folder: data.load_dataset("sky16", cache_dir=folder)),
   ("constriction", "compression", lambda folder: fpp.compress(_model(), small_images(1, MINIMAL))),
   ("huggingface_hub", "the preset 'hf://me/model'", lambda folder: fpp.FlowPlusPlus.from_preset("hf://me/model")),

@@ -1,6 +1,7 @@
-"""Lanes of a CPU: the same numbers as the whole batch, one trace for all of them, and clear errors."""
+"""Cores, and lanes of a CPU: the same numbers as the whole batch, one trace for all of them, and clear errors."""
 
 import json
+import os
 
 import keras
 import numpy as np
@@ -9,9 +10,10 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
-from flowpp_tf.core import lanes
+from flowpp_tf.core import environment, lanes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
+from support.comparing import assert_same
 from support.marks import exhaustive
 from support.models import SMALL, TINY, small_config, small_images
 from support.programs import ROOT, run
@@ -54,8 +56,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
 
   whole = results()
   use_lanes(2)
-  for ours, theirs in zip(tf.nest.flatten(results()), tf.nest.flatten(whole), strict=True):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+  assert_same(tf.nest.flatten(results()), tf.nest.flatten(whole), rtol=1e-10)
 
 
 @pytest.mark.slow
@@ -75,8 +76,7 @@ def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
 
   whole = initialised()
   use_lanes(2)
-  for ours, theirs in zip(initialised(), whole):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+  assert_same(initialised(), whole, rtol=1e-9, atol=1e-12)
 
 
 def test_an_error_in_one_lane_of_an_initialisation_does_not_leave_the_other_waiting(use_lanes):
@@ -163,3 +163,18 @@ def test_a_run_takes_the_same_steps_with_and_without_lanes(tmp_path):
     one, two = map(json.loads, (one, two))
     for name in ("bits_per_dim", "val_bits_per_dim"):
       np.testing.assert_allclose(two[name], one[name], rtol=1e-5)
+
+
+def test_without_affinities_all_cores_are_usable(monkeypatch):
+  monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+  assert environment.usable_cores() == [*range(os.cpu_count())]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds a process to cores")
+def test_a_process_on_one_core_codes_on_one_thread():
+  # as `taskset` does; the codec had a thread for each core of the machine
+  code = (
+    "import os; os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])\n"
+    "from flowpp_tf.compression import threads; print(threads.CORES)"
+  )
+  assert run(["-c", code], cwd=ROOT).out == "1\n"

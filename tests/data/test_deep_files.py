@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 import numpy as np
-from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
@@ -16,6 +15,7 @@ from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import score
 from support import programs
+from support.files import encoded, written
 from support.runs import TINY_RUN
 
 LEVELS = 1 << 16
@@ -25,9 +25,7 @@ SPEC = dataclasses.replace(fpp.get_config("digits"), levels=LEVELS)
 
 
 def png(pixels):
-  file = io.BytesIO()
-  Image.fromarray(pixels[..., 0]).save(file, "PNG")
-  return file.getvalue()
+  return encoded("PNG", pixels[..., 0])
 
 
 def colour_png(pixels):
@@ -35,24 +33,19 @@ def colour_png(pixels):
 
 
 def tiff(pixels, **options):
-  file = io.BytesIO()
-  pytest.importorskip("tifffile").imwrite(file, pixels[..., 0] if pixels.shape[-1] == 1 else pixels, **options)
-  return file.getvalue()
+  imwrite, planes = pytest.importorskip("tifffile").imwrite, pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+  return written(lambda file: imwrite(file, planes, **options))
 
 
 def npy(pixels):
-  file = io.BytesIO()
-  np.save(file, pixels)
-  return file.getvalue()
+  return written(lambda file: np.save(file, pixels))
 
 
 def fits(pixels, compressed=False):
   module = pytest.importorskip("astropy.io.fits")
   planes = pixels[..., 0] if pixels.shape[-1] == 1 else np.moveaxis(pixels, -1, 0)
   part = module.CompImageHDU(planes) if compressed else module.PrimaryHDU(planes)
-  file = io.BytesIO()
-  module.HDUList([module.PrimaryHDU(), part] if compressed else [part]).writeto(file)
-  return file.getvalue()
+  return written(module.HDUList([module.PrimaryHDU(), part] if compressed else [part]).writeto)
 
 
 KINDS = {
@@ -71,7 +64,7 @@ KINDS = {
 }
 WRONG = {
   "8 bits": (lambda: png((GREY >> 8).astype(np.uint8)), "it has 8 bits for each value"),
-  "a JPEG": (lambda: _jpeg(), "it has 8 bits for each value"),
+  "a JPEG": (lambda: encoded("JPEG", (GREY[..., 0] >> 8).astype(np.uint8)), "it has 8 bits for each value"),
   "colour": (lambda: npy(COLOUR), "the model's images are grey"),
   "negative": (lambda: npy(GREY.astype(np.int32) - LEVELS), "its values are from -"),
   "too large": (lambda: npy(GREY.astype(np.int32) + LEVELS), "expected 0 to 65,535"),
@@ -86,12 +79,6 @@ WRONG = {
   "text": (lambda: b"hello", "is not an image"),
   "nothing": (lambda: b"", "empty"),
 }
-
-
-def _jpeg():
-  file = io.BytesIO()
-  Image.fromarray((GREY[..., 0] >> 8).astype(np.uint8)).save(file, "JPEG")
-  return file.getvalue()
 
 
 @pytest.mark.parametrize("kind", KINDS)

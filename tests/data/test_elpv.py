@@ -58,10 +58,3 @@ def test_tiles_come_from_the_pictures_of_their_split():
 def test_other_shapes_are_refused(options, words):
   with pytest.raises(InputError, match=words):
     data.load_dataset("elpv", **options)
-
-
-def test_without_the_package_a_line_names_it(monkeypatch):
-  monkeypatch.setitem(sys.modules, "elpv_dataset", None)
-  monkeypatch.setitem(sys.modules, "elpv_dataset.utils", None)
-  with pytest.raises(InputError, match="the data set 'elpv' needs elpv_dataset, which is not installed: pip install"):
-    data.load_dataset("elpv")

@@ -12,7 +12,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
 from flowpp_tf.data import images
-from support.files import spoiled
+from support.files import encoded, exif, spoiled
 
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, [8, 8]).astype(np.uint8)
@@ -21,47 +21,32 @@ ALPHA = RNG.choice([0, 255], [8, 8]).astype(np.uint8)
 ON_WHITE = np.where(ALPHA[..., None] == 255, COLOUR, 255)
 
 
-def encoded(image, format="PNG", **options):
-  file = io.BytesIO()
-  image.save(file, format, **options)
-  return file.getvalue()
-
-
 def palette(transparency):
   """64 colours for 64 pixels, the first of them transparent if asked to."""
   image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "P")
   image.putpalette(COLOUR.tobytes() + bytes(192 * 3))
-  return encoded(image, **({"transparency": 0} if transparency else {}))
-
-
-def exif(orientation):
-  tags = Image.Exif()
-  tags[0x0112] = orientation
-  return tags
+  return encoded("PNG", image, **({"transparency": 0} if transparency else {}))
 
 
 FIRST_WHITE = COLOUR.copy()
 FIRST_WHITE[0, 0] = 255
 # Files, and the pixels that they must give, worked out from what was put in.
 KINDS = {
-  "colour": (encoded(Image.fromarray(COLOUR)), COLOUR),
-  "webp": (encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
-  "grey": (encoded(Image.fromarray(GREY)), np.repeat(GREY[..., None], 3, axis=2)),
-  "one bit": (encoded(Image.fromarray(GREY > 99)), np.repeat((GREY[..., None] > 99) * 255, 3, axis=2)),
+  "colour": (encoded("PNG", COLOUR), COLOUR),
+  "webp": (encoded("WEBP", COLOUR, lossless=True), COLOUR),
+  "grey": (encoded("PNG", GREY), np.repeat(GREY[..., None], 3, axis=2)),
+  "one bit": (encoded("PNG", GREY > 99), np.repeat((GREY[..., None] > 99) * 255, 3, axis=2)),
   "palette": (palette(False), COLOUR),
   "palette, transparent": (palette(True), FIRST_WHITE),
-  "RGBA": (encoded(Image.fromarray(np.dstack([COLOUR, ALPHA]))), ON_WHITE),
+  "RGBA": (encoded("PNG", np.dstack([COLOUR, ALPHA])), ON_WHITE),
   "grey, alpha": (
-    encoded(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
+    encoded("PNG", Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
     np.repeat(np.where(ALPHA == 255, GREY, 255)[..., None], 3, axis=2),
   ),
-  "16 bits, grey": (
-    encoded(Image.fromarray(GREY.astype(np.uint16) * 256 + 255)),
-    np.repeat(GREY[..., None], 3, axis=2),
-  ),
+  "16 bits, grey": (encoded("PNG", GREY.astype(np.uint16) * 256 + 255), np.repeat(GREY[..., None], 3, axis=2)),
   "16 bits, colour": (tf.io.encode_png(COLOUR.astype(np.uint16) * 256 + 255).numpy(), COLOUR),
-  "turned by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(6)), np.rot90(COLOUR, -1)),
-  "mirrored by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(2)), COLOUR[:, ::-1]),
+  "turned by EXIF": (encoded("PNG", COLOUR, exif=exif(orientation=6)), np.rot90(COLOUR, -1)),
+  "mirrored by EXIF": (encoded("PNG", COLOUR, exif=exif(orientation=2)), COLOUR[:, ::-1]),
 }
 
 
@@ -76,7 +61,7 @@ def test_an_image_of_the_size_keeps_its_pixels_whatever_its_kind(file, pixels):
   "pixels", [GREY / np.float32(255), GREY.astype(np.int32), GREY.astype(np.int32) * 999, GREY.astype(np.int32) - 128]
 )
 def test_values_without_a_black_and_a_white_are_refused(pixels):
-  file = encoded(Image.fromarray(pixels), "TIFF")
+  file = encoded("TIFF", pixels)
   with pytest.raises(ValueError, match="it holds (real numbers|integers that have a sign .*); expected values of 8 or"):
     images.read_image(io.BytesIO(file), (8, 8, 3))
 
@@ -108,14 +93,14 @@ def test_one_channel_is_grey_as_it_is_and_the_luma_of_colours():
 
 
 def test_a_cmyk_jpeg_is_read():
-  white = encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG")
+  white = encoded("JPEG", Image.new("CMYK", (8, 8), (0, 0, 0, 0)))
   assert images.read_image(io.BytesIO(white), (8, 8, 3))[0].min() >= 254
 
 
 @pytest.mark.parametrize("shape, middle", [((24, 8), np.s_[8:16, :]), ((8, 17), np.s_[:, 4:12])])
 def test_the_middle_of_a_long_image_is_kept(shape, middle):
   long = RNG.randint(0, 256, [*shape, 3]).astype(np.uint8)
-  image, _ = images.read_image(io.BytesIO(encoded(Image.fromarray(long))), (8, 8, 3))
+  image, _ = images.read_image(io.BytesIO(encoded("PNG", long)), (8, 8, 3))
   np.testing.assert_array_equal(image, long[middle])
 
 
@@ -123,7 +108,7 @@ def test_resizing_is_antialiased():
   # Lines of one pixel, black and white, are grey from afar; without antialiasing they are one of both.
   lines = np.zeros([64, 64], np.uint8)
   lines[:, ::2] = 255
-  image, _ = images.read_image(io.BytesIO(encoded(Image.fromarray(lines))), (8, 8, 1))
+  image, _ = images.read_image(io.BytesIO(encoded("PNG", lines)), (8, 8, 1))
   assert np.all(np.abs(image[:, 1:-1].astype(int) - 127) < 10)
 
 

@@ -165,8 +165,3 @@ def test_the_bundled_photographs_have_the_same_test_patches_with_crops_and_witho
   assert len(whole.test) == 476 and isinstance(crops.train, data.RandomCrops)
   grid = {patch.tobytes() for patch in whole.train}
   assert {patch.tobytes() for patch in crops.train[:]} == grid
-
-
-def test_crops_of_other_data_are_refused():
-  with pytest.raises(ValueError, match="`crops` are for photos, elpv, sky16 and folders; the data set is 'digits'"):
-    data.load_dataset("digits", crops=True)

@@ -73,12 +73,6 @@ def test_a_memory_map_gives_the_batches_of_the_array(tmp_path):
   np.testing.assert_array_equal(batches(9, images=mapped), batches(9))
 
 
-def test_evaluation_batches_are_all_images_in_order():
-  seen = list(data.evaluation_batches(IMAGES, 16))
-  assert [len(b) for b in seen] == [16, 16, 16, 2]
-  np.testing.assert_array_equal(np.concatenate(seen), IMAGES)
-
-
 def test_batches_are_uint8_of_known_shape_until_they_are_on_the_device():
   spec = data.training_batches(IMAGES, 8, 0).element_spec
   assert spec == tf.TensorSpec([8, 1, 1, 1], tf.uint8)

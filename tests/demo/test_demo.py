@@ -13,13 +13,11 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import types
 import urllib.error
 import urllib.parse
 import urllib.request
 
-import keras
 import numpy as np
 from PIL import Image, ImageSequence
 import pytest
@@ -34,13 +32,13 @@ from flowpp_tf.demo.charts import curve, histogram
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
-from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import demo as programs_demo
 from flowpp_tf.training import Workdir
 from support.marks import slow
-from support.models import SMALL, perturb, small_config, small_images
-from support.programs import LIMIT, ROOT, call, run, start, wait_for
+from support.models import SMALL, perturbed, small_config, small_images
+from support.programs import LIMIT, ROOT, call, refusal, run, served, wait_for
 from support.summary import need
+from support.training_steps import stored_run
 
 CONFIG = small_config(  # short: every function of it is traced, by the program too
   SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1"
@@ -51,12 +49,7 @@ NAN = float("nan")
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """A finished run, whose data are gone."""
-  keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(CONFIG), 0.3)
-  workdir = Workdir(tmp_path_factory.mktemp("run"))
-  workdir.open(CONFIG, {"dataset": "folder:/nowhere"})
-  workdir.best_weights.write_bytes(weights_to_bytes(model))
-  return workdir
+  return stored_run(tmp_path_factory.mktemp("run"), perturbed(CONFIG, 0.3), dataset="folder:/nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +224,7 @@ def test_an_archive_of_the_page_is_read_by_bin_decompress(answers, uploads, work
 
 @pytest.mark.slow
 def test_a_model_with_classes_has_names_probabilities_and_guidance(uploads, tmp_path):
-  keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3, label_dropout=0.1)), 0.3)
+  model = perturbed(CONFIG, 0.3, num_classes=3, label_dropout=0.1)
   engine = Engine(model, 2, known=KnownImages(classes=("cat", "a<b", "dog")))
   answers = DemoHandlers(engine, tmp_path)
   labels = np.array([1, 1, 1, 1])
@@ -397,13 +389,6 @@ def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answ
   assert f"| training | 11,000 steps of 8 images, some {seconds / 3600:.2g} hours by its rows |" in own
 
 
-@pytest.mark.parametrize("levels", [2, 3, 8, 17, 32, 256])
-def test_examples_are_read_back_as_they_are(levels, tmp_path):
-  config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels, pixel_levels=levels)
-  Image.fromarray(evaluation.to_shades(np.arange(levels)[np.newaxis], levels)).save(tmp_path / "a.png")
-  np.testing.assert_array_equal(read_upload(tmp_path / "a.png", config)[0, :, 0], np.arange(levels))
-
-
 @pytest.mark.parametrize("preset", [slow("digits"), "digits_by_class"])
 def test_neighbours_are_called_training_images_only_if_they_are(preset):
   model = fpp.FlowPlusPlus.from_preset(preset)
@@ -422,8 +407,8 @@ def test_neighbours_are_called_training_images_only_if_they_are(preset):
 
 def test_two_models_are_one_too_many(workdir, tmp_path):
   for arguments in ((f"--workdir={workdir.path}", "--saved_model=a"), ("--preset=digits", "--saved_model=a")):
-    code, _, error = call("demo", *arguments, cwd=tmp_path)
-    assert code == 2 and "`saved_model` must be left out with --preset or --workdir" in error
+    line = refusal("demo", *arguments, cwd=tmp_path)
+    assert "`saved_model` must be left out with --preset or --workdir" in line
 
 
 @pytest.mark.needs("gradio")
@@ -436,15 +421,6 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded(tmp_path):
   code, _, error = call("demo", "--workdir=nothing", "--host=", cwd=tmp_path)
   assert (
     code == 2 and "`host` must be an address or a name; 0.0.0.0 is for all addresses of this machine, got ''" in error
-  )
-
-
-def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "gradio", None)
-  code, _, error = call("demo", "--workdir=nothing", cwd=tmp_path)
-  assert code == 2 and "Traceback" not in error
-  assert error.splitlines()[-1] == (
-    "demo: error: the page needs gradio, which is not installed: pip install 'flowpp_tf[demo]'"
   )
 
 
@@ -496,24 +472,17 @@ def folder(tmp_path_factory):
 def url(workdir, folder):
   """The page of bin/demo, which must have lived until the end, and leaves no files and no traceback."""
   need("gradio")
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-  with open(folder.parent / "demo.log", "w") as log:
-    process = start(
-      "demo", f"--workdir={workdir.path}", f"--port={port}", "--num_samples=3", stderr=log, TMPDIR=str(folder)
-    )
-  try:
-    assert process.stdout.readline() == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
-    yield f"http://127.0.0.1:{port}"
+  arguments = f"--workdir={workdir.path}", "--num_samples=3"
+  with (
+    open(folder.parent / "demo.log", "w") as log,
+    served(*arguments, stderr=log, TMPDIR=str(folder)) as (url, process),
+  ):
+    yield url
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 0
-    assert not list(folder.iterdir())
-    assert "Traceback" not in (folder.parent / "demo.log").read_text()
-  finally:
-    process.kill()
-    process.wait()
-    process.stdout.close()
+  assert not list(folder.iterdir())
+  assert "Traceback" not in (folder.parent / "demo.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -647,14 +616,6 @@ def test_what_the_page_says_of_an_example_and_of_uploads(page, uploads, model, t
   _changed(panel, panel.get_by_text("blank image").click)
   panel.get_by_text("To decode it: ").wait_for(state="detached")  # which was of the upload
   assert not panel.locator("a[download='image.fpp']").count()
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_50_megapixels_are_fitted(page, uploads):
-  panel = _open(page, "Your image")
-  _changed(panel, lambda: _upload(panel, uploads / "large.png"))
-  assert "10000x5000 pixels and was fitted to 4x4" in panel.inner_text()
 
 
 @pytest.mark.browser
@@ -824,20 +785,14 @@ def _send_upload(port, body, chunked=False, files=1):
 @pytest.mark.slow
 @pytest.mark.needs("gradio")
 def test_a_page_with_a_password_shows_nothing_without_it(workdir, tmp_path):
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
+  def login(user, password):
+    form = urllib.parse.urlencode({"username": user, "password": password}).encode()
+    with urllib.request.urlopen(f"{url}/login", form, timeout=LIMIT) as response:
+      return response.status, response.headers["Set-Cookie"]
+
   (tmp_path / "visitors").write_text("ada:one\nbob:two:2\n")
-  url = f"http://127.0.0.1:{port}"
-  with open(tmp_path / "log", "w") as log:
-    process = start("demo", f"--workdir={workdir.path}", f"--port={port}", f"--auth=@{tmp_path}/visitors", stderr=log)
-  try:
-    assert process.stdout.readline().startswith(f"the page is at {url}")
-
-    def login(user, password):
-      form = urllib.parse.urlencode({"username": user, "password": password}).encode()
-      with urllib.request.urlopen(f"{url}/login", form, timeout=LIMIT) as response:
-        return response.status, response.headers["Set-Cookie"]
-
+  arguments = f"--workdir={workdir.path}", f"--auth=@{tmp_path}/visitors"
+  with open(tmp_path / "log", "w") as log, served(*arguments, stderr=log) as (url, _):
     for path in ("config", "gradio_api/info"):
       with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{url}/{path}", timeout=LIMIT)
@@ -848,10 +803,6 @@ def test_a_page_with_a_password_shows_nothing_without_it(workdir, tmp_path):
       status, cookie = login(*right)
       request = urllib.request.Request(f"{url}/config", headers={"Cookie": cookie.partition(";")[0]})
       assert status == 200 and b"components" in urllib.request.urlopen(request, timeout=LIMIT).read()
-  finally:
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 def _call(url, name, data):

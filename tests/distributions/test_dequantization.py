@@ -6,7 +6,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models.conditioning import Conditioning
-from support.models import SMALL, perturb, small_config, small_images
+from support.models import SMALL, perturbed, small_config, small_images
 
 
 def test_uniform_noise_has_density_one_and_passes_through():
@@ -24,7 +24,7 @@ def test_variational_density_integrates_to_one():
   config = small_config(
     SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2", dtype="float64"
   )
-  model = perturb(fpp.FlowPlusPlus(config), 0.2)
+  model = perturbed(config, 0.2)
   q = model.dequantizer.posterior(small_images(1, config))
   points = (np.arange(200) + 0.5) / 200
   grid = np.stack(np.meshgrid(points, points), axis=-1).reshape(-1, 1, 1, 2, 1)

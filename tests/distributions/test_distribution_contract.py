@@ -1,4 +1,12 @@
-"""TFP's contract of a distribution: the flow, both dequantizations, and images, alone and as parts."""
+"""TFP's contract of every distribution, over the table of support/distribution_cases.py; and images as one.
+
+The checks are those of TFP's distribution_properties_test.py and platform_compatibility_test.py, which are not in its
+wheel, and that a distribution and its parts go in and out of functions.
+"""
+
+import copy
+import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -6,115 +14,300 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
-from support.conformance_rows import MODEL_ROWS, ROWS
+from support.conformance_rows import MODEL_ROWS
+from support.distribution_cases import CONTEXT, DISTRIBUTIONS, NORMAL, X, distribution, made
 from support.marks import quick_rows
 from support.models import small_images
 
-tfd = tfp.distributions
+tfb, tfd = tfp.bijectors, tfp.distributions
 
-IMAGES, NOISE = ROWS["flow"].inputs("float64")
-X, CONTEXT = ROWS["given"].inputs("float64")
-SCALE = tf.exp(X)
-MAKE = {
-  "flow": lambda: ROWS["flow"].make("float64"),
-  "uniform": lambda: ROWS["uniform_dequantizer"].make("float64").posterior(IMAGES),
-  "variational": lambda: ROWS["variational_dequantizer"].make("float64").posterior(IMAGES),
-  "vectors": lambda: ROWS["given"].make("float64").distribution.given(CONTEXT),
-  "composite": lambda: fpp.distributions.FlowDistribution(
-    tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)
-  ),
-}
-VALUES = {"vectors": X, "composite": X}
-rows = pytest.mark.parametrize("name", MAKE)
+LIGHT = ["uniform", "composite", "scalar"]  # those without networks
+WITH_BATCH = [name for name in DISTRIBUTIONS if name not in ("flow", "images")]
+rows = pytest.mark.parametrize("name", DISTRIBUTIONS)
+light_rows = pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, LIGHT))
+batch_rows = pytest.mark.parametrize("name", quick_rows(WITH_BATCH, LIGHT))
+SEED = tf.constant([0, 1])
 
 
-def made(name):
-  """A distribution, and values in its support: a row for each of its batch."""
-  return MAKE[name](), VALUES.get(name, NOISE)
+def test_every_public_distribution_has_a_row():
+  public = {
+    kind
+    for module in (fpp.distributions, fpp.models)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, tfd.Distribution)
+  }
+  assert public <= {type(distribution(name)) for name in DISTRIBUTIONS}
 
 
-@rows
-def test_a_copy_has_the_same_density_and_the_same_variables(name):
-  distribution, values = made(name)
-  copy = distribution.copy(name="renamed")
-  assert copy.name == "renamed" and type(copy) is type(distribution)
-  assert {id(v) for v in copy.variables} == {id(v) for v in distribution.variables}
-  np.testing.assert_array_equal(copy.log_prob(values), distribution.log_prob(values))
+@light_rows
+def test_samples_have_the_shape_asked_for_and_a_finite_density(name):
+  d, _ = made(name)
+  for sample_shape, expected in (([], ()), (2, (2,)), ([2], (2,)), ([2, 1], (2, 1)), (np.array([1, 2]), (1, 2))):
+    x = d.sample(sample_shape, seed=SEED)
+    assert x.shape == (*expected, *d.batch_shape, *d.event_shape) and x.dtype == d.dtype
+  log_prob = d.log_prob(x)
+  assert log_prob.shape == (1, 2, *d.batch_shape) and log_prob.dtype == tf.float64
+  assert np.all(np.isfinite(log_prob))
+  np.testing.assert_array_equal(d.unnormalized_log_prob(x), log_prob)
+  np.testing.assert_allclose(d.prob(x), np.exp(log_prob))
+  np.testing.assert_array_equal(d.batch_shape_tensor(), d.batch_shape)
+  np.testing.assert_array_equal(d.event_shape_tensor(), d.event_shape)
+  sampled, log_prob = d.experimental_sample_and_log_prob([2, 1], seed=SEED)
+  np.testing.assert_allclose(sampled, d.sample([2, 1], seed=SEED), atol=1e-12)
+  assert log_prob.shape == (2, 1, *d.batch_shape)
+  np.testing.assert_allclose(d.log_prob(tf.identity(sampled)), log_prob, rtol=1e-6, atol=1e-6)
+
+
+@light_rows
+def test_equal_seeds_give_equal_samples_and_others_do_not(name):
+  d, _ = made(name)
+  first, second = tfp.random.split_seed(SEED)
+  samples = [d.sample(2, seed=seed).numpy() for seed in (SEED, SEED, first, second)]
+  np.testing.assert_array_equal(samples[0], samples[1])
+  assert len({sample.tobytes() for sample in samples}) == 3
+  assert np.all(samples[0][0] != samples[0][1]) or d.dtype.is_integer
+  stateful = []
+  for _ in range(2):
+    tf.random.set_seed(5)
+    stateful += [d.sample(seed=7).numpy(), d.sample().numpy()]
+  np.testing.assert_array_equal(stateful[0], stateful[2])
+  np.testing.assert_array_equal(stateful[1], stateful[3])
+  assert not np.array_equal(d.sample(), d.sample())
 
 
 @rows
 def test_a_seed_draws_the_same_in_each_call_whatever_kind_of_integer_it_is(name):
-  distribution, _ = made(name)
-  samples = [distribution.sample(2, seed=seed) for seed in (3, 3, np.int64(3), np.uint8(3), tf.constant(3))]
+  d, _ = made(name)
+  samples = [d.sample(2, seed=seed) for seed in (3, 3, np.int64(3), np.uint8(3), tf.constant(3))]
   for other in samples[1:]:
     np.testing.assert_array_equal(other, samples[0])
-  assert np.any(distribution.sample(2, seed=4) != samples[0])
+  assert np.any(d.sample(2, seed=4) != samples[0])
 
 
 @rows
-def test_shapes_are_those_of_samples_and_densities(name):
-  distribution, _ = made(name)
-  x, log_prob = distribution.experimental_sample_and_log_prob(2, seed=(0, 1))
-  assert x.shape == (2, *distribution.batch_shape, *distribution.event_shape)
-  assert log_prob.shape == (2, *distribution.batch_shape)
-  np.testing.assert_array_equal(distribution.batch_shape_tensor(), distribution.batch_shape)
-  np.testing.assert_array_equal(distribution.event_shape_tensor(), distribution.event_shape)
-  assert x.dtype == distribution.dtype == tf.float64
+def test_every_parameter_is_a_property_and_a_copy_may_validate(name):
+  d, values = made(name)
+  assert {"name", "validate_args"} <= set(d.parameters)
+  for parameter in set(d.parameters) - {"parameters"}:
+    assert hasattr(d, parameter), parameter
+  assert set(type(d).parameter_properties(dtype=tf.float64)) <= set(d.parameters)
+  validating = d.copy(validate_args=True, name="validating")
+  assert validating.validate_args and validating.name == "validating" and type(validating) is type(d)
+  assert {id(v) for v in validating.variables} == {id(v) for v in d.variables}
+  np.testing.assert_array_equal(validating.log_prob(values), d.log_prob(values))
 
 
-with_batch = pytest.mark.parametrize("name", [name for name in MAKE if name != "flow"])
-
-
-@with_batch
-def test_a_slice_is_that_of_the_densities(name):
-  distribution, values = made(name)
-  whole = distribution.log_prob(values[0])
-  for index in (1, slice(1, 3), (Ellipsis, -1), (tf.newaxis, slice(None, None, 2))):
-    sliced = distribution[index]
-    assert sliced.batch_shape == whole[index].shape
-    np.testing.assert_allclose(sliced.log_prob(values[0]), whole[index], rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", quick_rows(MAKE, ["uniform", "composite"]))
-def test_vectorized_map_and_graphs_give_the_same(name):
-  distribution, values = made(name)
-  whole = distribution.log_prob(values)
-  np.testing.assert_allclose(tf.function(distribution.log_prob, autograph=False)(values), whole, rtol=1e-10)
-  np.testing.assert_allclose(
-    tf.function(distribution.log_prob, autograph=False, jit_compile=True)(values), whole, rtol=1e-9
-  )
-  several = tf.stack([values, 0.5 * values])
-  np.testing.assert_allclose(
-    tf.vectorized_map(distribution.log_prob, several, fallback_to_while_loop=False),
-    [distribution.log_prob(v) for v in several],
-    rtol=1e-10,
-  )
-
-
-@rows
-def test_the_divergence_from_itself_is_zero_for_each_of_the_batch(name):
-  distribution, _ = made(name)
-  np.testing.assert_array_equal(tfd.kl_divergence(distribution, distribution), np.zeros(distribution.batch_shape))
-
-
-@rows
-def test_samples_have_the_density_that_they_come_with(name):
-  distribution, _ = made(name)
-  x, log_prob = distribution.experimental_sample_and_log_prob(3, seed=(0, 1))
-  np.testing.assert_allclose(distribution.log_prob(tf.identity(x)), log_prob, rtol=1e-6, atol=1e-6)
-  np.testing.assert_allclose(distribution.prob(x), np.exp(log_prob), rtol=1e-5)
-  np.testing.assert_array_equal(distribution.sample(3, seed=(0, 1)), x)
-
-
-@rows
-def test_a_composite_goes_in_and_out_of_functions(name):
-  distribution, values = made(name)
-  if not isinstance(distribution, tf.__internal__.CompositeTensor):
-    assert name != "composite"
+@light_rows
+def test_numbers_of_the_reals_become_values_of_the_support(name):
+  d, _ = made(name)
+  bijector = d.experimental_default_event_space_bijector()
+  if bijector is None:
+    assert d.dtype.is_integer
     return
-  returned = tf.function(lambda d: d, autograph=False)(distribution)
-  assert type(returned) is type(distribution)
-  np.testing.assert_array_equal(returned.log_prob(values), distribution.log_prob(values))
+  shape = [3, *bijector.inverse_event_shape([*d.batch_shape, *d.event_shape])]
+  values = bijector.forward(tf.random.stateless_normal(shape, SEED, dtype=d.dtype))
+  assert values.shape == (3, *d.batch_shape, *d.event_shape)
+  assert np.all(np.isfinite(d.log_prob(tf.identity(values))))
+
+
+@batch_rows
+def test_slices_of_samples_have_the_slices_of_densities(name):
+  d, _ = made(name)
+  with pytest.raises(TypeError, match="not iterable"):
+    iter(d)
+  x = d.sample(seed=SEED)
+  whole, event = d.log_prob(x).numpy(), (slice(None),) * len(d.event_shape)
+  for index in (0, -1, slice(None, 1), slice(None, None, -1), (tf.newaxis, 1, tf.newaxis), (Ellipsis, 0), Ellipsis):
+    sliced = d[index]
+    assert type(sliced) is type(d) and len(sliced.variables) == len(d.variables)
+    parts = index if isinstance(index, tuple) else (index,)
+    at = (*parts, *(() if Ellipsis in parts else (Ellipsis,)), *event)
+    assert sliced.batch_shape == whole[index].shape
+    assert sliced.sample(2, seed=SEED).shape == (2, *x[at].shape)
+    np.testing.assert_allclose(sliced.log_prob(x[at]), whole[index], rtol=1e-10)
+  twice = d[1:][..., 0].copy(name="twice")
+  np.testing.assert_allclose(twice.log_prob(x[1]), whole[1], rtol=1e-10)
+  empty = d[:0]
+  assert empty.batch_shape == (0,) and empty.name == d.name
+
+
+@light_rows
+def test_a_part_of_a_joint_distribution_adds_its_density(name):
+  d, _ = made(name)
+  other = tfd.Normal(tf.zeros(d.batch_shape, tf.float64), 1.0)
+  x, y = d.sample(2, seed=SEED), other.sample(2, seed=SEED)
+  expected = d.log_prob(x) + other.log_prob(y)
+
+  def model():
+    yield tfd.JointDistributionCoroutine.Root(d)
+    yield tfd.JointDistributionCoroutine.Root(other)
+
+  named = tfd.JointDistributionNamed(dict(x=d, y=other))
+  np.testing.assert_allclose(named.log_prob(x=x, y=y), expected, rtol=1e-10)
+  for joint in (named, tfd.JointDistributionSequential([d, other]), tfd.JointDistributionCoroutine(model)):
+    if joint is not named:
+      np.testing.assert_allclose(joint.log_prob(x, y), expected, rtol=1e-10)
+    sample = tf.nest.flatten(joint.sample(2, seed=SEED))
+    assert [s.shape for s in sample] == [x.shape, y.shape]
+    assert len(joint.trainable_variables) == len(d.trainable_variables)
+
+
+@pytest.mark.parametrize("name", quick_rows(["vectors", "composite", "scalar", "uniform"], ["composite"]))
+def test_an_autobatched_joint_distribution_adds_its_density(name):
+  d, _ = made(name)
+  one = d[(0,) * len(d.batch_shape)]
+  joint = tfd.JointDistributionSequentialAutoBatched([NORMAL, lambda z: one])
+  z, x = NORMAL.sample(3, seed=SEED), one.sample(3, seed=SEED)
+  np.testing.assert_allclose(joint.log_prob(z, x), NORMAL.log_prob(z) + one.log_prob(x), rtol=1e-10)
+  tf.random.set_seed(5)
+  assert [s.shape for s in joint.sample(3, seed=7)] == [z.shape, x.shape]
+
+
+@batch_rows
+def test_the_wrappers_of_tfp_see_the_same_densities(name):
+  d, _ = made(name)
+  count = d.batch_shape[0]
+  x = d.sample(3, seed=SEED)
+  log_prob = d.log_prob(x)
+  np.testing.assert_allclose(tfd.Independent(d, 1).log_prob(x), tf.reduce_sum(log_prob, axis=-1), rtol=1e-10)
+  reshaped = tfd.BatchReshape(d, [1, count])
+  np.testing.assert_allclose(reshaped.log_prob(x[:, tf.newaxis]), log_prob[:, tf.newaxis], rtol=1e-10)
+  iid = tfd.Sample(d, 2)
+  drawn = iid.sample(seed=SEED)
+  assert drawn.shape == (*d.batch_shape, 2, *d.event_shape)
+  each = tf.stack([d.log_prob(drawn[:, i]) for i in range(2)], axis=-1)
+  np.testing.assert_allclose(iid.log_prob(drawn), tf.reduce_sum(each, axis=-1), rtol=1e-10)
+  if not d.dtype.is_integer:
+    logits = tf.constant(np.arange(count), tf.float64)
+    mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=logits), d)
+    at = x[:, 0]
+    terms = d.log_prob(at[:, tf.newaxis]) + tf.math.log_softmax(logits)
+    np.testing.assert_allclose(mixture.log_prob(at), tf.reduce_logsumexp(terms, axis=-1), rtol=1e-10)
+    assert mixture.sample(5, seed=SEED).shape == (5, *d.event_shape)
+
+
+@light_rows
+def test_vectorized_map_and_graphs_give_the_same(name):
+  d, values = made(name)
+  graph = tf.function(d.log_prob, autograph=False)
+  np.testing.assert_allclose(graph(values), d.log_prob(values), rtol=1e-10)
+  several = tf.stack([values, values[::-1]])
+  found = tf.vectorized_map(d.log_prob, several, fallback_to_while_loop=False)
+  np.testing.assert_allclose(found, [d.log_prob(v) for v in several], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if not name.startswith("images")])
+def test_the_divergence_from_itself_is_zero_for_each_of_the_batch(name):
+  d, _ = made(name)
+  np.testing.assert_array_equal(tfd.kl_divergence(d, d), np.zeros(d.batch_shape))
+
+
+@pytest.mark.parametrize("name", ["composite", "scalar", "uniform"])
+def test_a_composite_goes_in_and_out_of_functions(name):
+  d, values = made(name)
+  assert isinstance(d, tf.__internal__.CompositeTensor)
+  returned = tf.function(lambda d: d, autograph=False)(d)
+  assert type(returned) is type(d)
+  np.testing.assert_array_equal(returned.log_prob(values), d.log_prob(values))
+
+
+@light_rows
+def test_copies_of_python_and_pickles_are_the_same_distribution(name):
+  d, values = made(name)
+  ways = [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))]
+  for way in ways[: 1 if isinstance(getattr(d, "distribution", None), tfd.Sample) else 3]:  # TFP cannot copy `Sample`
+    other = way(d)
+    assert type(other) is type(d) and len(other.variables) == len(d.variables)
+    np.testing.assert_array_equal(other.log_prob(values), d.log_prob(values))
+  if hasattr(d, "bijector"):
+    for way in ways:
+      np.testing.assert_array_equal(way(d.bijector).inverse(values), d.bijector.inverse(values))
+
+
+def test_vectorized_map_over_contexts_is_a_batch_of_contexts():
+  given = distribution("vectors")
+  flow = fpp.distributions.FlowDistribution(given.distribution, given.bijector.bijector)
+  single = lambda context: flow.given(context).log_prob(X[0])
+  np.testing.assert_allclose(
+    tf.vectorized_map(single, CONTEXT, fallback_to_while_loop=False), given.log_prob(X[0]), rtol=1e-10
+  )
+
+
+@pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, ["uniform", "composite"]))
+def test_xla_gives_samples_of_the_same_shape_and_the_same_densities(name):
+  d, _ = made(name)
+  x = tf.function(lambda seed: d.sample(2, seed=seed), jit_compile=True, autograph=False)(SEED)
+  assert x.shape == (2, *d.batch_shape, *d.event_shape) and x.dtype == d.dtype
+  log_prob = tf.function(d.log_prob, jit_compile=True, autograph=False)(x)
+  expected = d.log_prob(x)
+  assert log_prob.shape == expected.shape and np.all(np.isfinite(log_prob))
+  if not d.dtype.is_integer:  # else the noise is drawn, and XLA draws other numbers
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", quick_rows(["flow", "variational", "vectors"], ["flow"]))
+def test_gradients_of_samples_and_densities_reach_every_variable(name):
+  with tf.GradientTape(persistent=True) as tape:
+    d = DISTRIBUTIONS[name][0]()  # with the network that makes the context
+    x = d.sample(2, seed=SEED)
+    log_prob = d.log_prob(tf.stop_gradient(x))
+  assert d.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+  for value in (x, log_prob):
+    assert not [v.name for v in d.trainable_variables if tape.gradient(value, v) is None]
+
+
+@rows
+def test_there_is_no_fit_in_closed_form(name):
+  d, values = made(name)
+  with pytest.raises(NotImplementedError, match=type(d).__name__):
+    type(d).experimental_fit(values)
+
+
+UNIFORM = fpp.distributions.uniform_dequantization
+
+
+@pytest.mark.parametrize("batch_shape", [[], [4], [2, 3]])
+def test_uniform_noise_has_density_one_in_the_half_open_interval_and_none_outside(batch_shape):
+  d = UNIFORM(batch_shape, (1, 2, 1), tf.float64)
+  below_one = np.nextafter(1.0, 0)
+  for value, expected in [(0.0, 0), (0.5, 0), (below_one, 0)] + [(v, -np.inf) for v in (-0.1, 1.0, 1.5, np.inf)]:
+    u = tf.reshape(tf.constant([0.5, value], tf.float64), [1, 2, 1])
+    np.testing.assert_array_equal(d.log_prob(u), np.full(batch_shape, expected))
+    np.testing.assert_array_equal(d.transform(u)[1], np.full(batch_shape, expected))
+  assert np.all(np.isnan(d.log_prob(np.full([1, 2, 1], np.nan))))
+  assert np.all(d.experimental_default_event_space_bijector().forward(tf.fill([*batch_shape, 1, 2, 1], 40.0)) < 1)
+  np.testing.assert_array_equal(d.entropy(), np.zeros(batch_shape))
+  np.testing.assert_array_equal(d.mean(), np.full([*batch_shape, 1, 2, 1], 0.5))
+
+
+def test_variational_noise_outside_of_the_unit_interval_has_no_density():
+  d, u = made("variational")
+  for value in (-0.5, 1.5, np.inf, np.nan):
+    log_prob = d.log_prob(tf.tensor_scatter_nd_update(u, [[1, 0, 0, 0]], [value])).numpy()
+    assert np.isnan(log_prob[1]) and np.all(np.isfinite(np.delete(log_prob, 1)))
+
+
+def test_the_noise_of_a_batch_of_unknown_size_has_its_shape_in_graphs():
+  given, context = distribution("variational"), distribution("variational").context
+
+  @tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec([1], tf.int32), tf.TensorSpec([None, *context.shape[1:]], "float64")],
+  )
+  def evaluate(batch_shape, context):
+    outputs = []
+    for d in (UNIFORM(batch_shape, given.event_shape, tf.float64), given.copy(context=context)):
+      sliced = d[1:]
+      x, log_prob = d.experimental_sample_and_log_prob(2, seed=SEED)
+      outputs.append([d.batch_shape_tensor(), sliced.batch_shape_tensor(), x, log_prob, d.log_prob(x)])
+    return outputs
+
+  for count in (2, 4):
+    for batch_shape, sliced, x, log_prob, again in evaluate([count], context[:count]):
+      np.testing.assert_array_equal(batch_shape, [count])
+      np.testing.assert_array_equal(sliced, [count - 1])
+      assert x.shape == (2, count, *given.event_shape) and log_prob.shape == (2, count)
+      np.testing.assert_allclose(again, log_prob, rtol=1e-9)
 
 
 @pytest.fixture(scope="module")

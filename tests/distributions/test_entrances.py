@@ -12,26 +12,24 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
+from support.comparing import assert_same
+from support.models import perturb
 
 tfd = tfp.distributions
 
 
-def perturbed(**kwargs):
-  flow = fpp.vector_flow(2, couplings=2, components=2, hidden=8, blocks=1, **kwargs)
-  rng = np.random.RandomState(0)
-  for variable in flow.trainable_variables:
-    variable.assign_add(0.3 * rng.randn(*variable.shape))
-  return flow
+def small_flow(**kwargs):
+  return perturb(fpp.vector_flow(2, couplings=2, components=2, hidden=8, blocks=1, **kwargs), 0.3)
 
 
 @pytest.fixture(scope="module")
 def flow():
-  return perturbed()
+  return small_flow()
 
 
 @pytest.fixture(scope="module")
 def conditional():
-  return perturbed(context_size=3)
+  return small_flow(context_size=3)
 
 
 X = tf.constant(np.random.RandomState(1).randn(4, 2), tf.float32)
@@ -164,14 +162,12 @@ def test_initialization_takes_a_finite_batch_and_replaces_weights_only_if_it_is_
   ):
     with pytest.raises(ValueError, match=message):
       flow.initialize(wrong)
-  for variable, value in zip(flow.variables, before):
-    np.testing.assert_array_equal(variable, value)
+  assert_same(flow.variables, before)
   flow.initialize(good)
   after = [v.numpy() for v in flow.variables]
   with pytest.raises(ValueError, match="is initialised already"):
     flow.initialize(3 * good)
-  for variable, value in zip(flow.variables, after):
-    np.testing.assert_array_equal(variable, value)
+  assert_same(flow.variables, after)
   flow.initialize(3 * good, overwrite=True)
   assert any(np.any(variable != value) for variable, value in zip(flow.variables, after))
 

@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.core.settings import Settings
-from support.programs import ROOT
+from support.programs import load_file
 from support.public_callables import surface
 
 pytestmark = pytest.mark.docs
@@ -28,10 +28,7 @@ IMPORTED = {"np": np, "tf": tf, "tfp": tfp, "keras": keras, "fpp": fpp}
 @functools.cache
 def reference():
   """The module that lists what has an entry in the reference."""
-  spec = importlib.util.spec_from_file_location("reference_pages", ROOT / ".ci" / "reference_pages.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return load_file(".ci/reference_pages.py")
 
 
 def public_names():

@@ -1,6 +1,5 @@
 """docs/flow_in_one_file.py is Flow++ with nothing of the package imported: with its weights, it computes the same."""
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from support.models import SMALL, perturb, small_config, small_images
-from support.programs import ROOT
+from support.programs import ROOT, load_file
 
 pytestmark = pytest.mark.docs
 
@@ -20,9 +19,7 @@ CONFIG = small_config(SMALL, dtype="float64", blocks=2, context_blocks=2)
 @pytest.fixture(scope="module")
 def page():
   """The page as a module, in float64."""
-  spec = importlib.util.spec_from_file_location("flow_in_one_file", PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = load_file(PATH)
   module.DTYPE = tf.float64
   return module
 

@@ -22,7 +22,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
-from support.programs import ROOT, call, named_extras
+from support.programs import ROOT, call, named_extras, run
 from support.runs import TINY_RUN
 
 SMALL = dict(
@@ -52,21 +52,9 @@ def wheel(tmp_path_factory):
     if path.is_file():
       shutil.copy(path, source)
   # --no-build-isolation: nothing is downloaded.
+  flags = ["--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
   subprocess.run(
-    [
-      sys.executable,
-      "-m",
-      "pip",
-      "wheel",
-      "--quiet",
-      "--no-deps",
-      "--no-build-isolation",
-      f"--wheel-dir={folder}",
-      str(source),
-    ],
-    check=True,
-    cwd=folder,
-    capture_output=True,
+    [sys.executable, "-m", "pip", "wheel", *flags, str(source)], check=True, cwd=folder, capture_output=True
   )
   (path,) = folder.glob("*.whl")
   with zipfile.ZipFile(path) as archive:
@@ -215,7 +203,7 @@ def test_configs_recipes_and_flags_import_no_tensorflow():
     "define_flags(options_of('train'))\n"
     "print({'tensorflow', 'keras', 'tensorflow_probability', 'PIL'} & {*sys.modules})"
   )
-  assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
+  assert run(["-c", code], cwd=ROOT).out == "set()\n"
 
 
 @pytest.mark.slow

@@ -12,15 +12,23 @@ BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["install", "presets", "faq"])
+@pytest.mark.parametrize("name", ["install", "presets", "faq", "components"])
 def test_the_blocks_print_what_the_page_says(name, capsys):
   text = (ROOT / "docs" / f"{name}.md").read_text()
-  blocks = BLOCK.findall(text)
-  assert len(blocks) == text.count("```python") and sum(bool(said) for _, said in blocks) == text.count("```text")
+  found = BLOCK.findall(text)
+  assert len(found) == text.count("```python") and sum(bool(said) for _, said in found) == text.count("```text")
   namespace = {}
-  for code, said in blocks:
+  for code, said in found:
     exec(compile(code, f"{name}.md", "exec"), namespace)
     assert capsys.readouterr().out == said, code
+
+
+def test_every_component_has_a_short_snippet_that_prints():
+  text = (ROOT / "docs" / "components.md").read_text()
+  _, *snippets = BLOCK.findall(text)
+  assert len(snippets) == text.count("\n## ")
+  for code, said in snippets:
+    assert said and len(code.splitlines()) <= 12, code
 
 
 def test_links_to_sections_of_pages_name_sections():

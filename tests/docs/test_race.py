@@ -1,16 +1,15 @@
-"""The race with the release: what is not timing."""
+"""The race with the release, and measurements of a GPU: what is not timing."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
 import first_step
+import gpu
 import processes
 import race
 import release
-from support.programs import ROOT
+from support.programs import ROOT, run
 
 pytestmark = pytest.mark.docs
 
@@ -88,13 +87,8 @@ def test_the_loop_of_a_release_runs_with_its_own_settings_and_our_batches(tmp_pa
   for name, source in RELEASE.items():
     (tmp_path / "flows" / f"{name}.py").write_text(source)
   before = sorted(tmp_path.rglob("*"))
-  found = subprocess.run(
-    [sys.executable, "-c", TRAIN, tmp_path],
-    env=os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")},
-    capture_output=True,
-    text=True,
-  )
-  assert found.stdout.split("\n")[:-1] == ["0 2.0", "1 2.0", "2 2.0"], found.stderr
+  found = run(["-c", TRAIN], tmp_path, PYTHONPATH=str(ROOT / "benchmarks"))
+  assert found.out.split("\n")[:-1] == ["0 2.0", "1 2.0", "2 2.0"], found.error
   assert sorted(tmp_path.rglob("*")) == before  # nothing is written beside the release
 
 
@@ -172,3 +166,26 @@ def test_a_command_runs_until_its_line_is_there():
   assert taken["peak_bytes"] > 2**20 and taken["cpu_s"] > 0
   with pytest.raises(RuntimeError, match="ended before its first step:\nwhy"):
     first_step.arrivals([sys.executable, "-c", "print('why')"], {"first": "step 0"})
+
+
+def test_a_step_on_a_gpu_stands_with_the_rate_of_its_products():
+  costs = [dict(config="cifar10", training_flops_image=80e9)]
+  row = dict(config="cifar10", what="train", batch=64, precision="float32", jit="blocks", out_of_memory=False)
+  row |= dict(ms=70.0, spread_percent=3.0, images_s=900.0, peak_gib=9.5, first_s=40.0)
+  head, full, sample, none = gpu.table([row, row | dict(what="sample"), row | dict(out_of_memory=True)], costs)
+  assert full == ("cifar10", "train", "64", "float32", "blocks", "70.0", "3 %", "900.0", "72.00", "9.50", "40")
+  assert dict(zip(head, sample))["TFLOP/s"] == ""
+  assert none[5] == "out of memory" and len(none) == len(full) == len(head)
+
+
+def test_what_begins_too_late_is_named_and_left_out(capsys):
+  assert list(gpu.within(1, dict(a=lambda: 1, b=lambda: 2))) == [1, 2]
+  assert list(gpu.within(0, dict(a=lambda: 1, b=lambda: 2))) == []
+  assert capsys.readouterr().err == "no time left for: a\nno time left for: b\n"
+
+
+@pytest.mark.slow
+def test_a_quick_run_without_a_gpu_says_that_its_figures_mean_nothing(tmp_path):
+  found = run([ROOT / "benchmarks" / "gpu.py"], "--quick", "--minutes=60", f"--output={tmp_path}/gpu.json")
+  assert found.out.count(gpu.NO_GPU) == 2, found.error
+  assert found.out.count("| digits |") == len(gpu.cases(True, 1))

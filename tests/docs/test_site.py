@@ -1,6 +1,5 @@
 """The sources of the site: links that work there, pages of flags, and what the check of the built pages finds."""
 
-import importlib.util
 import re
 import sys
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from support.programs import ROOT, run
+from support.programs import ROOT, load_file, run
 
 pytestmark = pytest.mark.docs
 
@@ -17,15 +16,8 @@ pytestmark = pytest.mark.docs
 def ci():
   """Imports a file of .ci, by its name."""
   folder = str(ROOT / ".ci")
-
-  def load(name):
-    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
   sys.path.insert(0, folder)
-  yield load
+  yield lambda name: load_file(f".ci/{name}.py")
   sys.path.remove(folder)
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from support.models import TINY, perturb, small_images
-from support.programs import LIMIT, call, start_workers, wait_for
+from support.programs import LIMIT, call, start_workers
 
 
 def model_on(name):
@@ -42,26 +42,6 @@ def test_two_mirrored_devices_give_the_numbers_of_one():
   one, two = (tf.nest.flatten(results(model_on(name))) for name in ("one", "mirrored"))
   for ours, theirs in zip(two, one, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_an_evaluation_of_two_devices_resumes_that_of_one(tmp_path):
-  images, partial = small_images(6, TINY), tmp_path / "partial.npy"
-  evaluate = lambda name, path=None: evaluation.evaluate_bits_per_dim(
-    model_on(name), images, 2, batch_size=2, partial=path
-  )
-  expected = evaluate("one")
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr("flowpp_tf.evaluation.likelihood._summarize", _stop)
-    with pytest.raises(InterruptedError):
-      evaluate("one", partial)
-  draws = np.lib.format.open_memmap(partial, mode="r+")
-  kept = draws[:3].copy()
-  draws[3:] = np.nan  # as if it had been killed half-way
-  draws.flush()
-  found = evaluate("mirrored", partial)
-  np.testing.assert_allclose(found.best.bits_per_dim, expected.best.bits_per_dim, rtol=1e-5)
-  assert np.isfinite(kept).all() and not partial.exists()
 
 
 def _stop(*arguments):
@@ -99,22 +79,3 @@ def test_two_workers_resume_with_the_numbers_of_one_process_and_only_the_chief_w
   np.testing.assert_allclose(numbers(chief), numbers(alone.out), atol=2e-4)
   assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
   assert not [*tmp_path.rglob("evaluation-*.npy")]
-
-
-@pytest.mark.exhaustive
-@pytest.mark.slow  # test_workers.py has the same of a training run
-@pytest.mark.workers
-def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message_and_keeps_its_draws(trained, tmp_path):
-  run = trained / "runs" / "digits"
-  chief, other = start_workers(
-    "evaluate", f"--workdir={run}", "--num_samples=100000", "--batch_size=8", cwd=tmp_path, stderr=subprocess.PIPE
-  )
-  wait_for(
-    lambda: any(np.isfinite(np.load(path, mmap_mode="r")[0, 0]).all() for path in run.glob("evaluation-*.npy")), chief
-  )  # both are in the middle of it
-  other.kill()
-  _, error = chief.communicate(timeout=LIMIT)
-  other.communicate()
-  assert chief.returncode == 1 and "Traceback" not in error
-  assert error.strip().splitlines()[-1].startswith("evaluate: error: worker 0 of 2 has lost another one")
-  assert list(run.glob("evaluation-*.npy"))

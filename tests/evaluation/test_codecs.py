@@ -1,14 +1,13 @@
 """The bars: what lossless codecs need for the same images."""
 
 import bz2
-import io
 import lzma
 
 import numpy as np
-from PIL import Image
 import pytest
 
 from flowpp_tf import data, evaluation
+from support.files import encoded
 from support.marks import slow
 
 pytestmark = pytest.mark.needs("imagecodecs")
@@ -19,9 +18,7 @@ def test_png_is_that_of_another_encoder():
   png = evaluation.measure_codecs(images)[0]
   sizes = []
   for image in images:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", optimize=True)
-    sizes.append(8 * len(file.getvalue()) / image.size)
+    sizes.append(8 * len(encoded("PNG", image, optimize=True)) / image.size)
   assert png.codec == "PNG"
   np.testing.assert_allclose(png.each, np.mean(sizes), rtol=0.02)  # filters are chosen by other rules
   np.testing.assert_allclose(png.standard_error, np.std(sizes, ddof=1) / 10**0.5, rtol=0.05)

@@ -15,14 +15,12 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.evaluation import likelihood, record
-from support.models import SMALL, perturb, small_config, small_images
+from support.models import SMALL, perturb, perturbed, small_config, small_images
 
 
 @pytest.fixture(scope="module")
 def model():
-  return perturb(
-    fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
-  )
+  return perturbed(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1")
 
 
 def test_bits_per_dim_are_those_of_the_bounds_of_every_image(model):

@@ -8,14 +8,14 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.evaluation import BitMaps, Scorer, heat_map, to_shades
 from flowpp_tf.tiles.cutting import to_tiles
-from support.models import TINY, perturb, small_config
+from support.models import TINY, perturbed, small_config
 
 SHAPE = TINY.image_shape
 
 
 @pytest.fixture(scope="module")
 def model():
-  return perturb(fpp.FlowPlusPlus(TINY))
+  return perturbed(TINY)
 
 
 def picture(height, width, seed=0):

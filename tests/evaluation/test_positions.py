@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf import evaluation
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.evaluation.positions import _terms
-from support.models import TINY, VARIANTS, perturb, small_config, small_images
-
-
-def of_dtype(config, dtype):
-  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype)))
+from support.models import TINY, VARIANTS, perturbed, small_config, small_images
 
 
 @pytest.mark.parametrize("name", ["published", "augmented_vflow"])
 def test_the_sum_over_positions_is_the_bound_term_by_term(name):
   """In float64, and in float32 to its rounding, against the float64 of the same weights."""
   config = dataclasses.replace(VARIANTS[name], structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
-  model, narrow = of_dtype(config, "float64"), of_dtype(config, "float32")
+  model, narrow = perturbed(config, dtype="float64"), perturbed(config, dtype="float32")
   narrow.set_weights(model.get_weights())
   images = small_images(3, config)
   noise = np.repeat(np.random.RandomState(1).randn(1, *model.noise_shape), 3, axis=0)
@@ -42,7 +37,7 @@ def test_the_sum_over_positions_is_the_bound_term_by_term(name):
 @pytest.mark.slow
 def test_with_several_draws_the_sum_is_the_score_of_scorer():
   config = small_config(TINY, num_classes=3, label_dropout=0.1)
-  model = of_dtype(config, "float64")
+  model = perturbed(config, dtype="float64")
   images = small_images(4, config)
   bounds = evaluation.Scorer(model, 4, seed=2).class_log_likelihoods(images)
   for column, label in enumerate([0, 1, 2, -1]):

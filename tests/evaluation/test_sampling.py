@@ -8,13 +8,13 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.evaluation import sample_quality
-from support.models import MINIMAL, SMALL, perturb, small_config, small_images
+from support.models import MINIMAL, SMALL, perturbed, small_images
 
 
 @pytest.fixture(scope="module")
 def model():
   """Float32, as people have it."""
-  return perturb(fpp.FlowPlusPlus(SMALL))
+  return perturbed(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def batched(model):
 @pytest.fixture(scope="module")
 def exact():
   """In float64, where no pixel is within the rounding of another."""
-  model = perturb(fpp.FlowPlusPlus(small_config(SMALL, dtype="float64")))
+  model = perturbed(SMALL, dtype="float64")
   return evaluation.BatchedModel(model, 4)
 
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tracemalloc
 
 import keras
 import numpy as np
@@ -20,8 +19,9 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
+from support.hostile_files import peak_of
 from support.models import MINIMAL, perturb, small_config, small_images
-from support.programs import ROOT
+from support.programs import PACKAGES, ROOT, run
 
 pytest.importorskip("onnx")
 flowpp_runtime = pytest.importorskip("flowpp_runtime", exc_type=ImportError)  # needs onnxruntime
@@ -125,12 +125,9 @@ def test_the_command_draws_and_scores_where_nothing_else_is_installed(digits, tm
     "assert not main(['sample', sys.argv[1], '--n=10', '--seed=3', '--output=a.png'])\n"
     "assert not main(['score', sys.argv[1], 'a.npy', '--num_samples=2'])\n"
   )
-  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-  out = subprocess.run(
-    [sys.executable, "-c", code, digits[1]], cwd=tmp_path, capture_output=True, text=True, env=environment
-  )
-  assert out.returncode == 0, out.stderr
-  wrote, also, *bits = out.stdout.splitlines()
+  result = run(["-c", code], digits[1], cwd=tmp_path, PYTHONPATH=PACKAGES)
+  assert result.code == 0, result.error
+  wrote, also, *bits = result.out.splitlines()
   assert (wrote, also) == ("wrote a.npy", "wrote a.png") and len(bits) == 10 and 0 < float(bits[0]) < 10
   images, picture = np.load(tmp_path / "a.npy"), np.asarray(Image.open(tmp_path / "a.png"))
   assert picture.shape == (24, 32)  # four columns
@@ -174,7 +171,7 @@ def test_what_no_memory_and_no_float32_can_hold_is_one_line(flag, message, digit
 def test_output_that_nobody_can_take_is_one_line(digits, tmp_path):
   np.save(tmp_path / "a.npy", np.zeros([2, 8, 8, 1], np.uint8))
   score = [sys.executable, "-m", "flowpp_runtime.command", "score", digits[1], tmp_path / "a.npy"]
-  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+  environment = {**os.environ, "PYTHONPATH": PACKAGES}
   with open("/dev/full", "w") as full:
     out = subprocess.run(score, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
   line = "flowpp-runtime: error: standard output cannot be written: No space left on device\n"
@@ -358,17 +355,6 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
   assert re.fullmatch(f"{line}\\n", error)
 
 
-def peak_of(call):
-  """The bytes that Python and NumPy hold at most during a call that must be refused in one line, and the line."""
-  tracemalloc.start()
-  try:
-    with pytest.raises(ValueError) as error:
-      call()
-    return tracemalloc.get_traced_memory()[1], str(error.value)
-  finally:
-    tracemalloc.stop()
-
-
 HUGE = 2**31 - 1
 
 
@@ -397,9 +383,8 @@ def test_metadata_that_do_not_fit_the_graph_are_refused_before_arrays_are_made(c
   images = np.zeros([2, *model.image_shape], np.uint8)
   given = dict(labels=0 if model.num_classes else None)
   for call in (lambda: model.sample(2, **given), lambda: model.bits_per_dim(images, **given)):
-    peak, line = peak_of(call)
-    assert re.match(f"metadata.json does not fit '.*onnx': `({'|'.join(change)})` must be ", line), line
-    assert len(line.splitlines()) == 1 and peak < 50e6
+    line = f"^metadata.json does not fit '.*onnx': `({'|'.join(change)})` must be .*$"
+    assert peak_of(lambda: pytest.raises(ValueError, call).match(line)) < 50e6  # noqa: B023
 
 
 def test_a_flow_of_vectors_that_metadata_describe_wrongly_is_refused(vectors, tmp_path):
@@ -408,13 +393,13 @@ def test_a_flow_of_vectors_that_metadata_describe_wrongly_is_refused(vectors, tm
   for change in ({"event_shape": [10**9]}, {"context_size": 10**9}, {"context_size": 0}, {"base": "normal"}):
     (copy / "metadata.json").write_text(json.dumps({**about, **change}))
     flow = flowpp_runtime.VectorFlow(copy)
+    line = rf"^metadata\.json does not fit '.*`{[*change][0]}` must be "
     for call in (
       lambda: flow.sample(9),
       lambda: flow.log_prob(np.zeros([2, 5])),
       lambda: flow.decode(np.zeros([2, 5])),
     ):
-      peak, line = peak_of(call)
-      assert line.startswith("metadata.json does not fit '") and f"`{[*change][0]}` must be " in line and peak < 50e6
+      assert peak_of(lambda: pytest.raises(ValueError, call).match(line)) < 50e6  # noqa: B023
   for text in ("-1", "1e999", "0", "NaN"):
     (copy / "metadata.json").write_text(json.dumps({**about, "base": {"student_t": "DF"}}).replace('"DF"', text))
     with pytest.raises(ValueError, match="its `base` is|NaN is not a number of JSON"):

@@ -3,10 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -23,8 +20,8 @@ from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from support.hard_mixtures import grid
 from support.marks import slow
-from support.models import TINY, perturb, small_config, small_images
-from support.programs import ROOT, call
+from support.models import TINY, perturb, perturbed, small_config, small_images
+from support.programs import PACKAGES, ROOT, call, run
 
 pytestmark = pytest.mark.needs("onnx", "onnxruntime", "openvino")
 SERVING = (ROOT / "docs" / "serving.md").read_text()
@@ -151,8 +148,7 @@ def check_images(model, folders, batches, images):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_path):
-  keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(CONFIGS[name]))
+  model = perturbed(CONFIGS[name])
   fpp.export(model, tmp_path / "onnx", "onnx")
   fpp.export(model, tmp_path / "litert", "litert")
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
@@ -160,8 +156,7 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
 
 @pytest.mark.parametrize("dtype", ["float16", slow("int8")])
 def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
-  keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(small_config(TINY, structure="channels:1,squeeze,channels:1")))
+  model = perturbed(TINY, structure="channels:1,squeeze,channels:1")
   fpp.export(model, tmp_path / "float32", "onnx")
   fpp.export(model, tmp_path / dtype, "onnx", weight_dtype=dtype)
   for layer in model._flatten_layers():
@@ -226,18 +221,9 @@ def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   assert np.isnan(wrong["log_prob"])  # 17 is no pixel value
   # The example of the docs, where neither TensorFlow nor this package can be imported.
   blocked = "import sys\nfor name in ('tensorflow', 'keras', 'flowpp_tf', 'onnx'):\n  sys.modules[name] = None\n"
-  result = subprocess.run(
-    [
-      sys.executable,
-      "-c",
-      blocked + SNIPPETS[0].replace("runs/digits/onnx", "onnx") + "\nprint(images.shape, images.max())",
-    ],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-  )
-  assert result.returncode == 0 and result.stdout.startswith("(4, 8, 8, 1) "), result.stderr
+  code = blocked + SNIPPETS[0].replace("runs/digits/onnx", "onnx") + "\nprint(images.shape, images.max())"
+  result = run(["-c", code], cwd=tmp_path, PYTHONPATH=PACKAGES)
+  assert result.code == 0 and result.out.startswith("(4, 8, 8, 1) "), result.error
 
 
 @pytest.mark.parametrize("df", [None, slow(5.0)])
@@ -347,11 +333,6 @@ class TestBadCalls:
       fpp.export(flow, tmp_path / "new", "onnx", metadata={"data": object()})
     with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: format, versions$"):
       fpp.export(flow, tmp_path / "new", "onnx", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
-
-  def test_a_missing_package_is_one_line_that_names_it(self, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(fpp.InputError, match=r"needs onnx, which is not installed: pip install 'flowpp_tf\[onnx\]'"):
-      fpp.export(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx", "onnx")
 
   def test_weights_must_fit_the_dtype_in_which_they_are_stored(self, tmp_path):
     flow = fpp.VectorFlow(2, couplings=1, hidden=4, blocks=0)

@@ -9,17 +9,15 @@ import re
 import subprocess
 
 from absl.testing import flagsaver
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.io.files import replace_directory
-from flowpp_tf.io.weights_file import weights_to_bytes
-from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb, small_config, small_images
+from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import ROOT, call, run
+from support.training_steps import stored_run
 
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 CONFIG = small_config(  # short: every function of it is traced
@@ -32,16 +30,13 @@ FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
 
 @pytest.fixture(scope="module")
 def model():
-  keras.utils.set_random_seed(0)
-  return perturb(fpp.FlowPlusPlus(CONFIG))
+  return perturbed(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def workdir(model, tmp_path_factory):
   """A finished run with its SavedModel."""
-  workdir = Workdir(tmp_path_factory.mktemp("run"))
-  workdir.open(CONFIG, {"dataset": "noise", "fingerprint": FINGERPRINT})
-  workdir.best_weights.write_bytes(weights_to_bytes(model))
+  workdir = stored_run(tmp_path_factory.mktemp("run"), model, dataset="noise", fingerprint=FINGERPRINT)
   workdir.metrics.write_text(
     "".join(
       json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"

@@ -2,22 +2,15 @@
 
 import functools
 import hashlib
-import io
 import zlib
 
 import numpy as np
 
-from flowpp_tf import compression
 from flowpp_tf.compression import archive
 from flowpp_tf.compression.files import pictures as picture_files
-from hardening.fault_writers import codec_model, grey_images
+from support.archives import arrays_archive, grey_codec, grey_images, pack_files
 
 IMAGES = 24
-
-
-@functools.cache
-def small_codec():
-  return compression.Codec(codec_model())
 
 
 @functools.cache
@@ -27,9 +20,7 @@ def truth():
 
 def of_arrays(embed_model=False, segment_images=8):
   """Return an archive of `truth()`."""
-  file = io.BytesIO()
-  compression.compress_to(file, small_codec(), truth(), segment_images=segment_images, embed_model=embed_model)
-  return file.getvalue()
+  return arrays_archive(grey_codec(), truth(), segment_images=segment_images, embed_model=embed_model)
 
 
 FILES = {"a.png": (5, 7), "folder/b.png": (4, 4), "text.txt": None, "c.ppm": (9, 3)}
@@ -49,10 +40,7 @@ def pictures():
 
 def of_files():
   """Return an archive of `pictures()`."""
-  file = io.BytesIO()
-  writer = compression.ArchiveWriter(file, small_codec(), "files")
-  picture_files.write_pictures(writer, pictures(), (4, 4, 1), 6)
-  return file.getvalue()
+  return pack_files(pictures(), grey_codec(), segment_images=6)
 
 
 def sign(data):

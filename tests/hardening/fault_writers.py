@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 import tensorflow as tf
@@ -31,8 +30,10 @@ from flowpp_tf.programs.decompress import codec_model_name, save_codec_model
 from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
 from hardening.faults import contents
 from support import models
-from support.models import MINIMAL, perturb, small_config, small_images
+from support.archives import grey_codec, grey_images, grey_model
+from support.models import MINIMAL, perturbed, small_config, small_images
 from support.programs import call
+from support.training_steps import small_data, small_run
 
 # Archives of it are made in a tenth of a second.
 GREY = small_config(models.GREY, dequantization="uniform", coupling="affine")
@@ -90,26 +91,7 @@ def visible(folder, below=""):
 
 @functools.cache
 def minimal(seed=0):
-  keras.utils.set_random_seed(seed)
-  return perturb(fpp.FlowPlusPlus(MINIMAL), seed=seed)
-
-
-@functools.cache
-def grey():
-  keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(GREY)
-  model.initialize(grey_images(32))
-  perturb(model, 0.02)
-  return model
-
-
-@functools.cache
-def codec_model():
-  return compression.CodecModel.from_model(grey())
-
-
-def grey_images(count, seed=0):
-  return (small_images(count, GREY, seed) // 16 + 100).astype(np.uint8)
+  return perturbed(seed=seed)
 
 
 # --- Files ------------------------------------------------------------------------------------------
@@ -202,22 +184,9 @@ def _arrays_of(weights):
   return [*weights.arrays.values()]
 
 
-def _small_data():
-  return data.ImageDataset(
-    "small", 8, small_images(8, MINIMAL), small_images(4, MINIMAL, 1), small_images(4, MINIMAL, 2)
-  )
-
-
 def _train(folder, steps=2):
-  training.run_training(
-    MINIMAL,
-    training.TrainingConfig(
-      steps=steps, batch_size=4, validate_every=1, checkpoint_every=1, learning_rate=3e-3, tensorboard=()
-    ),
-    _small_data(),
-    training.Workdir(folder / "run"),
-    log_fn=lambda line: None,
-  )
+  dataset = small_data(sizes=(8, 4, 4))
+  small_run(folder / "run", dataset=dataset, steps=steps, batch_size=4, checkpoint_every=1)
 
 
 @functools.cache
@@ -323,13 +292,13 @@ def _measure(folder):
 
 
 def _with_model(folder):
-  write_file(folder / "model.npz", codec_model().to_bytes())
+  write_file(folder / "model.npz", grey_codec().model.to_bytes())
 
 
 def _archive_of_arrays(folder):
   _with_model(folder)
   with open(folder / "a.fpp", "wb") as file:
-    compression.compress_to(file, compression.Codec(codec_model()), grey_images(20), segment_images=8)
+    compression.compress_to(file, grey_codec(), grey_images(20), segment_images=8)
 
 
 def _pictures(folder):
@@ -340,7 +309,7 @@ def _pictures(folder):
 
 
 def _run_and_pictures(folder):
-  grey().save_to_preset(folder / "run", "a model")
+  grey_model().save_to_preset(folder / "run", "a model")
   _pictures(folder)
 
 
@@ -399,8 +368,8 @@ def _preset_codec():
 
 
 def _codec_model(folder):
-  save_codec_model(folder, codec_model())
-  if not (folder / codec_model_name(codec_model().sha256())).exists():
+  save_codec_model(folder, grey_codec().model)
+  if not (folder / codec_model_name(grey_codec().model.sha256())).exists():
     raise InputError("it was not written, with a warning")
 
 
@@ -446,7 +415,7 @@ def _sample(folder):
 
 
 def _of_grey(folder):
-  fpp.pretrained.presets.save_preset(grey(), folder / "run", "a model", {"dataset": "npz:data.npz"})
+  fpp.pretrained.presets.save_preset(grey_model(), folder / "run", "a model", {"dataset": "npz:data.npz"})
   np.savez(folder / "data.npz", **{split: grey_images(4, i) for i, split in enumerate(data.SPLITS)})
 
 

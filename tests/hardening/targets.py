@@ -21,6 +21,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget, gate
 from hardening import archives
 from hardening.mutations import mutate_bytes, mutate_json, mutate_lines, sign_png
+from support.files import encoded
 
 # Far below the defaults, so that what takes more is seen in a process that may not have much more.
 SMALL_BUDGET = budget.Budget(bytes_in=64 << 20, memory=64 << 20, pixels=1 << 20, items=1 << 14, bytes_out=32 << 20)
@@ -101,8 +102,8 @@ class Archive(Target):
     truth = archives.truth()
     model = (
       None
-      if reader.model is not None and reader.header.model != archives.small_codec().model_hash
-      else archives.small_codec()
+      if reader.model is not None and reader.header.model != archives.grey_codec().model_hash
+      else archives.grey_codec()
     )
     try:
       images = decompress(model, data)
@@ -118,7 +119,7 @@ class Archive(Target):
     from flowpp_tf.compression.files.pictures import Lost, read_pictures
 
     truth, lost = {picture.name: picture.content for picture in archives.pictures()}, []
-    for item in read_pictures(reader, archives.small_codec()):
+    for item in read_pictures(reader, archives.grey_codec()):
       if isinstance(item, Lost):
         lost.append(item)
       elif truth.pop(item.name, None) != item.content:
@@ -259,9 +260,7 @@ class Images(Target):
       image = Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8), mode) if mode != "P" else found[0]
       image = image if mode != "P" else Image.fromarray(rng.integers(0, 9, shape).astype(np.uint8)).convert("P")
       for kind in kinds:
-        file = io.BytesIO()
-        image.save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
-        found.append(file.getvalue())
+        found.append(encoded(kind, image, **({"lossless": True} if kind == "WEBP" else {})))
     return found
 
   def mutate(self, data, rng):

@@ -8,15 +8,14 @@ images, archives and descriptions are what test_fuzz.py makes; a disk that is fu
 
 import collections
 import json
-import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 from PIL import Image
 import pytest
@@ -25,13 +24,14 @@ import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import export, load_saved_model
+from hardening.mutations import mutate_bytes
 from support import hostile_files as hostile
 from support.models import TINY, small_images
-from support.programs import LIMIT, ROOT, call, finish, start_workers, wait_for
+from support.programs import LIMIT, ROOT, call, finish, served, start_workers, wait_for
 from support.runs import TINY_RUN
+from support.training_steps import small_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
-DATA = data.ImageDataset("small", 8, small_images(16, TINY), small_images(8, TINY, 1), small_images(8, TINY, 2))
 
 
 @pytest.fixture
@@ -46,17 +46,7 @@ def say(capsys, *words):
 
 
 def train(path, steps=4):
-  workdir, lines = training.Workdir(path), []
-  training.run_training(
-    TINY,
-    training.TrainingConfig(
-      steps=steps, batch_size=8, validate_every=1, checkpoint_every=1, learning_rate=3e-3, tensorboard=()
-    ),
-    DATA,
-    workdir,
-    log_fn=lines.append,
-  )
-  return workdir
+  return small_run(path, TINY, steps=steps, checkpoint_every=1)[0]
 
 
 def end_state(workdir):
@@ -147,7 +137,7 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   export(model, workdir.path / "saved_model" / "1")
   checkpoint, bits = (
     workdir.weights_info(),
-    load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(DATA.test[:2], seed=0).numpy(),
+    load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(small_images(2), seed=0).numpy(),
   )
   files = [path for path in sorted(workdir.path.rglob("*")) if path.is_file() and path.name != "run.lock"]
   del checkpoint["sha256"]
@@ -155,12 +145,12 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   for i in range(1500):
     file = files[i % len(files)]
     good = file.read_bytes()
-    file.write_bytes(hostile.damaged(good, rng))
+    file.write_bytes(mutate_bytes(good, rng))
     changed = file.read_bytes() != good
     try:
       if "saved_model" in file.parts:
         loaded = load_saved_model(workdir.path / "saved_model" / "1")
-        np.testing.assert_array_equal(loaded.bits_per_dim(DATA.test[:2], seed=0).numpy(), bits)
+        np.testing.assert_array_equal(loaded.bits_per_dim(small_images(2), seed=0).numpy(), bits)
       elif "checkpoints" in file.parts:
         state = _restored(workdir)
         assert state in (3, 4)
@@ -266,30 +256,9 @@ def test_bombs_take_less_than_a_gigabyte_more(rng, tmp_path, capsys):
 def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
   from gradio_client import Client, handle_file
 
-  port = 20_000 + rng.randrange(20_000)
   Image.fromarray(np.full([32, 32], 99, np.uint8)).save(tmp_path / "a.png")
-  keras.utils.set_random_seed(0)
-  process = subprocess.Popen(
-    [sys.executable, str(ROOT / "bin" / "demo"), "--preset=digits", f"--port={port}", "--num_samples=2"],
-    stdout=subprocess.PIPE,
-    text=True,
-    cwd=tmp_path,
-    env={**os.environ, "PYTHONPATH": ""},
-  )
-  try:
-    assert process.stdout.readline().startswith("the page is at")
-    client = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
-    memory = lambda: (
-      int(
-        next(
-          line
-          for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
-          if line.startswith("VmRSS")
-        ).split()[1]
-      )
-      // 1024
-    )
-    curve = []
+  with served("--preset=digits", "--num_samples=2", cwd=tmp_path, stderr=subprocess.DEVNULL) as (url, process):
+    client, curve = Client(url, verbose=False, download_files=False), []
     for i in range(1000):
       if i % 3 == 0:
         client.predict(rng.randrange(1, 100), 1.0, rng.randrange(1000), api_name="/sample")
@@ -299,15 +268,13 @@ def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
         file = handle_file(str(tmp_path / "a.png"))
         client.predict(file, file, rng.randrange(2, 32), api_name="/interpolate")
       if i % 100 == 99:
-        curve.append(memory())
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        curve.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024)
+    client.close()
     say(capsys, f"the page, 1000 requests: MiB after each 100: {curve}")
     assert curve[-1] <= 1.05 * curve[1]
-  finally:
     process.terminate()
-    code = process.wait(60)
-    process.stdout.close()
-    client.close()
-  assert code == 0
+    assert process.wait(60) == 0
 
 
 # --- Two workers ----------------------------------------------------------------------------------

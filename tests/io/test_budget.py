@@ -1,14 +1,12 @@
 """The budget for files from outside: what does not fit is one line, before anything is allocated."""
 
-import subprocess
-import sys
-
 import pytest
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget, BudgetError
 from flowpp_tf.programs import command
+from support.programs import run
 
 WHAT = "the index of 'a.fpp'"
 
@@ -63,7 +61,5 @@ def test_programs_have_the_flags_and_raise_the_limits():
     decompress.run = run
     command.run_command("decompress")
   """
-  out = subprocess.run(
-    [sys.executable, "-c", code, "a.fpp", "--list", "--memory=1G", "--max_output=2G"], stdout=subprocess.PIPE, text=True
-  )
-  assert out.stdout.split() == [str(1 << 30), str(Budget.pixels), str(2 << 30)]
+  out = run(["-c", code], "a.fpp", "--list", "--memory=1G", "--max_output=2G").out
+  assert out.split() == [str(1 << 30), str(Budget.pixels), str(2 << 30)]

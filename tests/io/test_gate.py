@@ -1,7 +1,6 @@
 """Files from outside: what is no regular file, claims too much or is damaged is one line, and takes little memory."""
 
 import gzip
-import io
 import random
 import struct
 import tarfile
@@ -21,7 +20,9 @@ from flowpp_tf.data.published import read_idx_images
 from flowpp_tf.io import budget, files, gate, image_file
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights
+from hardening.mutations import mutate_bytes
 from support import hostile_files as hostile
+from support.files import encoded
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 NOISE = dict.fromkeys(data.SPLITS, np.random.RandomState(0).randint(0, 99, [99, 4, 4, 1]).astype(np.uint8))
@@ -146,10 +147,7 @@ def test_all_that_is_no_image_in_a_folder_is_named_and_skipped(tmp_path):
     folders.load_folder(folder, (4, 4, 3), splits_file=folder / "pipe.png")
 
 
-def png(pixels=np.zeros([4, 4, 3], np.uint8)):
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, "PNG")
-  return file.getvalue()
+BLACK = encoded("PNG", np.zeros([4, 4, 3], np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +160,8 @@ def png(pixels=np.zeros([4, 4, 3], np.uint8)):
     ),
     (hostile.EPS, "'a.png' is not an image: ", "it is not an image: "),
     (b"", "'a.png': it is empty", "it is empty"),
-    (png()[:-20], "'a.png': it is damaged", "it is damaged"),
-    (png().replace(b"IDAT", b"IDAX"), "'a.png': it is damaged", "it is damaged"),
+    (BLACK[:-20], "'a.png': it is damaged", "it is damaged"),
+    (BLACK.replace(b"IDAT", b"IDAX"), "'a.png': it is damaged", "it is damaged"),
     (None, "'a.png' cannot be read: No such file", "No such file"),
   ],
 )
@@ -188,7 +186,7 @@ def test_every_reader_of_images_raises_one_error_with_name_and_reason(
 
 
 def test_a_damaged_file_is_archived_byte_for_byte(tmp_path):
-  damaged = png().replace(b"IDAT", b"IDAX")
+  damaged = BLACK.replace(b"IDAT", b"IDAX")
   (tmp_path / "a.png").write_bytes(damaged)
   picture = read_picture(tmp_path, "a.png", 3)
   assert picture.pixels is None and picture.data == damaged and picture.reason == "no image"
@@ -265,7 +263,7 @@ def test_damaged_copies_are_the_data_or_one_line(tmp_path):
   good, bad = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
   refused = 0
   for _ in range(count):
-    bad.write_bytes(hostile.damaged(good, rng))
+    bad.write_bytes(mutate_bytes(good, rng))
     try:
       assert data.load_dataset(f"npz:{bad}").image_shape == (4, 4, 1)
     except InputError as error:

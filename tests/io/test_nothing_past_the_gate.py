@@ -10,13 +10,11 @@ TensorFlow's and Keras' own readers open files in C++, or by themselves, which n
 
 import ast
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from support.programs import ROOT
+from support.programs import ROOT, run
 from test_floors import modules
 
 LAST = {"open", "fdopen", "read_bytes", "read_text", "copyfile", "copytree", "copyfileobj", "open_memmap", "memmap"}
@@ -174,11 +172,9 @@ fpp.load_saved_model("exported/1")
 
 def run_child(tmp_path, *parts):
   code = textwrap.dedent("".join((CHILD, *parts, "\nprint(json.dumps([len(opened), past]))")))
-  out = subprocess.run(
-    [sys.executable, "-c", code, str(tmp_path), str(ROOT / "flowpp_tf")], cwd=ROOT, stdout=subprocess.PIPE, text=True
-  )
-  assert out.returncode == 0
-  return json.loads(out.stdout.splitlines()[-1])
+  result = run(["-c", code], tmp_path, ROOT / "flowpp_tf", cwd=ROOT)
+  assert result.code == 0, result.error
+  return json.loads(result.out.splitlines()[-1])
 
 
 @pytest.mark.slow

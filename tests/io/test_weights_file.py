@@ -14,7 +14,8 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget, BudgetError
 from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
-from support import hostile_files as hostile
+from hardening.mutations import mutate_bytes
+from support.comparing import assert_same
 from support.models import TINY, perturb
 
 ZEROS = np.zeros(1000, np.float32)
@@ -51,8 +52,7 @@ def test_files_that_keras_wrote_are_loaded_by_its_own_method(tmp_path, model):
   other = fpp.FlowPlusPlus(TINY)
   model.save_weights(tmp_path / "a.weights.h5")
   other.load_weights(tmp_path / "a.weights.h5")
-  for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
-    np.testing.assert_array_equal(ours, theirs)
+  assert_same(other.get_weights(), model.get_weights())
 
 
 def test_weights_go_through_safetensors_under_the_paths_of_the_weights(tmp_path, model):
@@ -61,8 +61,7 @@ def test_weights_go_through_safetensors_under_the_paths_of_the_weights(tmp_path,
   other = fpp.FlowPlusPlus(TINY, name="of_another_name")
   read_weights(path).load(other)
   assert other.initialized
-  for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
-    np.testing.assert_array_equal(ours, theirs)
+  assert_same(other.get_weights(), model.get_weights())
   arrays = safetensors.numpy.load_file(path)  # others read it
   assert {f"{model.name}/{name}" for name in arrays} == {weight.path for weight in model.weights}
 
@@ -82,8 +81,7 @@ def test_safetensors_of_another_architecture_leave_the_model_as_it_is(tmp_path, 
   safetensors.numpy.save_file({**arrays, name: arrays[name] * np.nan}, path)
   with pytest.raises(InputError, match=f"the weights must be finite, got NaN or infinity in {name}"):
     read_weights(path, unchecked=True).load(model)
-  for ours, theirs in zip(model.get_weights(), before, strict=True):
-    np.testing.assert_array_equal(ours, theirs)
+  assert_same(model.get_weights(), before)
   safetensors.numpy.save_file(_arrays(model), path)  # of another program, without a checksum
   read_weights(path, unchecked=True).load(model)
 
@@ -135,12 +133,11 @@ def test_damaged_copies_of_safetensors_are_the_weights_or_one_line(tmp_path, mod
   good = weights_to_bytes(model)
   expected, refused = model.get_weights(), 0
   for _ in range(60):
-    path.write_bytes(hostile.damaged(good, rng))
+    path.write_bytes(mutate_bytes(good, rng))
     try:
       read_weights(path).load(model)
     except InputError as error:
       assert "a.safetensors'" in str(error) and "\n" not in str(error)
       refused += 1
-  for ours, theirs in zip(model.get_weights(), expected, strict=True):
-    np.testing.assert_array_equal(ours, theirs)
+  assert_same(model.get_weights(), expected)
   assert refused > 50

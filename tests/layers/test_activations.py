@@ -9,11 +9,8 @@ import flowpp_tf as fpp
 from flowpp_tf.layers import concat_elu, gate
 from flowpp_tf.layers.kernels import pointwise
 from flowpp_tf.layers.kernels.attention import self_attention
-
-
-def draw(*shape, seed=0):
-  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
-
+from support.bijector_cases import draw
+from support.comparing import MODES, assert_same, derivatives
 
 X, H, KEEP = draw(2, 3, 2, 4), draw(2, 3, 2, 8, seed=1), draw(2, 3, 2, 8, seed=2) > 0
 NORM = keras.layers.LayerNormalization(epsilon=pointwise.LAYER_NORM_EPSILON, dtype="float64")
@@ -64,28 +61,11 @@ CASES = {  # ours, plain, arguments, variables
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(
-  "wrap",
-  [lambda f: f, lambda f: tf.function(f, autograph=False), lambda f: tf.function(f, autograph=False, jit_compile=True)],
-  ids=["eager", "graph", "xla"],
-)
-def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, wrap):
+@pytest.mark.parametrize("mode", MODES)
+def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, mode):
   ours, plain, arguments, variables = CASES[name]
-  variables = [v.value for v in variables]
-
-  def derivatives(function):
-    of = [*arguments, *variables]
-    with tf.GradientTape() as outer:
-      outer.watch(arguments)
-      with tf.GradientTape() as inner:
-        inner.watch(arguments)
-        y = function(*arguments)
-      gradients = inner.gradient(y, of, output_gradients=draw(*y.shape, seed=6) * y)
-      total = sum(tf.reduce_sum(tf.sin(g)) for g in gradients)
-    return [y, *gradients, *outer.gradient(total, of)]
-
-  for found, expected in zip(wrap(lambda: derivatives(ours))(), derivatives(plain), strict=True):
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+  of = lambda function: derivatives(function, *arguments, by=[v.value for v in variables])
+  assert_same(MODES[mode](lambda: of(ours))(), of(plain), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["concat_elu", "kept concat_elu", "sum", "norm"])

@@ -9,6 +9,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.core.context import EvalContext
 from support import shape_checks
+from support.comparing import assert_same, derivatives
 
 X, CONTEXT, EMBEDDING = (
   tf.constant(np.random.RandomState(i).randn(*shape)) for i, shape in enumerate([(2, 4, 3, 4), (2, 4, 3, 6), (4, 3, 4)])
@@ -86,27 +87,11 @@ def test_it_has_the_value_and_both_derivatives_of_the_plain_formula(kind, graph)
     weight.assign_add(0.3 * np.random.RandomState(i).randn(*weight.shape))
   variables = [v.value for v in block.trainable_variables]
   inputs = [X, EMBEDDING, *([] if context is None else [context])]
-
-  def derivatives(function):
-    with tf.GradientTape() as outer:
-      outer.watch(inputs)
-      with tf.GradientTape() as inner:
-        inner.watch(inputs)
-        y = function(*inputs[:2], *inputs[2:] or [None], ctx=ctx)
-      gradients = inner.gradient(
-        y, [*inputs, *variables], output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO
-      )
-      total = tf.add_n([tf.reduce_sum(tf.sin(g)) for g in gradients])
-    return [
-      y,
-      *gradients,
-      *outer.gradient(total, [*inputs, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO),
-    ]
-
-  plain = derivatives(functools.partial(plain_block, block))
-  ours = lambda: derivatives(block)
-  for found, expected in zip((tf.function(ours, autograph=False) if graph else ours)(), plain, strict=True):
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+  of = lambda function: derivatives(
+    lambda x, embedding, context=None: function(x, embedding, context, ctx=ctx), *inputs, by=variables
+  )
+  plain, ours = of(functools.partial(plain_block, block)), lambda: of(block)
+  assert_same((tf.function(ours, autograph=False) if graph else ours)(), plain, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

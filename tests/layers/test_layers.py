@@ -1,4 +1,4 @@
-"""The networks against plain NumPy, and their initialisation against the moments it promises."""
+"""Layers of networks: their initialisation against the moments that it promises, dropout, labels, configs."""
 
 import numpy as np
 import pytest
@@ -6,21 +6,7 @@ import tensorflow as tf
 
 from flowpp_tf import layers
 from flowpp_tf.core.context import EvalContext
-
-
-def draw(*shape, seed=0):
-  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
-
-
-sigmoid = lambda x: 1 / (1 + np.exp(-x))
-np_concat_elu = lambda x: np.where((y := np.concatenate([x, -x], -1)) > 0, y, np.expm1(y))
-dense = lambda layer, x: x @ layer.kernel.numpy() + layer.bias.numpy()
-
-
-def randomize(layer, seed=0):
-  rng = np.random.RandomState(seed)
-  for weight in layer.trainable_variables:
-    weight.assign(0.3 * rng.randn(*weight.shape))
+from support.bijector_cases import draw
 
 
 @pytest.mark.parametrize("weight_norm", [False, True])
@@ -68,45 +54,6 @@ def test_context_of_pixels_of_16_bits_does_not_overflow_in_narrow_dtypes(dtype, 
   narrow.set_weights(wide.get_weights())
   images = tf.constant([0, 100, 30_000, 65_503, 65_519, 65_520, 65_534, 65_535], pixels, [1, 2, 4, 1])
   np.testing.assert_allclose(tf.cast(narrow(images), tf.float32), wide(images), atol=0.02)
-
-
-def test_gated_conv_with_context_is_what_its_equation_says():
-  layer = layers.GatedConv(4, use_context=True, dtype="float64")
-  x, context = draw(2, 3, 3, 4), draw(2, 3, 3, 2, seed=1)
-  layer(x, context)
-  randomize(layer)
-  h = tf.nn.conv2d(np_concat_elu(x.numpy()), layer.conv.kernel, 1, "SAME").numpy()
-  h = h + layer.conv.bias.numpy() + dense(layer.context_projection, np_concat_elu(context.numpy()))
-  a, b = np.split(dense(layer.output_projection, np_concat_elu(h)), 2, axis=-1)
-  np.testing.assert_allclose(layer(x, context), x.numpy() + a * sigmoid(b), rtol=1e-10)
-
-
-def test_gated_attention_is_attention_one_head_and_one_query_at_a_time():
-  layer = layers.GatedAttention(6, heads=2, dtype="float64")
-  x, position = draw(1, 2, 3, 6), draw(2, 3, 6, seed=1)
-  layer(x, position)
-  randomize(layer)
-  flat = (x + position).numpy().reshape(6, 6)
-  qkv = dense(layer.input_projection, flat).reshape(6, 3, 2, 3)
-  mixed = np.zeros([6, 2, 3])
-  for head in range(2):
-    for i in range(6):
-      scores = np.array([qkv[i, 0, head] @ qkv[j, 1, head] for j in range(6)]) / np.sqrt(3)
-      weights = np.exp(scores) / np.sum(np.exp(scores))
-      mixed[i, head] = sum(w * qkv[j, 2, head] for j, w in enumerate(weights))
-  a, b = np.split(dense(layer.output_projection, mixed.reshape(6, 6)), 2, axis=-1)
-  expected = x.numpy() + (a * sigmoid(b)).reshape(x.shape)
-  np.testing.assert_allclose(layer(x, position), expected, rtol=1e-10)
-
-
-def test_pointwise_replacement_of_attention_takes_the_max_of_triples_and_mixes_no_positions():
-  layer = layers.GatedPointwise(4, dtype="float64")
-  x, position = draw(1, 2, 2, 4), draw(2, 2, 4, seed=1)
-  layer(x, position)
-  randomize(layer)
-  h = dense(layer.input_projection, (x + position).numpy()).reshape(1, 2, 2, 4, 3).max(-1)
-  a, b = np.split(dense(layer.output_projection, h), 2, axis=-1)
-  np.testing.assert_allclose(layer(x, position), x.numpy() + a * sigmoid(b), rtol=1e-10)
 
 
 def test_attention_and_its_replacement_have_the_same_number_of_weights():

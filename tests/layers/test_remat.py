@@ -17,13 +17,11 @@ from flowpp_tf.core import remat, tracing
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
+from support.bijector_cases import draw
+from support.comparing import assert_same, derivatives
 from support.marks import exhaustive, slow
-from support.models import SMALL, perturb, small_config, small_images
+from support.models import SMALL, perturbed, small_config, small_images
 from support.repeatable import forget_traces
-
-
-def draw(*shape, seed=0):
-  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
 
 
 def plain_attention(qkv, heads):
@@ -44,19 +42,9 @@ def plain_attention(qkv, heads):
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
   attention._traced.cache_clear()
-  x, weights, direction = draw(2, 6, 12), draw(2, 6, 4, seed=1), draw(2, 6, 12, seed=2)
-
-  def derivatives(function):
-    with tf.GradientTape() as outer:
-      outer.watch(x)
-      with tf.GradientTape() as inner:
-        inner.watch(x)
-        y = function(x, 2)
-      gradient = inner.gradient(y, x, output_gradients=weights * y)
-    return y, gradient, outer.gradient(gradient, x, output_gradients=direction)
-
-  for ours, plain in zip(wrap(derivatives)(attention.self_attention), derivatives(plain_attention)):
-    np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+  x = draw(2, 6, 12)
+  of = lambda attend: derivatives(lambda x: attend(x, 2), x)
+  assert_same(wrap(of)(attention.self_attention), of(plain_attention), rtol=1e-10, atol=1e-12)
 
 
 # Of images with 72 weights each.
@@ -67,23 +55,14 @@ def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypat
 )
 def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch, weights_at_a_time, compiled):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_at_a_time)
-
-  def derivatives(x, direction, function=attention.self_attention):
-    with tf.GradientTape() as outer:
-      outer.watch(x)
-      with tf.GradientTape() as inner:
-        inner.watch(x)
-        y = function(x, 2)
-      gradient = inner.gradient(y, x, output_gradients=y * y)
-    return y, gradient, outer.gradient(gradient, x, output_gradients=direction)
-
   of_any = tf.function(
-    derivatives, input_signature=[tf.TensorSpec([None, 6, 12], tf.float64)] * 2, jit_compile=compiled
+    lambda x: derivatives(lambda x: attention.self_attention(x, 2), x),
+    input_signature=[tf.TensorSpec([None, 6, 12], tf.float64)],
+    jit_compile=compiled,
   )
   for count in [3] if compiled else [1, 3, 4]:
-    x, direction = draw(count, 6, 12), draw(count, 6, 12, seed=2)
-    for ours, plain in zip(of_any(x, direction), derivatives(x, direction, plain_attention)):
-      np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+    x = draw(count, 6, 12)
+    assert_same(of_any(x), derivatives(lambda x: plain_attention(x, 2), x), rtol=1e-10, atol=1e-12)
 
 
 def test_a_batch_of_unknown_size_takes_the_groups_of_a_known_one_and_no_loop(monkeypatch):
@@ -153,26 +132,14 @@ def test_a_rematerialized_function_has_the_derivatives_of_the_function():
   x, w = draw(3, 4), draw(4, 2, seed=1)
   mask = tf.constant([[True, False]])
   function = lambda x, skipped, w, mask: tf.where(mask, tf.tanh(tf.matmul(x, w)), 0.0)
-
-  def derivatives(function):
-    with tf.GradientTape() as outer:
-      outer.watch([x, w])
-      with tf.GradientTape() as inner:
-        inner.watch([x, w])
-        y = tf.reduce_sum(tf.square(function(x, None, w, mask)))
-      gradients = inner.gradient(y, [x, w])
-      sums = sum(tf.reduce_sum(tf.square(g)) for g in gradients)
-    return [y, *gradients, *outer.gradient(sums, [x, w])]
-
+  of = lambda function: derivatives(lambda x, w: function(x, None, w, mask), x, w)
   for wait in (False, True):
     for wrap in (lambda f: f, lambda f: tf.function(f, autograph=False)):
-      for ours, plain in zip(wrap(derivatives)(remat.rematerialized(function, wait)), derivatives(function)):
-        np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+      assert_same(wrap(of)(remat.rematerialized(function, wait)), of(function), rtol=1e-10, atol=1e-12)
 
 
 def bound_and_gradients(config, graph, seed=3):
-  keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(config))
+  model = perturbed(config)
   images = small_images(3)
 
   def evaluate():
@@ -198,8 +165,7 @@ def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_bl
   config = small_config(SMALL, blocks=2, structure="columns:2", dtype="float64")
   expected = bound_and_gradients(config, graph=False)  # each block on its own
   found = bound_and_gradients(dataclasses.replace(config, remat=remat_), graph)
-  for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+  assert_same(tf.nest.flatten(found), tf.nest.flatten(expected), rtol=1e-9, atol=1e-11)
 
 
 def blocks_of(count):
@@ -207,20 +173,6 @@ def blocks_of(count):
   for block in made:
     block.build((None, 4, 4, 4))
   return made
-
-
-def test_blocks_of_a_network_are_calls_of_one_function():
-  def functions(count):
-    made = blocks_of(count)
-    graph = (
-      tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4]), ctx=CALL), autograph=False)
-      .get_concrete_function(tf.TensorSpec([None, 4, 4, 4]))
-      .graph
-    )
-    calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
-    return len(calls), len(set(calls))
-
-  assert functions(5) == (5, 1)
 
 
 @pytest.mark.parametrize("traced_before", [False, True])
@@ -274,8 +226,7 @@ def test_couplings_have_the_gradients_by_the_weights_of_a_stateless_scope(graph)
     return tape.gradient(loss, [x, *weights])
 
   plain, ours = ((tf.function(gradients) if graph else gradients)(remat) for remat in (False, True))
-  for a, b in zip(ours, plain, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-10)
+  assert_same(ours, plain, rtol=1e-10)
 
 
 def test_networks_share_the_function_and_leave_nothing_behind():
@@ -333,8 +284,7 @@ def test_bound_and_gradients_are_the_same_when_xla_compiles(jit):
   expected = bound_and_gradients(config, graph=True)
   jit("blocks")
   found = bound_and_gradients(config, graph=True)
-  for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+  assert_same(tf.nest.flatten(found), tf.nest.flatten(expected), rtol=1e-9, atol=1e-11)
 
 
 def test_each_kind_of_block_is_compiled_once(jit):
@@ -376,5 +326,4 @@ def test_a_checkpointed_function_has_the_derivatives_of_the_function():
     return tape.gradient(loss, [x, condition, weight])
 
   for wrap in (lambda f: f, tf.function):
-    for ours, plain in zip(wrap(lambda: gradients(remat.checkpointed(function)))(), gradients(function)):
-      np.testing.assert_allclose(ours, plain, rtol=1e-12)
+    assert_same(wrap(lambda: gradients(remat.checkpointed(function)))(), gradients(function), rtol=1e-12)

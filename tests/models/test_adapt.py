@@ -10,11 +10,12 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
-from flowpp_tf.data import ImageDataset
 from flowpp_tf.models import InitialWeights, export_official_weights
 from flowpp_tf.training.loop import Run
+from support.comparing import assert_same
 from support.marks import quick_rows, slow
 from support.models import TINY, small_config, small_images
+from support.training_steps import small_run
 
 CONFIG = small_config(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2)
 IMAGES = small_images(16)
@@ -117,12 +118,10 @@ def test_loaded_weights_are_replaced_only_if_asked_to(way, tmp_path):
   loaded = WAYS[way](model, tmp_path)
   assert loaded.initialized
   before = loaded.get_weights()
-  for a, b in zip(before, model.get_weights(), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+  assert_same(before, model.get_weights(), rtol=1e-3, atol=1e-5)
   with pytest.raises(fpp.InputError, match="initialised already.*`overwrite=True`"):
     loaded.adapt(small_images(16, seed=1))
-  for a, b in zip(loaded.get_weights(), before, strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_same(loaded.get_weights(), before)
   loaded.adapt(small_images(16, seed=1), overwrite=True)
   assert any(np.any(a != b) for a, b in zip(loaded.get_weights(), before))
 
@@ -161,8 +160,7 @@ def test_adapt_uses_at_most_a_batch_of_images_from_all_over_an_array(count, used
   models[1].set_weights(models[0].get_weights())
   models[0].adapt(small_images(count), batch_size=8)
   models[1].initialize(small_images(count)[used], overwrite=True)
-  for a, b in zip(*(model.get_weights() for model in models), strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_same(*(model.get_weights() for model in models))
 
 
 @pytest.mark.slow
@@ -174,10 +172,8 @@ def test_a_run_initialises_its_model_itself_and_a_resumed_one_is_initialised(tmp
     return restore(run)
 
   monkeypatch.setattr(Run, "restore", restored)
-  dataset = ImageDataset("small", CONFIG.levels, small_images(16), small_images(8, seed=1), small_images(8, seed=2))
   for steps in (1, 2):
-    settings = training.TrainingConfig(steps=steps, batch_size=8, validate_every=1)
-    training.run_training(CONFIG, settings, dataset, training.Workdir(tmp_path), log_fn=lambda line: None)
+    small_run(tmp_path, CONFIG, steps=steps)
   assert [model.initialized for model in models] == [True, True]
 
 

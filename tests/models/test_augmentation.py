@@ -1,16 +1,14 @@
 """Channels that augment the image: the bound against a Jacobian by autodiff, and against frequencies of samples."""
 
-import dataclasses
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.config.structure import parse_structure
-from support.models import VARIANTS, perturb, small_images
+from support.models import VARIANTS, perturbed, small_images
 
 # Images of two pixels that are black or white: four of them.
 TWO_PIXELS = fpp.FlowPlusPlusConfig(
@@ -33,15 +31,10 @@ TWO_PIXELS = fpp.FlowPlusPlusConfig(
 )
 
 
-def perturbed(config, scale):
-  keras.utils.set_random_seed(0)
-  return perturb(fpp.FlowPlusPlus(config), scale)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["augmented", "augmented_normal", "augmented_vflow"])
 def test_the_bound_is_that_of_the_definition_by_autodiff(name):
-  model = perturbed(dataclasses.replace(VARIANTS[name], dtype="float64"), 0.1)
+  model = perturbed(VARIANTS[name], dtype="float64")
   images, noise = small_images(2), model.sample_noise([2], seed=3)
   x = tf.cast(images, tf.float64)
 
@@ -63,7 +56,7 @@ def test_the_bound_is_that_of_the_definition_by_autodiff(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("posterior, scale", [("flow", 0.05), ("normal", 0.1)])
 def test_images_come_as_often_as_the_bound_of_many_draws_says(posterior, scale):
-  model = perturbed(dataclasses.replace(TWO_PIXELS, augment_posterior=posterior), scale)
+  model = perturbed(TWO_PIXELS, scale, augment_posterior=posterior)
   images = np.asarray(list(itertools.product(range(2), repeat=2)), np.uint8).reshape(4, 1, 2, 1)
   probability = np.exp(model.log_prob_bound(images, num_samples=20_000, seed=0))
   # A sample outside of [0, 2) is clipped to the nearest image, and no image has its density.
@@ -80,11 +73,6 @@ def test_the_noise_of_the_image_is_that_of_a_model_without_augmentation():
   plain, augmented = fpp.FlowPlusPlus(VARIANTS["published"]), fpp.FlowPlusPlus(VARIANTS["augmented"])
   np.testing.assert_array_equal(augmented.sample_noise([3], 5)[..., :2], plain.sample_noise([3], 5))
   assert augmented.noise_shape == (4, 4, 4) and plain.noise_shape == (4, 4, 2)
-
-
-def test_the_published_weights_have_no_augmentation():
-  with pytest.raises(ValueError, match="augment_channels"):
-    fpp.export_official_weights(fpp.FlowPlusPlus(VARIANTS["augmented"]), "/nonexistent")
 
 
 def test_vflow_is_the_published_one():

@@ -5,18 +5,17 @@ whatever the network rounds, value, inverse and log-det belong together to float
 is within one mode of execution: eager mode, graph mode and XLA round a network in their own ways.
 """
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
-from support.marks import slow
-from support.models import SMALL, perturb, small_config, small_images, value_and_log_det
+from support.bijector_cases import bijector_fn
+from support.comparing import MODES
+from support.marks import quick_rows
+from support.models import SMALL, perturb, perturbed, small_images, value_and_log_det
 
 X = tf.constant(np.random.RandomState(0).randn(8, 4, 2, 4), tf.float32)
 ROUNDING = 5e-5  # of float32, in a round trip of this coupling
@@ -27,19 +26,11 @@ def coupling(kind, policy):
   keras.utils.set_random_seed(0)
   conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(8, 1, heads=2), dtype=policy)
   perturb(conditioner)
-  bijector_fn = (
-    fb.affine_coupling_bijector
-    if kind == "affine"
-    else functools.partial(fb.mixture_logistic_coupling_bijector, components=3)
-  )
-  return fb.Coupling(conditioner, bijector_fn)
+  return fb.Coupling(conditioner, bijector_fn(kind))
 
 
 def model(dtype):
-  keras.utils.set_random_seed(0)
-  return perturb(
-    fpp.FlowPlusPlus(small_config(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
-  )
+  return perturbed(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1")
 
 
 def largest(difference):
@@ -57,15 +48,12 @@ def test_the_network_does_compute_in_bfloat16_and_its_weights_are_float32(kind):
 
 
 @kinds
-@pytest.mark.parametrize("jit_compile", [None, False, slow(True)], ids=["eager", "graph", "xla"])
-def test_inverse_undoes_forward_to_float32_rounding(kind, jit_compile):
+@pytest.mark.parametrize("mode", quick_rows(MODES, ["eager", "graph"]))
+def test_inverse_undoes_forward_to_float32_rounding(kind, mode):
   bijector = coupling(kind, "mixed_bfloat16")
   # Two programs, as sampling and likelihood are.
-  wrap = (
-    (lambda f: f) if jit_compile is None else functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
-  )
-  forward = wrap(lambda x: (bijector.forward(x), bijector.forward_log_det_jacobian(x, 3)))
-  inverse = wrap(lambda y: (bijector.inverse(y), bijector.inverse_log_det_jacobian(y, 3)))
+  forward = MODES[mode](lambda x: (bijector.forward(x), bijector.forward_log_det_jacobian(x, 3)))
+  inverse = MODES[mode](lambda y: (bijector.inverse(y), bijector.inverse_log_det_jacobian(y, 3)))
   y, fldj = forward(X)
   x, ildj = inverse(tf.identity(y))
   assert largest(x - X) < ROUNDING

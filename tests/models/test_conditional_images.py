@@ -15,11 +15,13 @@ import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models.conditioning import Conditioning
+from support import programs
+from support.comparing import assert_same
 from support.marks import slow
-from support.models import TINY, perturb, small_config, small_images, value_and_log_det
-from support.programs import ROOT, call
+from support.models import TINY, perturb, perturbed, small_config, small_images, value_and_log_det
+from support.programs import ROOT
 from support.runs import TINY_RUN
-from support.training_steps import train_state
+from support.training_steps import step, train_state
 
 tfd = tfp.distributions
 
@@ -43,7 +45,7 @@ def given_of(config, rows=slice(None)):
 
 @functools.cache
 def model(config):
-  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64")), 0.2)
+  return perturbed(config, 0.2, dtype="float64")
 
 
 configs = pytest.mark.parametrize(
@@ -117,6 +119,7 @@ def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model
 
 @pytest.mark.slow
 def test_the_distribution_given_labels_has_their_batch():
+  """Its slices, and joint distributions of it, are in test_distribution_contract.py."""
   made = model(BY_CLASS)
   images = made.given(labels=[0, 1, 2])
   assert images.batch_shape == (3,) and images.sample(2, seed=1).shape == (2, 3, 4, 4, 2)
@@ -124,11 +127,9 @@ def test_the_distribution_given_labels_has_their_batch():
   bound = lambda image, label: made.log_prob_bound(image[np.newaxis], noise=noise, seed=0, labels=label)[0]
   table = np.array([[bound(image, label) for label in range(3)] for image in IMAGES])
   np.testing.assert_allclose(images.log_prob(IMAGES[:, np.newaxis]), table, rtol=1e-10)
-  np.testing.assert_allclose(images[1].log_prob(IMAGES), table[:, 1], rtol=1e-10)
   classes = tfd.Categorical(probs=tf.constant([0.5, 0.25, 0.25], tf.float64))
   joint = tfd.JointDistributionNamed(dict(y=classes, x=lambda y: made.given(labels=y)))
-  drawn = joint.sample(3, seed=(1, 2))
-  assert drawn["x"].shape == (3, 4, 4, 2)
+  assert joint.sample(3, seed=(1, 2))["x"].shape == (3, 4, 4, 2)
   np.testing.assert_allclose(joint.log_prob(y=[1], x=IMAGES[:1]), np.log(0.25) + table[:1, 1], rtol=1e-10)
 
 
@@ -150,8 +151,7 @@ def test_a_step_in_microbatches_is_that_of_the_whole_batch():
     take = tf.function(functools.partial(training.train_step, state), autograph=False)
     for _ in range(2):
       take(batch(8, config))
-  for ours, theirs in zip(*(state.variables for state in states), strict=True):
-    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+  assert_same(*(state.variables for state in states), rtol=2e-4, atol=2e-5)
 
 
 def test_training_leaves_labels_out_by_their_place_in_the_batch():
@@ -225,28 +225,11 @@ def test_a_run_makes_the_condition_of_each_image(tmp_path):
 
 @pytest.mark.slow
 def test_batches_with_labels_are_taken_by_two_devices():
-  losses = [step_with_labels(train_state(BY_CLASS, devices, ema_decay=None)) for devices in (1, 2)]
-  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-
-
-def step_with_labels(state):
-  """Bits/dim of three steps on all devices of a state."""
-  whole = batch(8, BY_CLASS)
-  devices = state.strategy.num_replicas_in_sync
-  shares = [{name: tf.split(value, devices)[i] for name, value in whole.items()} for i in range(devices)]
-  take = tf.function(lambda b: state.strategy.run(lambda b: training.train_step(state, b), args=(b,)), autograph=False)
-  for _ in range(3):
-    take(
-      shares[0]
-      if devices == 1
-      else {
-        name: state.strategy.experimental_distribute_values_from_function(
-          lambda context, name=name: shares[context.replica_id_in_sync_group][name]
-        )
-        for name in whole
-      }
-    )
-  return state.means()["bits_per_dim"]
+  losses = []
+  for devices in (1, 2):
+    state = train_state(BY_CLASS, devices, ema_decay=None)
+    losses.append([step(state, batch(8, BY_CLASS))["bits_per_dim"] for _ in range(3)])
+  np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 # --- Errors and programs --------------------------------------------------------------------------
@@ -286,11 +269,9 @@ def test_configs_without_meaning_are_errors(fields, message):
 @pytest.mark.slow
 def test_the_programs_know_labels(tmp_path):
   small = [*TINY_RUN, "--steps=2", "--eval_images=8", "--label_dropout=0.1", "--condition_channels=4"]
-  run = functools.partial(call, cwd=tmp_path)
-  refused = run("train", *small)
-  assert refused.code == 2 and "`label_dropout` must be 0 for a model without labels" in refused.error
-  refused = run("train", *small, "--num_classes=9")
-  assert refused.code == 2 and "10 classes" in refused.error
+  run, refused = (functools.partial(call, cwd=tmp_path) for call in (programs.call, programs.refusal))
+  assert "`label_dropout` must be 0 for a model without labels" in refused("train", *small)
+  assert "10 classes" in refused("train", *small, "--num_classes=9")
   trained = run("train", *small, "--labels")
   assert trained.code == 0, trained.error
   assert "row 10: label 9" in trained.out and "10 classes" in trained.out
@@ -305,8 +286,7 @@ def test_the_programs_know_labels(tmp_path):
     (["sample", "--labels=12"], "must lie in -1 .. 9"),
     (["sample", "--labels=1,2", "--temperature=0.5,1"], "one label for this kind"),
   ):
-    result = run(*arguments, "--workdir=runs/digits")
-    assert result.code == 2 and message in result.error, result.error
+    assert message in refused(*arguments, "--workdir=runs/digits")
   scored = run(
     "score", "--workdir=runs/digits", "--dataset=digits", "--limit=4", "--num_samples=1", "--typical_images=4"
   )
@@ -330,7 +310,7 @@ def test_the_snippets_of_the_page_run(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_saved_model_takes_what_images_are_given(tmp_path):
   config = dataclasses.replace(BOTH, augment_channels=0, remat="off")
-  made = perturb(fpp.FlowPlusPlus(config))
+  made = perturbed(config)
   fpp.export(made, tmp_path / "1")
   loaded = fpp.load_saved_model(tmp_path / "1")
   given = {

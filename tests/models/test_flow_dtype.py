@@ -1,24 +1,16 @@
 """Networks in one precision, the flow around them in float64: couplings, log-dets and their sums."""
 
-import dataclasses
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.models import TINY, perturb, small_config, small_images
+from support.models import TINY, perturb, perturbed, small_config, small_images
 from support.training_steps import step, train_state
 
 IMAGES = small_images()
 CONFIG = small_config(TINY, flow_dtype="float64")
 networks = pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-
-
-def made(**changes):
-  keras.utils.set_random_seed(0)
-  return perturb(fpp.FlowPlusPlus(dataclasses.replace(CONFIG, **changes)))
 
 
 def weights_of_networks(model):
@@ -30,7 +22,7 @@ def weights_of_networks(model):
 
 @networks
 def test_the_networks_keep_their_precision_and_all_else_is_float64(dtype):
-  model = made(dtype=dtype)
+  model = perturbed(CONFIG, dtype=dtype)
   step, compute = model.coupling_flow.steps[0], "float32" if dtype == "float32" else "bfloat16"
   assert step.conditioner(tf.zeros([1, 4, 2, 2], tf.float64)).dtype == compute
   assert model.dequantizer.context_net(tf.zeros([1, 4, 4, 2], tf.float64)).dtype == compute
@@ -44,7 +36,7 @@ def test_the_networks_keep_their_precision_and_all_else_is_float64(dtype):
 
 @networks
 def test_the_log_det_is_the_sum_of_those_of_the_parts_in_float64(dtype):
-  model = made(dtype=dtype)
+  model = perturbed(CONFIG, dtype=dtype)
   noise = tf.random.stateless_uniform([6, 4, 4, 2], [0, 1], dtype=tf.float64)
   x = tf.cast(IMAGES, tf.float64) + noise
   chain = model.flow.bijector.bijector
@@ -59,7 +51,7 @@ def test_the_log_det_is_the_sum_of_those_of_the_parts_in_float64(dtype):
 
 @networks
 def test_latents_decode_to_float64_rounding(dtype):
-  model = made(dtype=dtype)
+  model = perturbed(CONFIG, dtype=dtype)
   np.testing.assert_array_equal(model.decode(model.encode(IMAGES, seed=0)), IMAGES)
   x = tf.cast(IMAGES, tf.float64) + 0.5
   z = model.flow.bijector.inverse(x)
@@ -67,7 +59,9 @@ def test_latents_decode_to_float64_rounding(dtype):
 
 
 def test_with_networks_in_float64_it_changes_nothing():
-  bounds = [made(dtype="float64", flow_dtype=flow).log_prob_bound(IMAGES, seed=0) for flow in ("", "float64")]
+  bounds = [
+    perturbed(CONFIG, dtype="float64", flow_dtype=flow).log_prob_bound(IMAGES, seed=0) for flow in ("", "float64")
+  ]
   np.testing.assert_array_equal(*bounds)
 
 
@@ -95,7 +89,7 @@ def test_it_trains_and_a_checkpoint_has_every_weight(accumulate, tmp_path):
 
 @pytest.mark.slow
 def test_a_saved_model_has_latents_and_bounds_in_float64(tmp_path):
-  model = made()
+  model = perturbed(CONFIG)
   fpp.export(model, tmp_path / "1", max_batch=8)
   loaded = fpp.load_saved_model(tmp_path / "1").saved_model
   images = tf.cast(IMAGES, tf.float32)

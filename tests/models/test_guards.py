@@ -1,5 +1,6 @@
 """Steps that are not finite: skipped, counted, explained, and an end to them."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -7,14 +8,14 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import data, evaluation, training
+from flowpp_tf import evaluation, training
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.training.step import first_non_finite
 from support.marks import quick_rows, slow
 from support.models import MINIMAL, SMALL, TINY, small_images
-from support.training_steps import step, train_state
+from support.training_steps import small_data, small_run, step, train_state
 
 MARKER = 7  # an image full of it makes the bound not a number, see `poison`
 
@@ -57,18 +58,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
 
 
 def run(path, images=8, **settings):
-  dataset = data.ImageDataset("small", 8, marked_images(images), small_images(8, seed=1), small_images(8, seed=2))
-  workdir = training.Workdir(path)
-  training.run_training(
-    MINIMAL,
-    training.TrainingConfig(
-      **{**dict(steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}
-    ),
-    dataset,
-    workdir,
-    log_fn=lambda line: None,
-  )
-  return workdir
+  dataset = dataclasses.replace(small_data(), train=marked_images(images))
+  return small_run(path, dataset=dataset, **{"validate_every": 2, "learning_rate": 1e-3, **settings})[0]
 
 
 @pytest.mark.slow
@@ -136,10 +127,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
 @pytest.fixture(scope="module")
 def broken():
   model = fpp.FlowPlusPlus(SMALL)
-  weight = next(v for v in model.coupling_flow.steps[0].conditioner.variables if v.name == "kernel")
-  value = np.array(weight)
-  value.flat[0] = np.nan
-  weight.assign(value)
+  spoil(model.coupling_flow.steps[0].conditioner.input_conv.kernel)
   return model
 
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, training
+from support.comparing import assert_same
 from support.marks import quick_rows, slow
-from support.models import TINY, perturb, small_config, small_images
+from support.models import TINY, perturbed, small_config, small_images
 
 # Little to trace: most tests are of what Keras does around a model.
 CONFIG = small_config(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0)
@@ -42,11 +43,6 @@ def state_of(model):
   """Weights, moments, EMA weights, iterations, but no loss scale."""
   optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
   return [np.array(v) for v in (*model.weights, *optimizer.variables)]
-
-
-def assert_same(a, b, **tolerance):
-  for x, y in zip(a, b, strict=True):
-    np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0, **tolerance})
 
 
 def batches(x):
@@ -211,11 +207,6 @@ def test_fit_without_an_epoch_changes_nothing():
 def test_a_weight_of_the_loss_is_refused():
   with pytest.raises(ValueError, match="`loss_weights` must be None"):
     compiled(loss_weights=[2.0])
-
-
-def test_max_skipped_must_be_positive():
-  with pytest.raises(fpp.InputError, match="`max_skipped` must be at least 1, got 0"):
-    compiled(max_skipped=0)
 
 
 @pytest.mark.slow
@@ -496,9 +487,7 @@ def test_a_device_may_have_no_image_of_the_last_batch(trained, eager):
 
 
 def test_predict_and_evaluate_give_the_same_in_each_call():
-  keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, dropout=0.5))  # with noise, too
-  perturb(model)
+  model = perturbed(CONFIG, dropout=0.5)  # with noise, too
   model.compile()
   predictions = [model.predict(IMAGES, batch_size=8, verbose=0) for _ in range(2)]
   losses = [model.evaluate(IMAGES, batch_size=8, verbose=0)[0] for _ in range(2)]

@@ -9,7 +9,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.core import context
 from support.marks import slow
-from support.models import SMALL, VARIANTS, perturb, small_config, small_images, value_and_log_det
+from support.models import SMALL, VARIANTS, perturbed, small_config, small_images, value_and_log_det
 
 FLOAT64 = small_config(SMALL, dtype="float64")
 
@@ -42,7 +42,7 @@ def test_each_weight_has_a_path_of_its_own():
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "augmented" not in name])  # see test_augmentation.py
 def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
   config = VARIANTS[name]
-  model = perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64")))
+  model = perturbed(config, dtype="float64")
   images = small_images(2)
   noise = model.sample_noise([2], tf.constant([0, 1]))
   log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))

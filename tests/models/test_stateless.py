@@ -8,7 +8,8 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
-from support.bijector_cases import CASES, draw, tensor_parameters
+from support.bijector_cases import CASES, bijector_fn, draw, tensor_parameters
+from support.comparing import assert_same
 from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
 from support.marks import quick_rows
 from support.models import SMALL, small_config, small_images
@@ -34,8 +35,7 @@ def check(evaluate, variables):
   for variable, value in mapping:
     variable.assign(value)
   assigned = evaluate()
-  for a, b in zip(tf.nest.flatten(scoped), tf.nest.flatten(assigned), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+  assert_same(tf.nest.flatten(scoped), tf.nest.flatten(assigned), rtol=1e-6, atol=1e-6)
   assert any(np.max(np.abs(a - b)) > 1e-3 for a, b in zip(tf.nest.flatten(old), tf.nest.flatten(assigned)))
 
 
@@ -52,12 +52,7 @@ def test_bijectors_with_keras_variables(name):
 @pytest.mark.parametrize("kind", ["affine", "mixture_logistic"])
 def test_couplings_with_keras_layers(kind):
   conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(4, 1, heads=2), dtype="float64")
-  bijector_fn = (
-    fb.affine_coupling_bijector
-    if kind == "affine"
-    else (lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, 3))
-  )
-  coupling, x = fb.Coupling(conditioner, bijector_fn, dtype="float64"), draw(3, 4, 2, 4)
+  coupling, x = fb.Coupling(conditioner, bijector_fn(kind), dtype="float64"), draw(3, 4, 2, 4)
   check(lambda: [coupling.forward_and_log_det(x), coupling.inverse_and_log_det(x)], conditioner.trainable_variables)
 
 
@@ -112,8 +107,7 @@ def test_gradients_of_a_stateless_call_are_those_without_rematerialized_coupling
 
     found.append(tf.function(gradients, autograph=False)() if graph else gradients())
   assert all(gradient is not None for gradient in found[1])
-  for ours, plain in zip(*reversed(found), strict=True):
-    np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+  assert_same(*reversed(found), rtol=1e-10, atol=1e-12)
 
 
 def test_a_model_cloned_by_its_config_shares_no_weights():

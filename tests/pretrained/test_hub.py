@@ -6,7 +6,6 @@ import shutil
 import sys
 import types
 
-import keras
 import numpy as np
 import pytest
 import safetensors
@@ -15,7 +14,7 @@ import flowpp_tf as fpp
 from flowpp_tf import models
 from flowpp_tf.io import budget
 from flowpp_tf.io.model_folders import download
-from support.models import perturb, small_config
+from support.models import perturbed, small_config
 from support.programs import call
 
 GREY = small_config(image_shape=(4, 4, 1))
@@ -24,9 +23,7 @@ GREY = small_config(image_shape=(4, 4, 1))
 @pytest.fixture(scope="module")
 def uploaded(tmp_path_factory):
   """A model, and the folder of it that a user uploads, with a file that is no preset's."""
-  keras.utils.set_random_seed(0)
-  model, folder = fpp.FlowPlusPlus(GREY), tmp_path_factory.mktemp("hub") / "model"
-  perturb(model)
+  model, folder = perturbed(GREY), tmp_path_factory.mktemp("hub") / "model"
   bound = {"num_samples": 1, "bits_per_dim": 1.5, "standard_error": 0.1}
   of_one = {"num_samples": 1, "bits_per_dim": 1.25, "standard_error": None}  # as of one image
   evaluation = {split: {"bounds": [b], "data": {"name": "digits"}} for split, b in (("test", bound), ("train", of_one))}

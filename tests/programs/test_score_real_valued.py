@@ -8,12 +8,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-import flowpp_tf as fpp
 from flowpp_tf import evaluation
-from flowpp_tf.io.weights_file import weights_to_bytes
-from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb, small_config
+from support.models import SMALL, perturbed, small_config
 from support.programs import call
+from support.training_steps import stored_run
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +21,12 @@ def fields(tmp_path_factory):
   config = small_config(
     SMALL, structure="columns:1", coupling="affine", attention=False, dropout=0.0, dequantization="none"
   )
-  model = perturb(fpp.FlowPlusPlus(config))
+  model = perturbed(config)
   images = np.random.RandomState(0).normal(size=[12, *config.image_shape]).astype(np.float32)
   np.savez(cwd / "data.npz", train=images[:4], validation=images[:6], test=images[6:])
   images, broken = images[6:], images[6:].copy()
   broken[2, 1, 1, 0], broken[4, 0, 0, 1] = np.nan, np.inf
-  workdir = Workdir(cwd / "run")
-  workdir.open(config, {"dataset": f"npz:{cwd}/data.npz"})
-  workdir.best_weights.write_bytes(weights_to_bytes(model))
+  stored_run(cwd / "run", model, dataset=f"npz:{cwd}/data.npz")
   (cwd / "folder/deep").mkdir(parents=True)
   np.save(cwd / "folder/a.npy", images[0].astype(">f8"))
   np.save(cwd / "folder/deep/b.npy", images[1])

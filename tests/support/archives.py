@@ -13,6 +13,9 @@ import numpy as np
 import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
+from flowpp_tf.compression.files.pictures import read_pictures, write_pictures
+from support import files
+from support.models import GREY, perturb, small_images
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "archives"
 MARK = b"FLOWPP\n\x93"
@@ -24,6 +27,24 @@ def small_codec():
   return compression.Codec(archive.ArchiveReader(io.BytesIO(example("uniform"))).model)
 
 
+def grey_images(count, seed=0):
+  """Smooth random images for `GREY`, which plain coding makes smaller too."""
+  return (small_images(count, GREY, seed) // 16 + 100).astype(np.uint8)
+
+
+@functools.cache
+def grey_model():
+  """A model of such images."""
+  model = fpp.FlowPlusPlus(GREY)
+  model.initialize(grey_images(64))
+  return perturb(model, 0.02)
+
+
+@functools.cache
+def grey_codec():
+  return compression.Codec(grey_model())
+
+
 def example(name):
   return (FOLDER / f"{name}.fpp").read_bytes()
 
@@ -33,20 +54,36 @@ def example_images():
   return fpp.decompress(small_codec(), example("uniform"))
 
 
+def arrays_archive(codec, images, **options):
+  """An archive of arrays."""
+  return files.written(lambda file: compression.compress_to(file, codec, images, **options))
+
+
+def pack_files(pictures, codec=None, shape=(4, 4, 1), embed_model=False, **options):
+  """An archive of picture files."""
+  new = lambda file: archive.ArchiveWriter(file, codec or small_codec(), "files", embed_model)
+  return files.written(lambda file: write_pictures(new(file), pictures, shape, **options))
+
+
+def unpack_files(data, codec=None, names=None):
+  """What comes back of the picture files of an archive, one by one."""
+  return read_pictures(archive.ArchiveReader(io.BytesIO(data)), codec or small_codec(), names)
+
+
 def images_archive(segment_images=10):
   """An archive of the 30 images."""
-  file = io.BytesIO()
-  compression.compress_to(file, small_codec(), example_images(), segment_images=segment_images)
-  return file.getvalue()
+  return arrays_archive(small_codec(), example_images(), segment_images=segment_images)
 
 
 def written(write, kind="images", embed_model=False):
   """The archive that `write(writer)` writes, of the tiny model."""
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, small_codec(), kind, embed_model)
-  write(writer)
-  writer.close()
-  return file.getvalue()
+
+  def write_all(file):
+    writer = archive.ArchiveWriter(file, small_codec(), kind, embed_model)
+    write(writer)
+    writer.close()
+
+  return files.written(write_all)
 
 
 def encode_segment(codec, images, extra=b"", largest=None):
@@ -92,9 +129,9 @@ def put_together(beginning, segments, index=None, firsts=None):
   return data + struct.pack("<Q", start) + hashlib.sha256(data).digest() + MARK
 
 
-def files_archive(entries, content=b"", tiles=None):
+def files_archive(entries, content=b"", tiles=None, begun=0):
   """An archive of files with one segment, whose list of files is given."""
-  text = json.dumps([0, entries]).encode()
+  text = json.dumps([begun, entries]).encode()
   extra = struct.pack("<I", len(text)) + text + content
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
   content = archive.SegmentContent(tiles, extra)

@@ -51,13 +51,16 @@ class Conditioner(tf.Module):
     return tf.tanh(x1 @ self.weights)
 
 
+def bijector_fn(kind, **options):
+  """The function of a coupling's parameters that gives its bijector."""
+  if kind == "affine":
+    return fb.affine_coupling_bijector
+  return functools.partial(fb.mixture_logistic_coupling_bijector, components=K, **options)
+
+
 def coupling(dtype, kind, name="coupling", **options):
-  bijector_fn = (
-    fb.affine_coupling_bijector
-    if kind == "affine"
-    else functools.partial(fb.mixture_logistic_coupling_bijector, components=K, **options)
-  )
-  return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype, name=name)
+  conditioner = Conditioner(dtype, fb.num_parameters(kind, K))
+  return fb.Coupling(conditioner, bijector_fn(kind, **options), dtype=dtype, name=name)
 
 
 class ConditionedConditioner(Conditioner):

@@ -4,7 +4,6 @@ A row says how to make the object that holds the variables, what to evaluate of 
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from support.bijector_cases import CASES, draw, with_variables
-from support.models import CONDITIONED, SMALL, VARIANTS, perturb, small_config, small_images
+from support.models import CONDITIONED, SMALL, VARIANTS, perturb, perturbed, small_config, small_images
 
 
 class Row(NamedTuple):
@@ -43,11 +42,7 @@ def _bijector_row(case):
 
 
 def _model(config, dtype, seed, structure="columns:1"):
-  keras.utils.set_random_seed(seed)
-  return perturb(
-    fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype, structure=structure, dequant_structure="columns:1")),
-    seed=seed,
-  )
+  return perturbed(config, seed=seed, dtype=dtype, structure=structure, dequant_structure="columns:1")
 
 
 def _images_and_noise(dtype, channels=2):

@@ -1,16 +1,14 @@
 """The table of distributions: every public one, and flows of each kind, with values in their supports."""
 
-import dataclasses
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from support.conformance_rows import ROWS
-from support.models import CONDITIONED, MINIMAL, perturb, small_config, small_images
+from support.models import CONDITIONED, perturbed, small_images
 
 tfd = tfp.distributions
 
@@ -19,13 +17,10 @@ NOISE = tf.constant(np.random.RandomState(1).uniform(0.01, 0.99, IMAGES.shape))
 X, CONTEXT = ROWS["given"].inputs("float64")
 SCALE = tf.exp(X)
 NORMAL = tfd.Normal(tf.zeros([], tf.float64), 1.0)
-VARIATIONAL = small_config(dequantization="variational")
-CONDITIONAL = small_config(**CONDITIONED)
 
 
-def model(config=MINIMAL):
-  keras.utils.set_random_seed(0)
-  return perturb(fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64", dropout=0.0)))
+def model(**changes):
+  return perturbed(dtype="float64", dropout=0.0, **changes)
 
 
 def mixture_of_logistics():
@@ -40,7 +35,7 @@ def mixture_of_logistics():
 DISTRIBUTIONS = {
   "flow": (lambda: model().flow, NOISE),
   "uniform": (lambda: model().dequantizer.posterior(IMAGES), NOISE),
-  "variational": (lambda: model(VARIATIONAL).dequantizer.posterior(IMAGES), NOISE),
+  "variational": (lambda: model(dequantization="variational").dequantizer.posterior(IMAGES), NOISE),
   "vectors": (lambda: ROWS["given"].make("float64").distribution.given(CONTEXT), X),
   "composite": (
     lambda: fpp.distributions.FlowDistribution(
@@ -50,7 +45,7 @@ DISTRIBUTIONS = {
   ),
   "scalar": (mixture_of_logistics, tf.constant([0.5, -1.0], tf.float64)),
   "images": (lambda: model().distribution, IMAGES),
-  "images_given": (lambda: model(CONDITIONAL).given(labels=[0, 1, 2, -1], condition=NOISE[:, :2, :2, :1]), IMAGES),
+  "images_given": (lambda: model(**CONDITIONED).given(labels=[0, 1, 2, -1], condition=NOISE[:, :2, :2, :1]), IMAGES),
 }
 
 

@@ -1,8 +1,12 @@
-"""Files that tests change behind a program's back."""
+"""Contents of files, and files that tests change behind a program's back."""
 
 import contextlib
+import io
 import os
 import pathlib
+import zlib
+
+from PIL import Image
 
 
 @contextlib.contextmanager
@@ -20,3 +24,29 @@ def spoiled(folder):
     yield
   finally:
     write(lambda content: content)
+
+
+def written(write):
+  """Return what `write(file)` writes to a file."""
+  file = io.BytesIO()
+  write(file)
+  return file.getvalue()
+
+
+def encoded(kind, pixels, **options):
+  """Return the image file of pixels, or of an image of Pillow."""
+  image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+  return written(lambda file: image.save(file, format=kind, **options))
+
+
+def exif(**tags):
+  """Return EXIF data with an orientation or a maker."""
+  result = Image.Exif()
+  for tag, value in tags.items():
+    result[{"orientation": 274, "maker": 271}[tag]] = value
+  return result
+
+
+def png_chunk(kind, content):
+  """Return a chunk of a PNG file."""
+  return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")

@@ -1,21 +1,21 @@
-"""Files that nobody should have to read: what is no regular file, bombs, and damaged copies."""
+"""Files that nobody should have to read: no regular files, and bombs; and what memory a call takes."""
 
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
 import numpy as np
+
+from support.files import png_chunk, written
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
 
 def png(width, height, colour=2, depth=8, rows=None):
   """Return a PNG that claims a size; its pixels are zeros, `rows` of them."""
-
-  def chunk(kind, data):
-    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
   channels = {0: 1, 2: 3, 6: 4}[colour]
   compress, content = zlib.compressobj(9), b""
@@ -24,7 +24,10 @@ def png(width, height, colour=2, depth=8, rows=None):
     content += compress.compress(row)
   header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour, 0, 0, 0])
   return (
-    b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content + compress.flush()) + chunk(b"IEND", b"")
+    b"\x89PNG\r\n\x1a\n"
+    + png_chunk(b"IHDR", header)
+    + png_chunk(b"IDAT", content + compress.flush())
+    + png_chunk(b"IEND", b"")
   )
 
 
@@ -32,11 +35,7 @@ def npz(path, compression=zipfile.ZIP_DEFLATED, encrypted=False, **members):
   """Write a zip file of .npy files, given as arrays or as bytes."""
   with zipfile.ZipFile(path, "w", compression) as archive:
     for name, value in members.items():
-      content = value
-      if isinstance(value, np.ndarray):
-        file = io.BytesIO()
-        np.save(file, value)
-        content = file.getvalue()
+      content = value if isinstance(value, bytes) else written(lambda file: np.save(file, value))  # noqa: B023
       archive.writestr(f"{name}.npy", content)
   if encrypted:  # the bit that says so, in each header
     data = bytearray(path.read_bytes())
@@ -50,9 +49,8 @@ def npz(path, compression=zipfile.ZIP_DEFLATED, encrypted=False, **members):
 
 def npy_header(shape, descr="|u1"):
   """Return the beginning of an .npy file that claims an array."""
-  file = io.BytesIO()
-  np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-  return file.getvalue()
+  header = {"descr": descr, "fortran_order": False, "shape": shape}
+  return written(lambda file: np.lib.format.write_array_header_1_0(file, header))
 
 
 def tar(path, *members):
@@ -72,23 +70,11 @@ def not_regular(folder):
   return {name: folder / name for name in ("pipe", "folder", "dangling", "zero")}
 
 
-def damaged(content, rng):
-  """Return a damaged copy of a file's content: bits flipped, cut off, a part repeated, replaced or left out."""
-  data, kind = bytearray(content), rng.randrange(6)
-  if not data:
-    return b"\0"
-  place = rng.randrange(len(data))
-  length = rng.randrange(1, min(len(data), 64) + 1)
-  if kind == 0:
-    data[place] ^= 1 << rng.randrange(8)
-  elif kind == 1:
-    del data[place:]
-  elif kind == 2:
-    data[place : place + length] = rng.randbytes(length)
-  elif kind == 3:
-    data[place:place] = data[place : place + length]
-  elif kind == 4:
-    data[place : place + length] = bytes(len(data[place : place + length]))
-  else:
-    data[place : place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
-  return bytes(data)
+def peak_of(function):
+  """Return the bytes that Python and NumPy hold at most during a call."""
+  tracemalloc.start()
+  try:
+    function()
+    return tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()

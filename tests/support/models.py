@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -98,6 +99,12 @@ def perturb(model, scale=0.1, seed=0):
   for weight in model.trainable_variables:
     weight.assign_add(scale * rng.randn(*weight.shape))
   return model
+
+
+def perturbed(base=MINIMAL, /, scale=0.1, seed=0, **changes):
+  """A perturbed model of a small config with other settings, the same each time."""
+  keras.utils.set_random_seed(seed)
+  return perturb(fpp.FlowPlusPlus(small_config(base, **changes)), scale, seed)
 
 
 def value_and_log_det(function, x):

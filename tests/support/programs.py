@@ -28,6 +28,8 @@ from flowpp_tf.programs import command, process
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "tests" / "reference"
+# Packages of this process, for one that runs elsewhere.
+PACKAGES = os.pathsep.join(filter(None, sys.path))
 # Seconds after which what a test waits for is not expected any more, on a machine that is busy, too.
 LIMIT = 1200 * float(os.environ.get("FLOWPP_TEST_PATIENCE", 1))
 
@@ -145,11 +147,31 @@ def free_addresses(count):
   return addresses
 
 
-def example(name, **values):
-  """Return an example as a module whose flags have these values."""
-  spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+@contextlib.contextmanager
+def served(*arguments, **options):
+  """Context in which bin/demo serves its page: its address, and its process."""
+  (address,) = free_addresses(1)
+  process = start("demo", *arguments, f"--port={address.rpartition(':')[2]}", **options)
+  try:
+    assert process.stdout.readline() == f"the page is at http://{address}; Ctrl-C ends it\n"
+    yield f"http://{address}", process
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def load_file(path):
+  """Return a file of Python, by its path from the root of the repository, as a module."""
+  spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, ROOT / path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
+  return module
+
+
+def example(name, **values):
+  """Return an example as a module whose flags have these values."""
+  module = load_file(f"examples/{name}.py")
   module.FLAGS = types.SimpleNamespace(**values)
   return module
 
@@ -157,6 +179,25 @@ def example(name, **values):
 def times_of_files(folder):
   """Return when each file and folder below a folder was changed, by its path from there."""
   return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*")}
+
+
+def refusal(program, *arguments, cwd, by=call, ways=0):
+  """The one line by which a program refuses its input with exit code 2 before it changes a file.
+
+  Args:
+    program: as in `call`.
+    *arguments: as in `call`.
+    cwd: as in `call`.
+    by: `call` or `run`.
+    ways: number of the lines after it that say what may be done.
+  """
+  before = times_of_files(cwd)
+  result = by(program, *arguments, cwd=cwd)
+  assert result.code == 2 and not result.out, result
+  line, *more = result.error.splitlines()
+  assert line.startswith(f"{program}: error: ") and len(more) == ways, result.error
+  assert times_of_files(cwd) == before
+  return line
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Adam in one kernel a variable: the weights of Keras' Adam, in every mode of execution."""
 
 import collections
-import functools
 
 import keras
 import numpy as np
@@ -11,17 +10,13 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import training
 from flowpp_tf.training.optimizer import make_optimizer
+from support.comparing import MODES, assert_same
 from support.marks import slow
 from support.models import MINIMAL, TINY, small_config, small_images
 from support.training_steps import step, train_state
 
 STEPS = 20
 SHAPES = ([3], [2, 5], [])
-WRAPPERS = {
-  "eager": lambda f: f,
-  "graph": functools.partial(tf.function, autograph=False),
-  "xla": functools.partial(tf.function, autograph=False, jit_compile=True),
-}
 
 
 def schedule():
@@ -62,13 +57,13 @@ def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
   return weights
 
 
-@pytest.mark.parametrize("mode", WRAPPERS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
   "options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)], ids=["defaults", "options"]
 )
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-12)])
 def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, options, mode):
-  actual = after_steps(training.Adam(schedule(), **options), dtype, WRAPPERS[mode])
+  actual = after_steps(training.Adam(schedule(), **options), dtype, MODES[mode])
   # Keras rounds the betas to float32 whatever the dtype.
   keras_adam = after_steps(keras.optimizers.Adam(schedule(), **options), dtype)
   for a, b, c in zip(actual, by_definition(**options), keras_adam, strict=True):
@@ -96,8 +91,7 @@ def steps_with_keras():
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True)], ids=["graph", "eager", "xla"])
 def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
-  for a, b in zip(steps_of_a_model(training.Adam, **options), steps_with_keras, strict=True):
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+  assert_same(steps_of_a_model(training.Adam, **options), steps_with_keras, rtol=0, atol=1e-5)
 
 
 def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
@@ -108,8 +102,7 @@ def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
   other = training.Adam(schedule())
   other.build(variables("float32"))
   tf.train.Checkpoint(optimizer=other).restore(path).assert_consumed()
-  for a, b in zip(other.variables, optimizer.variables, strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_same(other.variables, optimizer.variables)
 
 
 def test_keras_makes_it_again_from_its_config():

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.training import Diverged
+from support.comparing import assert_same
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 TINY = dict(couplings=1, components=2, hidden=8, blocks=1)
@@ -97,8 +98,7 @@ def test_a_unit_that_float32_has_exactly_changes_no_weight_in_training():
 
   (nats, weights), (nats_there, weights_there) = trained(1.0), trained(2.0**20)
   np.testing.assert_allclose(nats, nats_there, rtol=1e-5)
-  for weight, there in zip(weights, weights_there, strict=True):
-    np.testing.assert_array_equal(weight, there)
+  assert_same(weights, weights_there)
 
 
 @pytest.mark.slow
@@ -266,5 +266,4 @@ def test_within_the_scope_of_a_single_device_the_steps_are_the_same():
       flow = fpp.vector_flow(2, **TINY)
       fpp.fit(flow, x, steps=2, verbose=False)
       weights.append([v.numpy() for v in flow.trainable_variables])
-  for a, b in zip(*weights, strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_same(*weights)

@@ -15,7 +15,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import data, models, training
+from flowpp_tf import models, training
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import pictures
 from flowpp_tf.io import files
@@ -23,24 +23,14 @@ from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
 from flowpp_tf.training import loop
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
 from support.marks import slow
-from support.models import MINIMAL, TINY, small_config, small_images
+from support.models import MINIMAL, TINY, small_config
+from support.training_steps import small_data, small_run
 
-DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
+DATA = small_data()
 
 
-def run(path, steps=2, init_from=None, log_fn=lambda line: None, **settings):
-  workdir = training.Workdir(path)
-  training.run_training(
-    MINIMAL,
-    training.TrainingConfig(
-      **{**dict(steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}
-    ),
-    DATA,
-    workdir,
-    init_from=init_from,
-    log_fn=log_fn,
-  )
-  return workdir
+def run(path, **options):
+  return small_run(path, **options)[0]
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +93,7 @@ def test_a_run_that_is_killed_at_step_0_validates_its_trained_weights_once(workd
 def test_precision_is_a_setting_of_training(tmp_path):
   """What a run leaves computes in float32, unless less is asked for; the run itself stays what it was."""
   lines, config = [], small_config(dtype="mixed_bfloat16")
-  workdir = training.Workdir(tmp_path / "run")
-  settings = training.TrainingConfig(steps=1, batch_size=8, learning_rate=3e-3, tensorboard=())
-  training.run_training(config, settings, DATA, workdir, log_fn=lines.append)
+  workdir = run(tmp_path / "run", config=config, steps=1, log_fn=lines.append)
   assert any("validation" in line and " in bfloat16, gradient norm" in line for line in lines)
   assert json.loads(workdir.config.read_text())["model"]["dtype"] == "mixed_bfloat16"
   for model in (fpp.load(workdir.path), workdir.load()[0], fpp.load(workdir.path, precision="float32")):
@@ -115,8 +103,7 @@ def test_precision_is_a_setting_of_training(tmp_path):
   assert fpp.FlowPlusPlus.from_preset(tmp_path / "preset", precision="float16").config.dtype == "mixed_float16"
   with pytest.raises(InputError, match="`precision` must be one of float32, bfloat16, float16, got 'half'"):
     fpp.load(workdir.path, precision="half")
-  resumed = training.Workdir(tmp_path / "run")
-  training.run_training(config, dataclasses.replace(settings, steps=2), DATA, resumed, log_fn=lines.append)
+  run(tmp_path / "run", config=config, log_fn=lines.append)
   assert "resumed at step 1 of 2" in lines
 
 

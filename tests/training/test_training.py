@@ -17,32 +17,18 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.training import loop
 from flowpp_tf.training.step import dropout_seed, step_seed
 from flowpp_tf.training.tensorboard import TensorBoard
+from support.comparing import assert_same
 from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_config, small_images
-from support.training_steps import step, train_state
+from support.training_steps import small_data, small_run, step, train_state
 
 NO_DROPOUT = dict(
   steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0, ema_decay=0.9, seed=1, tensorboard=()
 )
 
 
-def dataset(levels=8):
-  return data.ImageDataset(
-    "small", levels=levels, train=small_images(40), validation=small_images(10, seed=1), test=small_images(10, seed=2)
-  )
-
-
-def run(path, config=MINIMAL, strategy=None, **changes):
-  workdir = training.Workdir(path)
-  best = training.run_training(
-    config,
-    training.TrainingConfig(**{**NO_DROPOUT, **changes}),
-    dataset(),
-    workdir,
-    strategy=strategy,
-    log_fn=lambda line: None,
-  )
-  return workdir, best
+DATA = small_data(sizes=(40, 10, 10))
+run = functools.partial(small_run, dataset=DATA, **NO_DROPOUT)
 
 
 def rows(workdir):
@@ -94,8 +80,7 @@ def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(use_lanes, name,
   np.testing.assert_allclose(other[1], one[1], rtol=1e-4)
   assert min(one[1]) > 1.0  # else nothing was clipped, and clipping was not compared
   for attribute in ("variables", "ema"):
-    for a, b in zip(*(getattr(run[2], attribute) for run in (one, other))):
-      np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=0, atol=1e-5)
+    assert_same(*(getattr(run[2], attribute) for run in (other, one)), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -103,7 +88,7 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
   results = []
   for devices in (1, 2):
     state = train_state(TINY, devices)
-    batches = data.DataPipeline(dataclasses.replace(dataset(), validation=small_images(9)))
+    batches = data.DataPipeline(dataclasses.replace(DATA, validation=small_images(9)))
     workdir = training.Workdir("/nonexistent")
     run = loop.Run(state, batches, workdir, {}, training.Workers(state.strategy), "", False, None)
     results.append(run.validate())
@@ -144,13 +129,7 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   constant = data.ImageDataset(
     "constant", levels=8, **{split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS}
   )
-  best = training.run_training(
-    TINY,
-    training.TrainingConfig(**{**NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}),
-    constant,
-    training.Workdir(tmp_path),
-    log_fn=lambda line: None,
-  )
+  _, best = run(tmp_path, TINY, dataset=constant, steps=60, validate_every=60, learning_rate=1e-2)
   assert best < 1.0  # of log2(8) = 3 bits
 
 
@@ -187,7 +166,7 @@ def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeyp
 def test_a_state_in_a_temporary_directory_is_not_said_to_be_saved(tmp_path, monkeypatch, workdir, saved, verbose):
   monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
   with pytest.raises(training.Stopped) as stopped:
-    fpp.train(dataset(), MINIMAL, workdir and tmp_path / workdir, verbose=verbose, **{**NO_DROPOUT, "steps": 2})
+    fpp.train(DATA, MINIMAL, workdir and tmp_path / workdir, verbose=verbose, **{**NO_DROPOUT, "steps": 2})
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
 
 
@@ -208,8 +187,7 @@ def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
     assert a.pop("val_bits_per_dim") == pytest.approx(b.pop("val_bits_per_dim"), rel=1e-6)
     assert a == b
   assert best_of_halves == pytest.approx(best, rel=1e-6)
-  for a, b in zip(whole.load()[0].get_weights(), halves.load()[0].get_weights()):
-    np.testing.assert_array_equal(a, b)
+  assert_same(*(workdir.load()[0].get_weights() for workdir in (whole, halves)))
 
 
 def test_running_again_after_the_end_changes_nothing_but_rows_cut_off_by_a_kill(copied):
@@ -266,10 +244,9 @@ def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
   step(state, small_images(8))
   second = [w.numpy() for w in state.variables]
   with state.ema_weights():
-    for weight, a, b, c in zip(state.variables, start, first, second):
-      np.testing.assert_allclose(weight.numpy(), 0.25 * a + 0.25 * b + 0.5 * c, rtol=1e-5, atol=1e-6)
-  for weight, c in zip(state.variables, second):
-    np.testing.assert_array_equal(weight.numpy(), c)
+    averages = [0.25 * a + 0.25 * b + 0.5 * c for a, b, c in zip(start, first, second)]
+    assert_same(state.variables, averages, rtol=1e-5, atol=1e-6)
+  assert_same(state.variables, second)
 
 
 def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
@@ -355,27 +332,6 @@ def test_models_of_different_sizes_train_on_two_devices_in_one_process():
   for filters in (4, 8):
     state = train_state(small_config(filters=filters), 2)
     assert np.isfinite(step(state, small_images(4))["bits_per_dim"])
-
-
-@pytest.mark.slow
-def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
-  histories = []
-  for strategy in ("one", "mirrored"):
-    with training.get_strategy(strategy).scope():
-      keras.utils.set_random_seed(0)
-      model = fpp.FlowPlusPlus(small_config(TINY, dropout=0.0))
-      model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
-      model.compile(keras.optimizers.SGD(1e-3))
-    model.adapt(small_images(16))
-    history = model.fit(
-      small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=small_images(8, seed=1)
-    )
-    histories.append(history.history)
-  one, two = histories
-  assert set(one) == {"loss", "bits_per_dim", "val_loss", "val_bits_per_dim"}
-  for name, values in one.items():
-    np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
-  np.testing.assert_allclose(one["bits_per_dim"], np.array(one["loss"]) / (32 * np.log(2)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])  # in which another optimizer is around it

@@ -4,6 +4,8 @@ import functools
 import importlib
 import inspect
 
+from support.public_callables.kinds import parameters
+
 ROOMS = (
   "",
   "bijectors",
@@ -24,6 +26,11 @@ FOREIGN_ARGUMENTS = {
   "parameters": "TFP's own: what subclasses hand to it",
   "name": "TFP's and Keras' own name of an object, unless a row has it",
 }
+# Methods that Keras calls by itself, of layers and models.
+_HOOKS = (
+  "build compute_output_shape compute_output_spec load_own_variables make_train_function predict_step test_step "
+  "train_step"
+).split()
 # Callables without rows, and why.
 WITHOUT_ROWS = {
   "exceptions, which the package raises": "ArchiveError Diverged InputError LostImagesError Stopped",
@@ -34,21 +41,7 @@ WITHOUT_ROWS = {
   "the base class, whose constructor is TFP's": "Bijector",
   "only names and `validate_args`": "ColumnsToChannels Sigmoid SwapHalves",
   "helpers of the package, no part of the room": "dataset_entry check_arguments check_count check_shape_of_images",
-  "what Keras calls by itself": (
-    "FlowPlusPlus.load_own_variables FlowPlusPlus.make_train_function FlowPlusPlus.predict_step FlowPlusPlus.test_step "
-    "FlowPlusPlus.train_step Flow.load_own_variables VectorFlow.load_own_variables VectorFlow.from_config "
-    "Adam Adam.update_step PiecewiseSchedule.__call__"
-  ),
-  "Keras' own question for shapes": (
-    "Flow.compute_output_shape Flow.compute_output_spec VectorFlow.compute_output_shape VectorFlow.compute_output_spec"
-  ),
-  "Keras' hook for shapes": " ".join(
-    f"{layer}.build"
-    for layer in (
-      "ConditionNet Conditioner ContextNet ConvAttentionBlock DenseConditioner Flow GatedAttention GatedConv "
-      "GatedPointwise InitNormConv2D InitNormDense VectorFlow"
-    ).split()
-  ),
+  "what Keras calls by itself": "VectorFlow.from_config Adam Adam.update_step PiecewiseSchedule.__call__",
   "what the training loop calls, of its own store and workers": (
     "Workdir.add_row Workdir.check Workdir.new_checkpoints Workdir.open Workdir.recover "
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
@@ -116,22 +109,14 @@ def _methods(cls):
   for name in dir(cls):
     owner = next((base for base in cls.__mro__ if name in vars(base)), None)
     ours = owner is not None and owner.__module__.startswith("flowpp_tf")
-    public = not name.startswith("_") or name in ("__call__", "__getitem__")
+    public = name not in _HOOKS if not name.startswith("_") else name in ("__call__", "__getitem__")
     if ours and public and callable(getattr(cls, name)) and not isinstance(vars(owner)[name], property):
       yield name
 
 
 def _arguments(thing):
-  ours = str(getattr(getattr(thing, "__init__", None), "__module__", "")).startswith("flowpp_tf")
   try:
-    if inspect.isclass(thing) and ours:  # Python 3.10 has the signature of Keras' `__new__` for a layer
-      parameters = [*inspect.signature(thing.__init__).parameters.values()][1:]
-    else:
-      parameters = inspect.signature(thing).parameters.values()
+    found = parameters(thing).values()
   except ValueError:  # an exception's
     return ["args"]
-  return [
-    p.name
-    for p in parameters
-    if p.name != "self" and (p.kind != p.VAR_KEYWORD) and not (p.kind == p.VAR_POSITIONAL and len(parameters) > 2)
-  ]
+  return [p.name for p in found if p.kind != p.VAR_KEYWORD and not (p.kind == p.VAR_POSITIONAL and len(found) > 2)]

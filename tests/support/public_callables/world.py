@@ -1,6 +1,5 @@
 """What public callables are called with: small models, flows, data sets and files, each made when it is first used."""
 
-import dataclasses
 import functools
 import io
 import json
@@ -45,45 +44,18 @@ class World:
 
   # --- Models -----------------------------------------------------------------------------------
 
-  @functools.cached_property
-  def model(self):
-    return _model(MINIMAL)
-
-  @functools.cached_property
-  def conditional(self):
-    return _model(CONDITIONAL)
-
-  @functools.cached_property
-  def real_valued(self):
-    return _model(small_config(dequantization="none"))
-
-  @functools.cached_property
-  def real_valued_conditional(self):
-    return _model(dataclasses.replace(CONDITIONAL, dequantization="none"))
-
-  @functools.cached_property
-  def labelled(self):
-    return _model(LABELLED)
-
-  @functools.cached_property
-  def tile_model(self):
-    return _model(TILES)
-
-  @functools.cached_property
-  def flow(self):
-    return _flow(fpp.vector_flow(2, **VECTORS))
-
-  @functools.cached_property
-  def flow_given(self):
-    return _flow(fpp.vector_flow(2, 3, **VECTORS))
-
-  @functools.cached_property
-  def layer(self):
-    return _layer(fpp.VectorFlow(2, **VECTORS))
-
-  @functools.cached_property
-  def layer_given(self):
-    return _layer(fpp.VectorFlow(2, 3, **VECTORS))
+  model = functools.cached_property(lambda self: _model(MINIMAL))
+  conditional = functools.cached_property(lambda self: _model(CONDITIONAL))
+  real_valued = functools.cached_property(lambda self: _model(small_config(dequantization="none")))
+  real_valued_conditional = functools.cached_property(
+    lambda self: _model(small_config(CONDITIONAL, dequantization="none"))
+  )
+  labelled = functools.cached_property(lambda self: _model(LABELLED))
+  tile_model = functools.cached_property(lambda self: _model(TILES))
+  flow = functools.cached_property(lambda self: _perturbed(fpp.vector_flow(2, **VECTORS)))
+  flow_given = functools.cached_property(lambda self: _perturbed(fpp.vector_flow(2, 3, **VECTORS)))
+  layer = functools.cached_property(lambda self: _perturbed(fpp.VectorFlow(2, **VECTORS)))
+  layer_given = functools.cached_property(lambda self: _perturbed(fpp.VectorFlow(2, 3, **VECTORS)))
 
   def reset(self, *owners):
     """Give models and flows that a call has changed the weights of the start."""
@@ -93,9 +65,7 @@ class World:
       if hasattr(owner, "initialized"):
         owner.initialized = True
 
-  @functools.cached_property
-  def loaded(self):
-    return fpp.load_saved_model(self.exported)
+  loaded = functools.cached_property(lambda self: fpp.load_saved_model(self.exported))
 
   @functools.cached_property
   def exported(self):
@@ -161,13 +131,8 @@ class World:
     training.run_training(MINIMAL, config, self.dataset, training.Workdir(path), log_fn=lambda line: None)
     return path
 
-  @functools.cached_property
-  def codec(self):
-    return compression.Codec(self.model)
-
-  @functools.cached_property
-  def archive(self):
-    return fpp.compress(self.codec, IMAGES, embed_model=True)
+  codec = functools.cached_property(lambda self: compression.Codec(self.model))
+  archive = functools.cached_property(lambda self: fpp.compress(self.codec, IMAGES, embed_model=True))
 
   @property
   def reader(self):
@@ -179,21 +144,10 @@ class World:
 
   # --- Evaluation -------------------------------------------------------------------------------
 
-  @functools.cached_property
-  def batched(self):
-    return evaluation.BatchedModel(self.model)
-
-  @functools.cached_property
-  def batched_labelled(self):
-    return evaluation.BatchedModel(self.labelled)
-
-  @functools.cached_property
-  def scorer(self):
-    return evaluation.Scorer(self.model, 2)
-
-  @functools.cached_property
-  def features(self):
-    return evaluation.FeatureNetwork.train(self.dataset, steps=1)
+  batched = functools.cached_property(lambda self: evaluation.BatchedModel(self.model))
+  batched_labelled = functools.cached_property(lambda self: evaluation.BatchedModel(self.labelled))
+  scorer = functools.cached_property(lambda self: evaluation.Scorer(self.model, 2))
+  features = functools.cached_property(lambda self: evaluation.FeatureNetwork.train(self.dataset, steps=1))
 
   @functools.cached_property
   def twenty(self):
@@ -201,35 +155,23 @@ class World:
     many = np.tile(IMAGES, [7, 1, 1, 1])[:20]
     return data.ImageDataset("twenty", 8, many, many, many)
 
-  @functools.cached_property
-  def class_scorer(self):
-    return evaluation.Scorer(self.labelled, 2)
-
-  @functools.cached_property
-  def position_scorer(self):
-    return evaluation.PositionScorer(self.labelled, 2)
-
-  @functools.cached_property
-  def state(self):
-    return training.TrainState(_model(MINIMAL), training.TrainingConfig(steps=1, batch_size=2))
+  class_scorer = functools.cached_property(lambda self: evaluation.Scorer(self.labelled, 2))
+  position_scorer = functools.cached_property(lambda self: evaluation.PositionScorer(self.labelled, 2))
+  state = functools.cached_property(
+    lambda self: training.TrainState(_model(MINIMAL), training.TrainingConfig(steps=1, batch_size=2))
+  )
 
 
 def _model(config):
   keras.utils.set_random_seed(0)
-  model = perturb(fpp.FlowPlusPlus(config))
-  model.initialized = True
-  return _started(model)
+  return _perturbed(fpp.FlowPlusPlus(config))
 
 
-def _flow(flow):
-  perturb(flow)
-  return _started(flow)
-
-
-def _layer(layer):
-  perturb(layer)
-  layer.initialized = True
-  return _started(layer)
+def _perturbed(owner):
+  perturb(owner)
+  if hasattr(owner, "initialized"):
+    owner.initialized = True
+  return _started(owner)
 
 
 def _started(owner):
