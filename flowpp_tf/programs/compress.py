@@ -175,8 +175,10 @@ def _compress_files(model, workdir, folder, names, options):
 
   def pictures(bits=None, progress=lambda size: None):
     for name, size in sizes.items():
-      with gate.reading(folder / name):
+      try:
         picture = read(name, bits=bits)
+      except OSError as error:
+        raise InputError(f"{str(folder / name)!r} cannot be read: {gate.reason(error)}") from None
       if picture.pixels is None:
         verbatim[name] = picture.reason
       yield picture

@@ -90,8 +90,10 @@ def _read(archive: str, parts: Iterable[T]) -> Generator[T, None, None]:
 
   To be closed, as threads decode the next parts, for which the process would wait.
   """
-  with gate.reading(archive):
+  try:
     yield from parts
+  except OSError as error:
+    raise InputError(f"{archive!r} cannot be read: {gate.reason(error)}") from None
 
 
 def _print_contents(archive, reader):
