@@ -13,12 +13,9 @@ PNG:
 
     u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
 
-An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its own. Of other formats they are made:
-
-    iCCP        colour profile of WebP and JPEG
-    eXIf        EXIF of WebP and JPEG
-    iTXt, tEXt  XMP; comments of JPEG
-    pHYs        resolution of JPEG, in whole pixels per metre
+An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its own. Of a WebP or JPEG file they are those
+that Pillow writes: iCCP of its colour profile, eXIf, iTXt of its XMP, tEXt of a JPEG file's comments, pHYs of its
+resolution in whole pixels per metre.
 
 Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. Such a
 file is stored verbatim (another depth, further images, bytes behind the end), as is one that holds other metadata, such
@@ -29,14 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import io
 import os
 import pathlib
 import struct
-from typing import Any
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flowpp_tf.compression.lzma_images import pack
 from flowpp_tf.compression.segment import pixel_bytes
@@ -65,7 +62,6 @@ _HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
-_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
 # How the segments of a JPEG file begin whose content Pillow reads.
 _JPEG_SEGMENTS = {
   "APP0": (b"JFIF\0",),
@@ -301,7 +297,7 @@ def _webp(image, data):
     raise VerbatimError("metadata")
   if end < len(data):
     raise VerbatimError(_BEHIND)
-  yield from _from_info(image)
+  return _from_info(image)
 
 
 def _webp_chunks(data):
@@ -317,46 +313,25 @@ def _webp_chunks(data):
 def _jpeg(image, data):
   if not data.endswith(b"\xff\xd9"):
     raise VerbatimError(_BEHIND)
+  comments = []
   for kind, content in image.applist:
     if kind == "COM":
-      yield _comment(content)
+      comments.append(content.replace(b"\0", b""))
     elif not content.startswith(_JPEG_SEGMENTS.get(kind, ())):
       raise VerbatimError("metadata")
-  yield from _from_info(image)
+  return _from_info(image, comments)
 
 
-def _from_info(image):
-  """Yield the chunks of what Pillow found in a WebP or JPEG file."""
-  info = image.info
-  yield from _profile(info.get("icc_profile"))
-  if exif := info.get("exif"):
-    yield b"eXIf", exif.removeprefix(b"Exif\0\0")
-  yield from _xmp(info.get("xmp"))
-  yield from _resolution(info.get("dpi"))
-
-
-def _comment(text):
-  return b"tEXt", b"Comment\0" + text.replace(b"\0", b"")
-
-
-def _profile(profile: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-  if profile:
-    yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile, 9)
-
-
-def _xmp(text: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-  if text:
-    yield b"iTXt", _XMP + text
-
-
-def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
-  """Yield the chunk of dots per inch in both directions, if they are numbers that it can hold."""
-  try:
-    across, down = (round(float(value) / 0.0254) for value in dpi)
-  except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-    return
-  if 0 < across < 1 << 31 and 0 < down < 1 << 31:
-    yield b"pHYs", struct.pack(">IIB", across, down, 1)
+def _from_info(image, comments=()):
+  """Return the chunks of what Pillow found in a WebP or JPEG file, as it writes them to a PNG file."""
+  found, text, file = image.info, PngImagePlugin.PngInfo(), io.BytesIO()
+  for comment in comments:
+    text.add_text("Comment", comment)
+  if found.get("xmp"):
+    text.add_itxt("XML:com.adobe.xmp", found["xmp"])
+  written = {name: found[name] for name in ("icc_profile", "exif", "dpi") if found.get(name)}
+  Image.new("L", (1, 1)).save(file, "PNG", pnginfo=text, **written)
+  return _png(file.getvalue(), 8)
 
 
 def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
