@@ -6,13 +6,13 @@ log-det, as in `bijectors.by_element`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors.base import evaluate
@@ -21,12 +21,13 @@ from flowpp_tf.bijectors.normalization import SMALLEST_SCALE
 from flowpp_tf.bijectors.squeeze import Rearrangement
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph
-from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outputs
+from flowpp_tf.exporting.network_graph import apply_network, array_of
 from flowpp_tf.exporting.ops import Ops, Value
+from flowpp_tf.layers import Conditioner
 from flowpp_tf.types import Shape
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
-_BELOW_ONE = 1 - float(np.finfo(np.float32).epsneg)
+BELOW_ONE = 1 - float(np.finfo(np.float32).epsneg)
 
 
 class Tensor(NamedTuple):
@@ -66,7 +67,7 @@ class Tensor(NamedTuple):
 
 def _taken(ops, x, order):
   rows = ops.reshape(x, [-1, order.size])
-  taken = ops.take(rows, ops.constant(order.reshape(-1), "int32"), axis=1)
+  taken = ops.gather(rows, ops.constant(order.reshape(-1), "int32"), axis=1)
   return ops.reshape(taken, [-1, *order.shape])
 
 
@@ -75,10 +76,10 @@ def normal_log_probs(x: Value) -> Value:
   return x * x * -0.5 - 0.5 * math.log(2 * math.pi)
 
 
-def sum_of_event(ops: Ops, x: Value, shape: Shape) -> Value:
-  """Return the sum over an event of a shape, `[N]`."""
+def of_events(ops: Ops, reduction: Callable[[Value], Value], x: Value, shape: Shape) -> Value:
+  """Return a reduction over all values of each event, of a shape, `[N]`."""
   rows = ops.reshape(x, [-1, math.prod(shape)])
-  return ops.reshape(ops.sum(rows, -1), [-1])
+  return ops.reshape(reduction(rows), [-1])
 
 
 @functools.singledispatch
@@ -99,40 +100,20 @@ def _(bijector: fb.Chain, ops, x, inverse, context):
 
 
 @transform.register
-def _(bijector: fb.Conditioned, ops, x, inverse, context):
-  raise InputError(
-    "a flow that is `given` a context cannot be exported: export the one without, whose functions take it"
-  )
+def _(bijector: fb.Conditioned, ops, x, inverse, context):  # a `Chain`, whose context would be left out
+  raise InputError("a flow that is `given` a context cannot be exported: export the one without, which takes it")
 
 
 @transform.register
 def _(bijector: fb.ContextTransform, ops, x, inverse, context):
-  if context is not None:
-    size = array_of(bijector.transform.mean).size
-    transformed = transform(bijector.transform, ops, Tensor.first(ops, context, (size,)), False, None)
-    context = transformed.value
-  return transform(bijector.bijector, ops, x, inverse, context)
+  size = array_of(bijector.transform.mean).size
+  transformed = transform(bijector.transform, ops, Tensor.first(ops, context, (size,)), False, None)
+  return transform(bijector.bijector, ops, x, inverse, transformed.value)
 
 
 @transform.register
 def _(bijector: fb.Invert, ops, x, inverse, context):
   return transform(bijector.bijector, ops, x, not inverse, context)
-
-
-@transform.register
-def _(bijector: tfp.bijectors.Identity, ops, x, inverse, context):
-  return x
-
-
-@transform.register
-def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
-  with tf.init_scope():
-    sizes = [int(size) for size in bijector.block_sizes]
-  places = np.split(x.places, np.cumsum(sizes)[:-1], axis=-1)
-  blocks = map(Tensor, ops.split(x.value, sizes), ops.split(x.log_dets, sizes), places)
-  done = [transform(part, ops, block, inverse, context) for part, block in zip(bijector.bijectors, blocks)]
-  values, log_dets, moved = zip(*done)
-  return Tensor(ops.concat(values), ops.concat(log_dets), np.concatenate(moved, axis=-1))
 
 
 @transform.register
@@ -158,19 +139,14 @@ def _affine(ops, x, scale, shift, inverse):
 @transform.register(fb.Invertible1x1ConvLU)
 def _(bijector, ops, x, inverse, context):
   with tf.init_scope():
-    if inverse:
-      kernel, log_det = bijector._inverse_kernel_and_log_det()
-    else:
-      kernel, log_det = bijector._kernel_and_log_det()
-  kernel = array_of(kernel)
+    kernel, log_det = bijector._inverse_kernel_and_log_det() if inverse else bijector._kernel_and_log_det()
+  kernel, channels = array_of(kernel), x.shape[-1]
   size = kernel.shape[-1]
-  blocks = kernel.reshape(-1, size, size)
-  matrix = np.zeros([len(blocks) * size] * 2)  # block-diagonal
-  for i, block in enumerate(blocks):
-    place = slice(i * size, (i + 1) * size)
-    matrix[place, place] = block
-  log_det = float(log_det) / x.shape[-1]  # of each value
-  y = ops.matmul(x.value, ops.constant(matrix))
+  blocks = np.arange(channels // size)
+  matrix = np.zeros([len(blocks), size, len(blocks), size])  # block-diagonal
+  matrix[blocks, :, blocks] = kernel
+  log_det = float(log_det) / channels  # of each value
+  y = ops.matmul(x.value, ops.constant(matrix.reshape(channels, channels)))
   return x.mapped(y, -log_det if inverse else log_det)
 
 
@@ -199,7 +175,7 @@ def _(bijector: fb.Sigmoid, ops, x, inverse, context):
   if inverse:
     raise InputError("the inverse of the bijector Sigmoid cannot be exported")
   y = ops.maximum(ops.sigmoid(x.value), _SMALLEST)
-  y = ops.minimum(y, _BELOW_ONE)
+  y = ops.minimum(y, BELOW_ONE)
   return x.mapped(y, -ops.softplus(x.value) - ops.softplus(-x.value))
 
 
@@ -208,81 +184,59 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   kept = bijector.kept or x.shape[-1] // 2
   sizes = [kept, x.shape[-1] - kept]
   event = (*x.shape[:-1], sizes[1])
-  x1, x2 = ops.split(x.value, sizes)
-  elementwise = _Elementwise.from_coupling(bijector, sizes[1])
+  x1, x2 = ops.split(x.value, sizes, -1)
   parameters = apply_network(bijector.conditioner, ops, x1, context)
-  parameters = ops.reshape(parameters, [-1, len(elementwise.start)])
-  y2, log_det = elementwise.apply(ops, ops.reshape(x2, [-1, 1]), parameters, inverse)
-  y = ops.concat([x1, ops.reshape(y2, [-1, *event])])
-  log_dets = ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])])
+  components, start = _map_of(bijector, sizes[1])
+  parameters = ops.reshape(parameters, [-1, len(start)])
+  if np.any(start):
+    parameters = parameters + ops.constant(start)
+  y2, log_det = _mapped(ops, ops.reshape(x2, [-1, 1]), parameters, components, inverse)
+  y = ops.concat([x1, ops.reshape(y2, [-1, *event])], -1)
+  log_dets = ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])], -1)
   return x.mapped(y, log_dets)
 
 
-class _Elementwise(NamedTuple):
-  """The elementwise map of a coupling: affine, of the mixture's logit or not, with a margin or not.
+def _map_of(coupling, size):
+  """Return how many components the map of a coupling has, 0 of an affine one, and what it adds to the parameters.
 
-  Attributes:
-    start: what is added to a value's parameters.
-    components: of the mixture; 0 for an affine map.
-    margin: of the logit; 0 for none.
+  They are found in the bijector that it makes of zeros, in the first row, and of random parameters, in the second,
+  which show that it reads them in the order of equation 11.
   """
+  network = coupling.conditioner
+  last = network.output_conv if isinstance(network, Conditioner) else network.output_layer
+  count = last.units // size
+  parameters = np.random.RandomState(0).randn(2, size, count)
+  parameters[0] = 0
+  with tf.init_scope():
+    bijector = coupling.bijector_fn(tf.constant(parameters.reshape(2, -1), coupling.dtype))
+  affine, *mixtures = bijector.bijectors if isinstance(bijector, fb.Chain) else [bijector]
+  if isinstance(affine, fb.BoundedAffine) and [*map(type, mixtures)] in ([], [fb.LogitMixtureLogisticCDF]):
+    values = [array_of(affine.scale_logit)[..., np.newaxis], array_of(affine.shift)[..., np.newaxis]]
+    for mixture in mixtures:
+      values += map(array_of, (mixture.logits, mixture.loc, mixture.log_scale))
+    found = np.concatenate(values, axis=-1)
+    start = found[0, 0]
+    if found.shape == parameters.shape and np.allclose(found - parameters, start, atol=1e-5):
+      return (count - 2) // 3, start
+  raise InputError(f"the map of the coupling {coupling.name!r} cannot be exported: mixture_logistic and affine can")
 
-  start: np.ndarray
-  components: int
-  margin: float
 
-  @classmethod
-  def from_coupling(cls, coupling, size):
-    """Find the map in the bijector that a coupling makes of zeros, in the first row, and of random parameters, in the
-    second, which show that it reads them in the order of equation 11, with `start` added."""
-    count = num_outputs(coupling.conditioner) // size
-    parameters = np.random.RandomState(0).randn(2, size, count)
-    parameters[0] = 0
-    with tf.init_scope():
-      bijector = coupling.bijector_fn(tf.constant(parameters.reshape(2, -1), coupling.dtype))
-    parts = [*bijector.bijectors] if isinstance(bijector, fb.Chain) else [bijector]
-    margin = 0.0
-    if len(parts) == 3 and isinstance(parts[1], fb.LogitMargin):
-      margin = parts.pop(1).margin
-    if [*map(type, parts)] in ([fb.BoundedAffine], [fb.BoundedAffine, fb.LogitMixtureLogisticCDF]):
-      affine, *mixtures = parts
-      values = [array_of(affine.scale_logit)[..., np.newaxis], array_of(affine.shift)[..., np.newaxis]]
-      for mixture in mixtures:
-        values += map(array_of, (mixture.logits, mixture.loc, mixture.log_scale))
-      found = np.concatenate(values, axis=-1)
-      start = found[0, 0]
-      if found.shape == parameters.shape and np.allclose(found - parameters, start, atol=1e-5):
-        return cls(start, (count - 2) // 3, margin)
-    raise InputError(f"the map of the coupling {coupling.name!r} cannot be exported: mixture_logistic and affine can")
-
-  def apply(self, ops, x, parameters, inverse):
-    """Return the map, or its inverse, of `x [N, 1]`, and the log-det of each value, for `parameters [N, size]`."""
-    if np.any(self.start):
-      parameters = parameters + ops.constant(self.start)
-    k = self.components
-    log_scale, shift, *mixture = ops.split(parameters, [1, 1, k, k, k] if k else [1, 1])
-    log_scale = ops.tanh(log_scale)
-    if k:
-      mixture[2] = ops.maximum(mixture[2], SMALLEST_LOG_SCALE)
-    if not inverse:
-      return self._forward(ops, x, log_scale, shift, mixture)
-    y = (x - shift) * ops.exp(-log_scale)
-    if self.margin:
-      y = mixture_graph.margin_inverse(ops, y, self.margin)
-    if k:
-      y = mixture_graph.logit_quantile(ops, y, *mixture)
-    _, log_det = self._forward(ops, y, log_scale, shift, mixture)
-    return y, -log_det
-
-  def _forward(self, ops, x, log_scale, shift, mixture):
-    log_det = log_scale
+def _mapped(ops, x, parameters, components, inverse):
+  """Return equation 11, or its inverse, of `x [N, 1]`, and the log-det of each value, for `parameters [N, size]`."""
+  sizes = [1, 1, *[components] * 3] if components else [1, 1]
+  log_scale, shift, *mixture = ops.split(parameters, sizes, -1)
+  log_scale = ops.tanh(log_scale)
+  if mixture:
+    mixture[2] = ops.maximum(mixture[2], SMALLEST_LOG_SCALE)
+  if inverse:
+    x = (x - shift) * ops.exp(-log_scale)
     if mixture:
-      x, log_slope = mixture_graph.logit_cdf(ops, x, *mixture)
-      log_det = log_det + log_slope
-    if self.margin:
-      x, log_slope = mixture_graph.margin_forward(ops, x, self.margin)
-      log_det = log_det + log_slope
-    return x * ops.exp(log_scale) + shift, log_det
+      x = mixture_graph.logit_quantile(ops, x, *mixture)
+  y, log_det = x, log_scale
+  if mixture:
+    y, log_slope = mixture_graph.logit_cdf(ops, x, *mixture)
+    log_det = log_det + log_slope
+  return (x, -log_det) if inverse else (y * ops.exp(log_scale) + shift, log_det)
 
 
 def _zeros(ops, x):

@@ -8,10 +8,8 @@ docs/serving.md describes the use.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pathlib
-import tempfile
 from typing import Any
 
 import keras
@@ -28,8 +26,7 @@ from flowpp_tf.exporting.inference_graphs import inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from flowpp_tf.exporting.ops import TensorFlowOps
 from flowpp_tf.exporting.saved_model import write_saved_model
-from flowpp_tf.io.files import replace_directory, writing
-from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.files import file_sha256, replace_directory, writing
 from flowpp_tf.io.model_folders import ABOUT
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
@@ -37,13 +34,12 @@ from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
-_METADATA = "metadata.json"
-_OPTIONS = {  # of each format
-  "saved_model": ("max_batch",),
-  "onnx": ("weight_dtype",),
-  "litert": (),
-  "openvino": ("weight_dtype",),
-  "preset": ("license",),
+_FORMATS = {  # the options of each, and the file by which an export is known
+  "saved_model": (["max_batch"], "saved_model.pb"),
+  "onnx": (["weight_dtype"], "log_prob.onnx"),
+  "litert": ([], "log_prob.tflite"),
+  "openvino": (["weight_dtype"], "log_prob.xml"),
+  "preset": (["license"], ABOUT),
 }
 
 
@@ -92,56 +88,36 @@ def export(
     >>> fpp.export(model, "exported/1", metadata={"data": "digits"})
     >>> fpp.export(model, "exported/digits_litert", "litert")
   """
-  if format not in _OPTIONS:
-    raise InputError(f"`format` must be one of {', '.join(_OPTIONS)}, got {format!r}")
+  if format not in _FORMATS:
+    raise InputError(f"`format` must be one of {', '.join(_FORMATS)}, got {format!r}")
+  allowed, known_by = _FORMATS[format]
   options = dict(max_batch=max_batch, weight_dtype=weight_dtype, license=license)
   options = {name: value for name, value in options.items() if value is not None}
-  for name in options:
-    if name not in _OPTIONS[format]:
-      raise InputError(f"`{name}` must be None: the format {format!r} does not have it")
+  if others := sorted(options.keys() - allowed):
+    raise InputError(f"`{others[0]}` must be None: the format {format!r} does not have it")
   if format in ("saved_model", "preset"):
     check_type("model", model, FlowPlusPlus)
+  if isinstance(model, FlowPlusPlus):
     check_weights_finite(model)
-  target = _checked_target(path, overwrite, format)
-  with writing(repr(str(path))):
-    if format == "preset":
-      _save_preset(model, target, metadata or {}, **options)
-    elif format == "saved_model":
-      replace_directory(target, _saved_model(model, metadata or {}, **options))
-    else:
-      replace_directory(target, _runtime_files(model, metadata or {}, format, **options))
-
-
-def _checked_target(path, overwrite, format):
-  """Return the absolute path of a directory that is new or empty, or an export of the format to replace."""
-  target = pathlib.Path(path).absolute()
+  target, metadata = pathlib.Path(path).absolute(), metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     if target.is_file() or target.is_dir() and any(target.iterdir()):
       if not overwrite:
         raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
-      if not _is_export(target, format):
+      if not (target / known_by).exists():
         raise InputError(f"{str(path)!r} cannot be overwritten: it is not an export in the format {format!r}")
-  return target
-
-
-def _is_export(target, format):
-  if format in ("saved_model", "preset"):
-    return (target / {"saved_model": "saved_model.pb", "preset": ABOUT}[format]).exists()
-  try:
-    return read_json(target / _METADATA)["format"] == format
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
+    if format == "preset":
+      _save_preset(model, target, metadata, **options)
+    elif format == "saved_model":
+      replace_directory(target, lambda folder: _write_saved_model(folder, model, metadata, **options))
+    else:
+      replace_directory(target, lambda folder: _write_graphs(folder, model, metadata, format, **options))
 
 
 def _metadata_text(metadata, about):
   """Return the content of metadata.json: what the user gives, and what an export says of itself."""
-  versions = {
-    "flowpp_tf": __version__,
-    "tensorflow": tf.__version__,
-    "keras": keras.__version__,
-    "tensorflow_probability": tfp.__version__,
-  }
-  about = {**about, "versions": versions}
+  versions = {package.__name__: package.__version__ for package in (tf, keras, tfp)}
+  about = {**about, "versions": {"flowpp_tf": __version__, **versions}}
   if taken := sorted(metadata.keys() & about.keys()):
     raise InputError(f"`metadata` has keys that the export writes itself: {', '.join(taken)}")
   try:
@@ -157,57 +133,42 @@ def _save_preset(model, target, metadata, license="unknown"):
   save_preset(model, target, license=license, **about)
 
 
-def _saved_model(model, metadata, max_batch=256):
-  """Return the function that writes a SavedModel to a directory."""
+def _write_saved_model(folder, model, metadata, max_batch=256):
   check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
-  text = _metadata_text(metadata, {"max_batch": int(max_batch)})
-  return lambda directory: write_saved_model(model, directory, max_batch, text)
+  write_saved_model(model, folder, max_batch, _metadata_text(metadata, {"max_batch": int(max_batch)}))
 
 
-def _runtime_files(model, metadata, format, weight_dtype="float32"):
-  """Return the function that writes the files of a model's inference graphs to a directory."""
+def _write_graphs(folder, model, metadata, format, weight_dtype="float32"):
+  """Write the files of a model's inference graphs."""
   if weight_dtype not in WEIGHT_DTYPES:
     raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
   graphs, about = inference_graphs(model)
-  files = {}
   for name, graph in graphs.items():
     if format == "litert":
-      files[f"{name}.tflite"] = _litert(graph)
+      (folder / f"{name}.tflite").write_bytes(_litert(graph))
       continue
-    content = _onnx(name, graph, about, weight_dtype)
-    files |= _openvino(name, content) if format == "openvino" else {f"{name}.onnx": content}
-  digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    file = folder / f"{name}.onnx"
+    file.write_bytes(_onnx(name, graph, about, weight_dtype))
+    if format == "openvino":
+      openvino = import_extra("openvino", "openvino", "the format 'openvino'")
+      openvino.save_model(openvino.Core().read_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
+      file.unlink()
+  digests = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
   about |= {"format": format, "weight_dtype": weight_dtype, "sha256": digests}
-  files[_METADATA] = _metadata_text(metadata, about).encode()
-
-  def write(directory):
-    for name, content in files.items():
-      (directory / name).write_bytes(content)
-
-  return write
+  (folder / "metadata.json").write_text(_metadata_text(metadata, about))
 
 
 def _onnx(name, graph, about, weight_dtype):
   ops = OnnxOps(weight_dtype)
-  inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
+  inputs = {key: ops.input(key, spec.dtype.name, spec.shape) for key, spec in graph.inputs.items()}
   for key, value in graph.compute(ops, **inputs).items():
-    ops.output(key, value, [None, *graph.outputs[key].shape])
+    ops.output(key, value, graph.outputs[key].shape)
   model = ops.model(name, properties={"metadata": json.dumps(about)})
   return model.SerializeToString(deterministic=True)
 
 
-def _openvino(name, content):
-  """Return the .xml and the .bin of a graph in the format of ONNX."""
-  openvino = import_extra("openvino", "openvino", "the format 'openvino'")
-  with tempfile.TemporaryDirectory() as folder:
-    source, target = pathlib.Path(folder, "graph.onnx"), pathlib.Path(folder, f"{name}.xml")
-    source.write_bytes(content)
-    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
-    return {path.name: path.read_bytes() for path in (target, target.with_suffix(".bin"))}
-
-
 def _litert(graph):
-  specs = {key: tf.TensorSpec([None, *spec.shape], spec.dtype, key) for key, spec in graph.inputs.items()}
+  specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in graph.inputs.items()}
   module = tf.Module()
   module.function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
   traced = module.function.get_concrete_function(**specs)

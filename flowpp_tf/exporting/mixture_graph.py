@@ -6,8 +6,6 @@ N values, `[N, K]` each, and values `[N, 1]`.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from flowpp_tf.exporting.ops import Ops, Value
@@ -22,7 +20,7 @@ def logit_cdf(ops: Ops, x: Value, logits: Value, loc: Value, log_scale: Value) -
   """Return the logit of the CDF of a mixture of logistics and the log of its derivative, `[N, 1]` each."""
   z = (x - loc) * ops.exp(-log_scale)
   below, above = -ops.softplus(-z), -ops.softplus(z)
-  largest_below, largest_above = ops.max(below, -1), ops.max(above, -1)
+  largest_below, largest_above = ops.max(below), ops.max(above)
   below, above = below - largest_below, above - largest_above
   log_pi = _log_softmax(ops, logits)
   log_cdf = _log_sum_exp(ops, log_pi + below)
@@ -45,10 +43,10 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
   log_pi = log_pi + depth  # F times exp(depth)
 
   quantiles = loc - scale * depth
-  low, high = ops.min(quantiles, -1), ops.max(quantiles, -1)
-  mean = ops.sum(pi * quantiles, -1)
+  low, high = ops.min(quantiles), ops.max(quantiles)
+  mean = ops.sum(pi * quantiles)
   x = ops.minimum(ops.maximum(mean, low), high)
-  narrowest = ops.min(scale, -1)
+  narrowest = ops.min(scale)
   exact_below = ops.maximum(depth, 1.0) * (4 * _EPSILON)
 
   def step(x, low, high, last_length, active):
@@ -56,10 +54,10 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
     above = ops.sigmoid(minus_z)
     # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)
     cdf_terms = ops.exp(log_pi - ops.maximum(minus_z, 0.0)) * ops.maximum(above, 1.0 - above)
-    cdf = ops.sum(cdf_terms, -1)
-    survival = ops.sum(pi * above, -1)
+    cdf = ops.sum(cdf_terms)
+    survival = ops.sum(pi * above)
     value = ops.log(cdf / survival)
-    density = ops.sum(cdf_terms * (above * rate), -1)
+    density = ops.sum(cdf_terms * (above * rate))
     slope = density / (cdf * survival)
 
     low = ops.where(active & (value <= 0.0), x, low)
@@ -89,34 +87,11 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
   return x * sign
 
 
-def margin_forward(ops: Ops, x: Value, margin: float) -> tuple[Value, Value]:
-  """Return logit((1 - 2 m) sigmoid(x) + m) and its log-det."""
-  slope = 1 - 2 * margin
-  log_p = ops.log(ops.sigmoid(x) * slope + margin)
-  log_q = ops.log(ops.sigmoid(-x) * slope + margin)
-  y = log_p - log_q
-  log_det = math.log(slope) - ops.softplus(x) - ops.softplus(-x) - log_p - log_q
-  return y, log_det
-
-
-def margin_inverse(ops: Ops, y: Value, margin: float) -> Value:
-  """Return the inverse of `margin_forward`, finite for every y."""
-  below = _without_margin(ops, ops.sigmoid(y), margin)
-  above = _without_margin(ops, ops.sigmoid(-y), margin)
-  return ops.log(below) - ops.log(above)
-
-
-def _without_margin(ops, p, margin):
-  """Return the F of p = (1 - 2 m) F + m, at least epsilon."""
-  probability = (p - margin) * (1 / (1 - 2 * margin))
-  return ops.minimum(ops.maximum(probability, _EPSILON), 1.0)
-
-
 def _log_softmax(ops, x):
-  x = x - ops.max(x, -1)
-  return x - ops.log(ops.sum(ops.exp(x), -1))
+  x = x - ops.max(x)
+  return x - ops.log(ops.sum(ops.exp(x)))
 
 
 def _log_sum_exp(ops, x):
-  largest = ops.max(x, -1)
-  return largest + ops.log(ops.sum(ops.exp(x - largest), -1))
+  largest = ops.max(x)
+  return largest + ops.log(ops.sum(ops.exp(x - largest)))

@@ -14,28 +14,20 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.layers import Conditioner, ConditionNet, ContextNet, DenseConditioner, LabelEmbedding
 
-_SMALLEST_SQUARED_NORM = 1e-12
-
 
 def array_of(weight: Any) -> np.ndarray:
-  """Return a weight in float64, in which weights are folded."""
+  """Return a weight in float64, in which weights are folded; raise an `InputError` if it is not finite."""
   with tf.init_scope():  # not as a tensor of a graph that is being traced
-    return np.asarray(weight, np.float64)
-
-
-def num_outputs(network: keras.layers.Layer) -> int:
-  """Return how many channels the network of a coupling gives."""
-  if isinstance(network, Conditioner):
-    return network.output_conv.units
-  if isinstance(network, DenseConditioner):
-    return network.output_layer.units
-  raise _unknown(network)
+    array = np.asarray(weight, np.float64)
+  if not np.all(np.isfinite(array)):
+    raise InputError("the weights of the model must be finite, got NaN or infinity")
+  return array
 
 
 @functools.singledispatch
 def apply_network(network: Any, ops: Ops, x: Value, context: Value | None) -> Value:
   """Return the output of a coupling's network."""
-  raise _unknown(network)
+  raise InputError(f"a coupling with the network {type(network).__name__} cannot be exported")
 
 
 @apply_network.register
@@ -54,7 +46,7 @@ def _(network: Conditioner, ops: Ops, x: Value, context: Value | None) -> Value:
 @apply_network.register
 def _(network: DenseConditioner, ops: Ops, x: Value, context: Value | None) -> Value:
   if context is not None:
-    x = ops.concat([x, context])
+    x = ops.concat([x, context], -1)
   h = _product(ops, network.input_layer, x)
   for inner, outer in zip(network.inner, network.outer):
     hidden = _product(ops, inner, ops.elu(h))
@@ -82,13 +74,11 @@ def apply_condition_net(ops: Ops, network: ConditionNet, rows: Any, condition: A
   if network.input_conv is None:
     return context
   h = _product(ops, network.input_conv, condition)
-  height, width = (int(size) for size in network._condition_shape[:2])
-  shape = [height, width, network.input_conv.units]
   for block in network.blocks:
-    h = _block(ops, block, h, None, None, shape)
-  for axis, count in enumerate(network.repeats, 1):
-    if count > 1:
-      h = _repeat(ops, h, axis, count, shape)
+    h = _block(ops, block, h, None, None, network._condition_shape)
+  for axis, (size, count) in enumerate(zip(network._condition_shape, network.repeats), 1):
+    indices = np.repeat(np.arange(size), count)
+    h = ops.gather(h, ops.constant(indices, "int32"), axis=axis)
   return h if context is None else h + context
 
 
@@ -96,12 +86,8 @@ def apply_embedding(ops: Ops, embedding: LabelEmbedding, rows: Value) -> Value:
   """Return vectors, `[N, 1, 1, C]`: row 0 is that of no label, then come those of the labels, and NaN."""
   *of_labels, of_no_label = array_of(embedding.table)
   table = np.stack([of_no_label, *of_labels, np.full_like(of_no_label, math.nan)])
-  vectors = ops.take(ops.constant(table), rows, axis=0)
+  vectors = ops.gather(ops.constant(table), rows, axis=0)
   return ops.reshape(vectors, [-1, 1, 1, table.shape[1]])
-
-
-def _unknown(network):
-  return InputError(f"a coupling with the network {type(network).__name__} cannot be exported")
 
 
 def _block(ops, block, x, embedding, context, shape):
@@ -120,8 +106,7 @@ def _block(ops, block, x, embedding, context, shape):
   if hasattr(block.mixer, "heads"):
     h = _attention(ops, h, height * width, filters, block.mixer.heads)
   else:
-    threes = ops.reshape(h, [-1, 3])
-    h = ops.max(threes, -1)
+    h = ops.max(ops.reshape(h, [-1, 3]))
   h = ops.reshape(h, [-1, height, width, filters])
   h = _product(ops, block.mixer.output_projection, h)
   x = x + _gate(ops, h, filters)
@@ -133,22 +118,17 @@ def _product(ops, layer, x):
   padding = getattr(layer, "padding", "zeros")
   if padding != "zeros":
     raise InputError(f"a network with `padding` {padding} cannot be exported to this format")
-  kernel, bias = array_of(layer.kernel), array_of(layer.bias)
-  if layer.weight_norm:
-    inputs = tuple(range(kernel.ndim - 1))
-    squared_norm = np.maximum(np.sum(kernel**2, axis=inputs), _SMALLEST_SQUARED_NORM)
-    kernel = kernel * (array_of(layer.gain) / np.sqrt(squared_norm))
-  if kernel.ndim == 4:
-    return ops.conv2d(x, kernel, bias)
-  return ops.matmul(x, ops.kernel(kernel, axis=1)) + ops.constant(bias)
+  with tf.init_scope():  # not as tensors of a graph that is being traced
+    kernel, bias = layer.effective_weights()
+  return ops.product(x, array_of(kernel), array_of(bias))
 
 
 def _concat_elu(ops, x):
-  return ops.elu(ops.concat([x, -x]))
+  return ops.elu(ops.concat([x, -x], -1))
 
 
 def _gate(ops, x, filters):
-  a, b = ops.split(x, [filters, filters])
+  a, b = ops.split(x, [filters, filters], -1)
   return a * ops.sigmoid(b)
 
 
@@ -156,8 +136,8 @@ def _layer_norm(ops, norm: keras.layers.LayerNormalization | None, x):
   # Not the operation `LayerNormalization`: runtimes subtract the squared mean from the mean square.
   if norm is None:
     return x
-  centered = x - ops.mean(x, -1)
-  variance = ops.mean(centered * centered, -1)
+  centered = x - ops.mean(x)
+  variance = ops.mean(centered * centered)
   scaled = centered / ops.sqrt(variance + norm.epsilon)
   return scaled * ops.constant(array_of(norm.gamma)) + ops.constant(array_of(norm.beta))
 
@@ -173,14 +153,6 @@ def _attention(ops, qkv, positions, filters, heads):
   mixed = ops.matmul(ops.softmax(scores), v)
   mixed = ops.transpose(mixed, [0, 2, 1, 3])
   return ops.reshape(mixed, [-1, positions, filters])
-
-
-def _repeat(ops, x, axis, count, shape):
-  """Return `x [N, *shape]` with each entry along an axis repeated, and change `shape` to that."""
-  x = ops.reshape(x, [-1, *shape[:axis], 1, *shape[axis:]])
-  x = ops.concat([x] * count, axis + 1)
-  shape[axis - 1] *= count
-  return ops.reshape(x, [-1, *shape])
 
 
 def _blocks_to_channels(ops, context, network):

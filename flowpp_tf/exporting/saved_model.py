@@ -18,16 +18,14 @@ import pathlib
 import tempfile
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.checks import (
   INT32_MAX,
   as_tensor,
-  check_all_finite,
   check_arguments,
   check_count,
-  check_number,
-  check_pixels,
   check_shape,
   check_type,
   pixels_are_valid,
@@ -95,7 +93,7 @@ def _functions(model, max_batch):
       return {output: compute(**_checked(model.config, max_batch, specs_of_inputs, inputs))}
 
     call: Any = compute_checked
-    call.__signature__ = inspect.Signature(_parameters(specs_of_inputs))
+    call.__signature__ = _signature(specs_of_inputs)
     named = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs_of_inputs.items()]
     return tf.function(call, input_signature=named, autograph=False)
 
@@ -117,56 +115,56 @@ def _functions(model, max_batch):
   }
 
 
-def _parameters(names):
-  """Return the parameters by which TensorFlow knows the inputs of a signature, and their defaults."""
-  # Only defaults that are tensors are stored. A parameter after one with a default must have one too.
+def _signature(names):
+  """Return the signature by which TensorFlow knows the inputs of a function, and their defaults."""
+  # Only defaults that are tensors are stored. All inputs after the first have one, as a parameter after them needs one.
   defaults = {"num_samples": tf.constant(1), "seed": tf.constant(0, tf.int64), "temperature": tf.constant(1.0)}
-  parameters: list[inspect.Parameter] = []
-  for name in names:
-    empty = inspect.Parameter.empty
-    needs_default = bool(parameters) and parameters[-1].default is not empty
-    default = defaults.get(name, None if needs_default else empty)
-    parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
-  return parameters
+  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  first, *others = names
+  parameters = [inspect.Parameter(name, kind, default=defaults.get(name)) for name in others]
+  return inspect.Signature([inspect.Parameter(first, kind), *parameters])
 
 
 def _checked(config, max_batch, specs, inputs):
   """Return inputs by name once they fit the model. TensorFlow checks their types, `ensure_shape` their shapes."""
-  levels, lowest, most_label = config.pixel_levels, lowest_label(config), config.num_classes - 1
   inputs = {name: tf.ensure_shape(value, specs[name].shape) for name, value in inputs.items()}
+  done: list[tf.Operation] = []
+  for holds, words, found in _requirements(config, max_batch, inputs):
+    with tf.control_dependencies(done):  # so that the first that does not hold is the error
+      done = [tf.debugging.Assert(holds, [words, found])]
+  with tf.control_dependencies(done):
+    return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def _requirements(config, max_batch, inputs):
+  """Yield what must hold for inputs by name: whether it does, in words, and what was found."""
+  levels, lowest, highest = config.pixel_levels, lowest_label(config), config.num_classes - 1
   counted = next(name for name in ("n", "images", "latents") if name in inputs)
   count = inputs["n"] if counted == "n" else tf.shape(inputs[counted])[0]
   what = "`n`" if counted == "n" else f"the number of `{counted}`"
-  checks = [((count > 0) & (count <= max_batch), f"{what} must be from 1 to {max_batch}, got", count)]
-  is_finite = "be finite", tf.math.is_finite
+  yield (count > 0) & (count <= max_batch), f"{what} must be from 1 to {max_batch}, got", count
+  if "num_samples" in inputs:
+    draws = tf.cast(inputs["num_samples"], tf.int64) * tf.cast(count, tf.int64)
+    yield draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws
+  finite = "be finite", tf.math.is_finite
+  pixels = finite if levels is None else (f"be integers in 0 .. {levels - 1}", lambda x: pixels_are_valid(x, levels))
   expected = {
-    "images": is_finite
-    if levels is None
-    else (f"be integers in 0 .. {levels - 1}", lambda x: pixels_are_valid(x, levels)),
-    "latents": is_finite,
-    "condition": is_finite,
-    "labels": (f"lie in {lowest} .. {most_label}", lambda x: (x >= lowest) & (x <= most_label)),
+    "images": pixels,
+    "latents": finite,
+    "condition": finite,
+    "labels": (f"lie in {lowest} .. {highest}", lambda x: (x >= lowest) & (x <= highest)),
     "num_samples": ("be at least 1", lambda x: x > 0),
     "temperature": ("be finite and at least 0", lambda x: tf.math.is_finite(x) & (x >= 0)),
   }
-  for name in [name for name in inputs if name in expected]:
-    words, is_valid = expected[name]
-    values = tf.reshape(inputs[name], [-1])
-    valid = is_valid(values)
-    checks.append((tf.reduce_all(valid), f"`{name}` must {words}, got", tf.boolean_mask(values, ~valid)[:1]))
+  for name, value in inputs.items():
     if name in ("labels", "condition"):
-      found = tf.shape(inputs[name])[0]
-      checks.append((found == count, f"`{name}` must be one for each image, got", found))
-    if name == "num_samples":
-      draws = tf.cast(inputs[name], tf.int64) * tf.cast(count, tf.int64)
-      words = f"`num_samples` times the number of `images` must be at most {max_batch}, got"
-      checks.append((draws <= max_batch, words, draws))
-  done: list[tf.Operation] = []
-  for holds, *shown in checks:
-    with tf.control_dependencies(done):  # so that the first that does not hold is the error
-      done = [tf.debugging.Assert(holds, shown)]
-  with tf.control_dependencies(done):
-    return {name: tf.identity(value) for name, value in inputs.items()}
+      of_conditioning = tf.shape(value)[0]
+      yield of_conditioning == count, f"`{name}` must be one for each image, got", of_conditioning
+    if name in expected:
+      words, is_valid = expected[name]
+      values = tf.reshape(value, [-1])
+      valid = is_valid(values)
+      yield tf.reduce_all(valid), f"`{name}` must {words}, got", tf.boolean_mask(values, ~valid)[:1]
 
 
 # --- Loading ------------------------------------------------------------------------------------
@@ -212,73 +210,43 @@ class LoadedModel:
       check_digests(pathlib.Path(path))
       self.saved_model = tf.saved_model.load(str(path))
       self._functions = {name: self.saved_model.signatures[name] for name in _NAMES}
-      if not hasattr(self.saved_model, "weights"):
-        raise ValueError("it has no weights")
     except Exception as error:  # TensorFlow raises many for damaged files
       raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {reason(error)}") from None
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **conditioning: TensorLike) -> tf.Tensor:
-    check_type("n", n, int)
-    check_number("temperature", temperature, low=0)
-    return self._call("sample", n, conditioning, n=self._limited("`n`", n), temperature=temperature, seed=_seed(seed))
+    return self._call("sample", conditioning, n=n, temperature=temperature, seed=seed)
 
   def log_prob_bound(
     self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **conditioning: TensorLike
   ) -> tf.Tensor:
-    return self._bound("log_prob_bound", images, num_samples, seed, conditioning)
+    return self._call("log_prob_bound", conditioning, images=images, num_samples=num_samples, seed=seed)
 
   def bits_per_dim(
     self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **conditioning: TensorLike
   ) -> tf.Tensor:
-    return self._bound("bits_per_dim", images, num_samples, seed, conditioning)
+    return self._call("bits_per_dim", conditioning, images=images, num_samples=num_samples, seed=seed)
 
   def encode(self, images: TensorLike, seed: Seed = None, **conditioning: TensorLike) -> tf.Tensor:
-    images = self._checked("encode", "images", images)
-    return self._call("encode", len(images), conditioning, images=images, seed=_seed(seed))
+    return self._call("encode", conditioning, images=images, seed=seed)
 
   def decode(self, latents: TensorLike, **conditioning: TensorLike) -> tf.Tensor:
-    latents = self._checked("decode", "latents", latents)
-    return self._call("decode", len(latents), conditioning, latents=latents)
+    return self._call("decode", conditioning, latents=latents)
 
-  def _bound(self, name, images, num_samples, seed, conditioning):
-    images = self._checked(name, "images", images)
-    check_count("num_samples", num_samples, high=INT32_MAX)
-    self._limited("`num_samples` times the number of `images`", num_samples * len(images))
-    return self._call(name, len(images), conditioning, images=images, num_samples=num_samples, seed=_seed(seed))
-
-  def _checked(self, function, name, value):
-    """Return images or latents as a tensor of the dtype that a function has them in."""
-    spec = self._inputs_of(function)[name]
-    tensor = as_tensor(name, value, spec.dtype if name == "latents" else None)
-    check_shape(name, tensor.shape, spec.shape)
-    self._limited(f"the number of `{name}`", len(tensor))
-    if name == "images":
-      check_pixels(tensor.numpy(), self.config.pixel_levels)
-    check_all_finite(name, tensor)
-    return tf.cast(tensor, spec.dtype)
-
-  def _limited(self, what, count):
-    most = self.metadata["max_batch"]
-    if not 1 <= count <= most:
-      raise InputError(f"{what} must be from 1 to {most}, got {count}")
-    return count
-
-  def _inputs_of(self, name):
-    """Return the specs of a function's inputs by name."""
+  def _call(self, name, conditioning, **inputs):
+    """Return the result of a function, whose inputs are checked by what its graph requires."""
     if not tf.executing_eagerly():
       raise InputError(f"`{name}` must be called eagerly: within a graph, call `saved_model.{name}`")
-    return self._functions[name].structured_input_signature[1]
-
-  def _call(self, name, count, conditioning, **inputs):
     if others := sorted({*conditioning} - {"labels", "condition"}):
       raise InputError(f"`{others[0]}` must be left out: the model does not take it")
-    conditioning = {"labels": None, "condition": None, **conditioning}
-    dtype = self._inputs_of("decode")["latents"].dtype
-    specs = self._inputs_of(name)
-    for key, value in conditioning_tensors(self.config, dtype, **conditioning).items():
-      check_shape(key, value.shape, [count, *specs[key].shape[1:]])
-      inputs[key] = value
-    tensors = {key: tf.cast(inputs[key], spec.dtype) for key, spec in specs.items()}
+    specs = self._functions[name].structured_input_signature[1]
+    tensors = {key: _tensor(key, value, specs[key]) for key, value in inputs.items()}
+    dtype = self._functions["encode"].structured_outputs["latents"].dtype
+    tensors |= conditioning_tensors(self.config, dtype, **{"labels": None, "condition": None, **conditioning})
+    for key, tensor in tensors.items():
+      check_shape(key, tensor.shape, specs[key].shape)
+    for holds, words, found in _requirements(self.config, self.metadata["max_batch"], tensors):
+      if not holds:
+        raise InputError(f"{words} {np.ravel(found)[0]}")
     try:
       (result,) = self._functions[name](**tensors).values()
     except tf.errors.InvalidArgumentError as error:  # inputs have been checked
@@ -286,9 +254,14 @@ class LoadedModel:
     return result
 
 
-def _seed(seed):
-  """Return a seed of 64 bits; None is another one in each call."""
-  if seed is None:
+def _tensor(name, value, spec):
+  """Return an argument as a tensor of the spec's dtype. A seed of None is another one in each call."""
+  if spec.shape.rank:
+    return tf.cast(as_tensor(name, value), spec.dtype)
+  if name == "seed" and value is None:
     return tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
-  check_count("seed", seed, tf.int64.min, tf.int64.max)
-  return tf.constant(seed, tf.int64)
+  if spec.dtype.is_floating:
+    check_type(name, value, float)
+  else:
+    check_count(name, value, spec.dtype.min, spec.dtype.max)
+  return tf.constant(value, spec.dtype)

@@ -50,9 +50,9 @@ class Model:
       self.levels = whole("levels", about["levels"], 2, 256)
       self.num_classes = whole("num_classes", about["num_classes"])
       self.lowest_label = whole("lowest_label", about["lowest_label"], -1, 0)
-      self._noise = [about["noise"]] if isinstance(about["noise"], str) else [*about["noise"]]
-      if len(self._noise) not in (1, self.noise_shape[-1]) or not {*self._noise} <= {"normal", "uniform"}:
-        raise ValueError(f"its `noise` is {repr(about['noise']):.60}")
+      self._noise = about["noise"]
+      if self._noise not in ("normal", "uniform"):
+        raise ValueError(f"its `noise` is {repr(self._noise):.60}")
     except (TypeError, ValueError, KeyError, IndexError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
 
@@ -182,20 +182,14 @@ class Model:
     if noise is not None:
       draws = noise if np.ndim(noise) == len(self.noise_shape) + 2 else [noise]
       return map(self._checked, numbers("noise", draws, (count, *self.noise_shape), num_samples))
-    rng, shape = generator(seed), (count, *self.noise_shape[:-1])
-    draws = {"normal": lambda: rng.standard_normal(shape, np.float32), "uniform": lambda: rng.random(shape, np.float32)}
-    return (np.stack([draws[kind]() for kind in self._kinds], axis=-1) for _ in range(num_samples))
-
-  @property
-  def _kinds(self):
-    """How the noise of each channel is drawn."""
-    return self._noise * (self.noise_shape[-1] // len(self._noise))
+    rng = generator(seed)
+    draw = rng.random if self._noise == "uniform" else rng.standard_normal
+    return (draw((count, *self.noise_shape), np.float32) for _ in range(num_samples))
 
   def _checked(self, noise):
-    """Return noise; raise a `ValueError` if it cannot be that of its channels: its latents would be wrong."""
-    uniform = noise[..., [kind == "uniform" for kind in self._kinds]]
-    outside = np.count_nonzero((uniform < 0) | (uniform >= 1))
-    if outside:
+    """Return noise; raise a `ValueError` if it is not of its distribution's range: its latents would be wrong."""
+    outside = np.count_nonzero((noise < 0) | (noise >= 1))
+    if self._noise == "uniform" and outside:
       raise ValueError(f"`noise` that is uniform must be from 0 to below 1, got {outside} values that are not")
     return noise
 

@@ -40,11 +40,9 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
-  """A small model with classes, a condition and augmented channels, and its export."""
+  """A small model with classes and a condition, and its export."""
   keras.utils.set_random_seed(0)
-  config = small_config(
-    num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), augment_channels=2, augment_posterior="normal"
-  )
+  config = small_config(num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1))
   model, folder = fpp.FlowPlusPlus(config), tmp_path_factory.mktemp("classes") / "onnx"
   perturb(model)
   fpp.export(model, folder, "onnx")
@@ -82,7 +80,7 @@ def test_bounds_latents_and_images_of_digits_are_those_of_tensorflow(digits):
   assert samples.shape == (3, 8, 8, 1) and samples.dtype == np.uint8 and samples.max() <= 16
 
 
-def test_labels_condition_and_noise_of_channels_are_passed(classes):
+def test_labels_condition_and_noise_are_passed(classes):
   model, folder = classes
   runtime, images = flowpp_runtime.Model(folder), small_images(5, model.config)
   given = dict(labels=np.array([-1, 0, 1, 2, 0]), condition=np.random.RandomState(0).randn(5, 2, 2, 1))
@@ -90,8 +88,8 @@ def test_labels_condition_and_noise_of_channels_are_passed(classes):
   expected = model.log_prob_bound(images, noise=noise, **given)
   np.testing.assert_allclose(runtime.log_prob(images, **given, noise=noise), expected, rtol=1e-5, atol=1e-3)
   (drawn,) = runtime._noises(None, 1, 2000, seed=0)
-  assert drawn.shape[1:] == runtime.noise_shape and runtime.metadata["noise"][-3:] == ["uniform", "normal", "normal"]
-  assert drawn[..., :-2].min() >= 0 and drawn[..., :-2].max() < 1 and abs(drawn[..., -2:].std() - 1) < 0.05
+  assert drawn.shape[1:] == runtime.noise_shape and runtime.metadata["noise"] == "uniform"
+  assert drawn.min() >= 0 and drawn.max() < 1 and abs(drawn.mean() - 0.5) < 0.05
   condition = given["condition"]
   samples = runtime.sample(5, seed=0, labels=1, condition=condition)
   np.testing.assert_array_equal(samples, runtime.sample(5, seed=0, labels=[1] * 5, condition=condition))
@@ -274,7 +272,7 @@ def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes,
     small_images(2, MINIMAL),
   )
   condition, x, noise = np.zeros([2, 2, 2, 1]), np.zeros([2, 5]), np.full([2, *model.noise_shape], 0.5)
-  noise[0, 0, 0], noise[1, 0, 0] = 1, -1  # those of the last channels are normal
+  noise[0, 0, 0], noise[1, 0, 0] = 1, -1
   for call, message in [
     (lambda: model.log_prob(images), "`labels` must be integers of shape [2], or one for all, got None"),
     (lambda: model.log_prob(images, labels=[0, 3]), "`labels` must lie in -1 .. 2, got values from 0 to 3"),
@@ -329,6 +327,7 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
   for change, message in [
     ({"format": "tflite"}, "must be an export in the format onnx, got 'tflite'"),
     ({"noise": "cauchy"}, "is not right: ValueError its `noise` is 'cauchy'"),
+    ({"noise": ["normal"]}, r"is not right: ValueError its `noise` is \['normal'\]"),
     ({"image_shape": ["a"]}, "is not right: ValueError"),
     ({"sha256": None}, "cannot be read: AttributeError"),
     ({"levels": math.inf}, "cannot be read: ValueError Infinity is not a number of JSON"),
@@ -366,7 +365,7 @@ HUGE = 2**31 - 1
     {"noise_shape": [8, 8, 10**7]},
     {"noise_shape": [HUGE]},
     {"noise": "uniform"},
-    {"noise": ["normal"] * 2, "noise_shape": [8, 8, 2]},
+    {"noise_shape": [8, 8, 2]},
     {"levels": 16},
     {"levels": 256},
     {"image_shape": [8, 8, 2]},

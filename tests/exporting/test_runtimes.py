@@ -35,22 +35,13 @@ CONFIGS = {
     num_classes=3,
     label_dropout=0.1,
     condition_shape=(2, 2, 1),
-    augment_channels=2,
-    augment_end="sigmoid",
-    augment_blocks=1,
-    coupling_margin=0.05,
     invertible_conv="lu",
     weight_norm=True,
     output_concat_elu=True,
     context_layer_norm=True,
     context_attention=True,
   ),
-  "plain": small_config(
-    structure="columns:1,squeeze,channels:1",
-    coupling="mixture_logistic",
-    augment_channels=2,
-    augment_posterior="normal",
-  ),
+  "plain": small_config(structure="columns:1,squeeze,channels:1", coupling="mixture_logistic"),
 }
 
 
@@ -119,8 +110,7 @@ def check_images(model, folders, batches, images):
   noise = np.asarray(model.sample_noise([count], seed=1))
   latents = rng.randn(count, *model.coupling_flow.latent_shape).astype(np.float32)
   expected = wide.log_prob_bound(images, noise=noise, **given).numpy()
-  # A margin maps latents out of its range by the precision of its numbers.
-  pixels = (model if config.coupling_margin else wide).decode(latents, **given).numpy()
+  pixels = wide.decode(latents, **given).numpy()
   for folder in folders:
     log_prob, decode = sessions(folder, "log_prob", "decode")
     found, start = [], 0
@@ -277,9 +267,13 @@ def test_the_example_of_the_docs_writes_a_flow_of_vectors(tmp_path, monkeypatch)
 
 class TestBadCalls:
   def test_a_part_that_inference_graphs_do_not_have_is_named(self, tmp_path):
-    splines = fpp.FlowPlusPlus(small_config(coupling="rational_quadratic"))
-    with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
-      fpp.export(splines, tmp_path / "onnx", "onnx")
+    for changes in (dict(coupling="rational_quadratic"), dict(coupling="mixture_logistic", coupling_margin=0.05)):
+      model = fpp.FlowPlusPlus(small_config(**changes))
+      with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
+        fpp.export(model, tmp_path / "onnx", "onnx")
+    augmented = fpp.FlowPlusPlus(small_config(augment_channels=2))
+    with pytest.raises(fpp.InputError, match="or `augment_channels` cannot be exported to this format"):
+      fpp.export(augmented, tmp_path / "onnx", "onnx")
     normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
     flow = fpp.distributions.FlowDistribution(normal, tfp.bijectors.Softplus())
     with pytest.raises(fpp.InputError, match="^the bijector Softplus 'softplus' cannot be exported"):
@@ -344,5 +338,5 @@ class TestBadCalls:
   def test_weights_must_be_finite(self, tmp_path):
     flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
     flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
-    with pytest.raises(fpp.InputError, match="^the weights of the flow must be finite"):
+    with pytest.raises(fpp.InputError, match="^the weights of the model must be finite"):
       fpp.export(flow, tmp_path / "onnx", "onnx")

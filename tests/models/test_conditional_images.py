@@ -325,7 +325,7 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
   np.testing.assert_array_equal(loaded.decode(z, **given), IMAGES)
   for change, message in (
     (dict(labels=[0, 1, 2, 3]), "`labels` must lie in"),
-    (dict(labels=[0, 1]), r"`labels` must be of shape \[4\], got \(2,\)"),
+    (dict(labels=[0, 1]), "`labels` must be one for each image, got 2"),
     (dict(condition=given["condition"].astype(np.float64) + 1e300), "`condition` must be finite, got "),
     (dict(other=1), "`other` must be left out"),
   ):

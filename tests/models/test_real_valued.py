@@ -265,4 +265,6 @@ def test_what_is_wrong_is_one_line():
   refuses("cannot be exported to this format", fpp.export, model, "model.onnx", "onnx")
   on_torus = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config("digits"), padding="periodic"))
   refuses("`padding` periodic cannot compress", CodecModel.from_model, on_torus)
-  refuses("`padding` periodic cannot be exported to this format", fpp.export, on_torus, "model.onnx", "onnx")
+  refuses(
+    "with periodic `padding` or `augment_channels` cannot be exported", fpp.export, on_torus, "model.onnx", "onnx"
+  )
