@@ -57,6 +57,14 @@ def test_an_image_of_the_size_keeps_its_pixels_whatever_its_kind(file, pixels):
   assert image.dtype == np.uint8 and not enlarged
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_that_of_the_upright_pixels(orientation):
+  file = encoded("PNG", COLOUR[:5], exif=exif(orientation=orientation))
+  height, width, _ = images.read_photograph(io.BytesIO(file), 3).shape
+  assert images.upright_size(io.BytesIO(file)) == (width, height)
+  assert (height, width) == ((8, 5) if orientation > 4 else (5, 8))
+
+
 @pytest.mark.parametrize(
   "pixels", [GREY / np.float32(255), GREY.astype(np.int32), GREY.astype(np.int32) * 999, GREY.astype(np.int32) - 128]
 )
