@@ -228,14 +228,10 @@ def _bits_of(model):
   For pictures they differ from those in an archive by less than 1 %. Values that the model does not have count as its
   largest one.
   """
-  from flowpp_tf.evaluation import BitMaps, Scorer
+  from flowpp_tf.evaluation import BitMaps
 
-  largest, shape = model.config.levels - 1, model.config.image_shape
-  if model.config.tile_neighbours:
-    maps = BitMaps(model)
-    return lambda pixels: float(next(maps([np.minimum(pixels, largest)])).sum())
-  scorer, dims = Scorer(model, num_samples=1), math.prod(shape)
-  return lambda pixels: float(scorer.bits_per_dim(to_tiles(np.minimum(pixels, largest), shape)).sum() * dims)
+  maps, largest = BitMaps(model), model.config.levels - 1
+  return lambda pixels: float(next(maps([np.minimum(pixels, largest)])).sum())
 
 
 def _estimate_files(model, pictures, files):

@@ -23,11 +23,9 @@ from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.core.settings import setting
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file
-from flowpp_tf.io.model_folders import name_of_preset, presets
 from flowpp_tf.programs import outputs, process
 from flowpp_tf.programs.imports import import_tensorflow
-from flowpp_tf.programs.model_options import UNCHECKED
-from flowpp_tf.programs.options import Options, names_among
+from flowpp_tf.programs.model_options import ModelOptions
 
 _MOST_LINES = 100
 _MOST_CHARACTERS = 200  # of a name in a line
@@ -35,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class DecompressOptions(Options):
+class DecompressOptions(ModelOptions):
   """Options of bin/decompress.
 
   Attributes:
@@ -45,10 +43,7 @@ class DecompressOptions(Options):
   ARGUMENTS = ("archive",)
 
   archive: str | None = setting(None, "The archive.")
-  workdir: str | None = setting(None, "Directory of the run whose model made the archive.")
-  preset: str | None = setting(None, "Preset whose model made the archive, or its folder.", names_among(presets()))
   model: str | None = setting(None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
-  accept_unchecked: bool = setting(False, UNCHECKED)
   output: str | None = setting(None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   files: tuple[str, ...] | None = setting(None, "Only these files; all if not given.")
   list: bool = setting(False, "Say what the archive holds, and write nothing.")
@@ -210,15 +205,13 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
 
 def _find_codec(reader, options):
   """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
-  wanted = reader.header.model
-  folder = options.workdir or (options.preset and f"presets/{name_of_preset(options.preset)}")
-  if options.model is not None:
-    return Codec(CodecModel.load(pathlib.Path(options.model)))
-  if folder and (stored := pathlib.Path(folder) / codec_model_name(wanted)).is_file():
+  wanted, named = reader.header.model, options.workdir is not None or options.preset is not None
+  stored = options.find_model()[1] / codec_model_name(wanted) if named else pathlib.Path(options.model or "")
+  if stored.is_file() or options.model is not None:
     return Codec(CodecModel.load(stored))
   if reader.model is not None:
     return Codec(reader.model, reader.header.embedded)
-  if folder:
+  if named:
     return Codec(_load_model(options, wanted))
   raise ArchiveError(
     f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
@@ -229,13 +222,9 @@ def _find_codec(reader, options):
 def _load_model(options, wanted):
   try:
     import_tensorflow()
-    from flowpp_tf.models import FlowPlusPlus
-    from flowpp_tf.training import Workdir
+    return options.find_workdir().load()[0]
   except ImportError as error:
     raise InputError(
       f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
       f"{codec_model_name(wanted)} as --model"
     ) from None
-  if options.preset is not None:
-    return FlowPlusPlus.from_preset(options.preset, unchecked=options.accept_unchecked)
-  return Workdir(options.workdir, options.accept_unchecked).load()[0]

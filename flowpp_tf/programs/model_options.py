@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
   from flowpp_tf.training import Workdir
 
-UNCHECKED = "Use weights whose checksum is lost."
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions(Options):
@@ -35,7 +33,7 @@ class ModelOptions(Options):
     "is then the directory of the run.",
     names_among(presets()),
   )
-  accept_unchecked: bool = setting(False, UNCHECKED)
+  accept_unchecked: bool = setting(False, "Use weights whose checksum is lost.")
 
   def find_model(self) -> tuple[str, pathlib.Path]:
     """Return the model in words, and the directory of its run.
