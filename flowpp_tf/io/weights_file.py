@@ -39,7 +39,7 @@ def weights_to_bytes(model: keras.Model, about: dict[str, Any] | None = None, dt
     about: JSON-serializable values to keep with them.
     dtype: dtype of the arrays in the file, to which they are rounded; None for that of the weights.
   """
-  arrays = {name: np.ascontiguousarray(weight.numpy(), dtype) for name, weight in _by_path(model).items()}
+  arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in _by_path(model).items()}
   about = {"sha256": _checksum(arrays), **(about or {})}
   return safetensors.numpy.save(arrays, {_METADATA: json.dumps(about)})
 
@@ -133,7 +133,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
   digest = hashlib.sha256()
   for name, array in sorted(arrays.items()):
     digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(array.tobytes())
   return digest.hexdigest()
 
 

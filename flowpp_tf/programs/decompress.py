@@ -207,7 +207,7 @@ def _find_codec(reader, options):
   """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
   wanted, named = reader.header.model, options.workdir is not None or options.preset is not None
   stored = options.find_model()[1] / codec_model_name(wanted) if named else pathlib.Path(options.model or "")
-  if stored.is_file() or options.model is not None:
+  if options.model is not None or stored.is_file():
     return Codec(CodecModel.load(stored))
   if reader.model is not None:
     return Codec(reader.model, reader.header.embedded)

@@ -66,6 +66,15 @@ def test_weights_go_through_safetensors_under_the_paths_of_the_weights(tmp_path,
   assert {f"{model.name}/{name}" for name in arrays} == {weight.path for weight in model.weights}
 
 
+def test_a_weight_without_sides_comes_back(tmp_path):
+  weight = keras.Variable(3.5, name="scale")
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(weights_to_bytes(types.SimpleNamespace(name="model", weights=[weight])))
+  weight.assign(0.0)
+  read_weights(path).load(types.SimpleNamespace(name="model", weights=[weight]))
+  assert weight.shape == () and float(weight) == 3.5
+
+
 def test_safetensors_of_another_architecture_leave_the_model_as_it_is(tmp_path, model):
   before, path = model.get_weights(), tmp_path / "a.safetensors"
   arrays = {name: array + 1 for name, array in _arrays(model).items()}
