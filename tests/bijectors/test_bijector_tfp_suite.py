@@ -1,4 +1,4 @@
-"""What TFP's own suites ask of every bijector, in addition to the clauses of test_bijector_contract.py.
+"""What TFP's own suites ask of every bijector: every clause of its contract, and more.
 
 TFP keeps bijector_test_util.py and bijector_properties_test.py out of its wheel; these are their checks, over the table
 of support/bijector_cases.py. The mathematics is in test_bijectors.py, XLA in the conformance suite.
@@ -6,6 +6,7 @@ of support/bijector_cases.py. The mathematics is in test_bijectors.py, XLA in th
 
 import collections
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -14,7 +15,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from support.bijector_cases import CASES, FUNCTIONS, draw, points, rows, tensor_parameters, with_variables
+from flowpp_tf.bijectors.base import COMPOSITE
+from support.bijector_cases import CASES, FUNCTIONS, OTHER_FORMS, draw, points, rows, tensor_parameters, with_variables
+from support.bijector_checks import CHECKS
 from support.marks import quick_rows, slow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -246,3 +249,41 @@ def test_numbers_outside_of_the_range_have_no_inverse():
   for bijector in (fb.Sigmoid(), fb.MixtureLogisticCDF(tf.zeros(2), [-1.0, 1.0], tf.zeros(2))):
     for evaluate in (bijector.inverse_and_log_det, tf.function(bijector.inverse_and_log_det, autograph=False)):
       assert all(np.all(np.isnan(value)) for value in evaluate(outside))
+
+
+# The clauses whose check takes seconds, and the rows that stand for the others in the quick tests.
+_QUICK = ("logit_mixture", "conv_lu", "coupling_mixture", "chain")
+QUICK = {
+  "check_vectorized_map_gives_the_same_as_a_loop": ("bounded_affine", "conv_lu"),
+  "check_a_copy_is_the_same_function_of_the_same_variables": _QUICK,
+  "check_a_composite_goes_through_nest_and_tf_function": _QUICK,
+  "check_each_parameter_may_have_a_batch_that_the_others_lack": _QUICK,
+  "check_a_slice_evaluates_to_the_slice_of_the_values": _QUICK,
+  "check_dtypes_are_kept_and_not_mixed": _QUICK,
+}
+PAIRS = [
+  pytest.param(
+    check,
+    CASES[name],
+    id=f"{check.__name__[len('check_') :]}-{name}",
+    marks=[pytest.mark.slow] if name in OTHER_FORMS or name not in QUICK.get(check.__name__, MADE) else [],
+  )
+  for check in CHECKS
+  for name, bijector in MADE.items()
+  if getattr(check, "applies", lambda b: True)(bijector)
+]
+
+
+@pytest.mark.parametrize("check, row", PAIRS)
+def test_bijectors_keep_the_contract(check, row):
+  check(row)
+
+
+def test_no_clause_is_about_nothing():
+  assert {values[0] for values, *_ in PAIRS} == set(CHECKS)
+
+
+def test_the_composite_tensors_of_tfp_are_known():
+  for module in (tfp.bijectors, tfp.distributions, tfp.experimental.bijectors, tfp.experimental.distributions):
+    for name, kind in inspect.getmembers(module, inspect.isclass):
+      assert issubclass(kind, COMPOSITE) == issubclass(kind, tf.__internal__.CompositeTensor), name

@@ -1,6 +1,6 @@
 """The mathematics of every bijector of the table, against autodiff and finite differences.
 
-The clauses of TFP's contract are in test_bijector_contract.py, graph mode, XLA and saving in
+The clauses of TFP's contract are in test_bijector_tfp_suite.py, graph mode, XLA and saving in
 test_conformance.py.
 """
 

@@ -1,10 +1,11 @@
 """The conformance suite: each promise a test, every bijector, distribution and model a row of it.
 
-Here are graph mode, XLA, precision and devices; saving is in test_conformance_saving.py.
+Graph mode, XLA, precision, devices, and saving.
 """
 
 import functools
 import inspect
+import warnings
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from support.bijector_cases import CASES
 from support.conformance_rows import (
   FEW,
   LAYER_ROWS,
+  MODEL_ROWS,
   OTHERS_STAND_FOR,
   PARTS,
   ROWS,
@@ -138,3 +140,106 @@ def test_every_public_distribution_has_a_row():
     for name in ("uniform_dequantizer", "variational_dequantizer")
   }
   assert not public(fpp.distributions, tfp.distributions.Distribution) - rows
+
+
+HAVE_VARIABLES = [name for name in ROWS if name not in WITHOUT_VARIABLES]
+
+
+def evaluate(name, subject):
+  return ROWS[name].evaluate(subject, *ROWS[name].inputs("float32"))
+
+
+def fresh(name):
+  """What the row makes, with other weights, those too that nobody would list."""
+  subject = ROWS[name].make("float32", seed=1)
+  for variable in variables(subject):
+    variable.assign(variable + 0.1)
+  return subject
+
+
+def assert_same(actual, expected):
+  for key, value in expected.items():
+    np.testing.assert_array_equal(actual[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("name", quick_rows(HAVE_VARIABLES, {*FEW} & {*HAVE_VARIABLES}, OTHERS_STAND_FOR))
+def test_a_checkpoint_restores_every_weight(name, tmp_path):
+  subject, other = ROWS[name].make("float32"), fresh(name)
+  path = tf.train.Checkpoint(subject=subject).save(tmp_path / "checkpoint")
+  tf.train.Checkpoint(subject=other).restore(path).assert_consumed()
+  for restored, saved in zip(variables(other), variables(subject), strict=True):
+    np.testing.assert_array_equal(restored, saved, err_msg=saved.name)
+  assert_same(evaluate(name, other), evaluate(name, subject))
+
+
+@pytest.mark.parametrize("name", quick_rows(ROWS, FEW, [*OTHERS_STAND_FOR, *PARTS]))
+def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
+  subject, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
+  module = tf.Module()
+  module.subject = subject
+  module.evaluate = tf.function(
+    lambda *inputs: ROWS[name].evaluate(subject, *inputs), input_signature=signature(inputs), autograph=False
+  )
+  tf.saved_model.save(module, tmp_path)
+  loaded = tf.saved_model.load(tmp_path)  # kept: its functions do not own its variables
+  for part in (slice(None), slice(1)):
+    sliced = [t[part] for t in inputs]
+    assert_same(loaded.evaluate(*sliced), module.evaluate(*sliced))
+
+
+# Bijectors and distributions are no Keras objects: their layers are saved with the model.
+@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"], OTHERS_STAND_FOR))
+def test_keras_saves_and_loads_the_whole_model(name, tmp_path):
+  model = ROWS[name].make("float32")
+  model.save(tmp_path / "model.keras")
+  loaded = keras.models.load_model(tmp_path / "model.keras")
+  assert loaded.config == model.config
+  assert_same(evaluate(name, loaded), evaluate(name, model))
+
+
+@pytest.mark.parametrize(
+  "name", [name for name in LAYER_ROWS if name not in ("flow_layer", "label_embedding", "condition_net")]
+)  # see below
+def test_keras_saves_and_loads_each_layer_in_a_model_of_its_own(name, tmp_path):
+  layer, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
+  if "position_embedding" in layer.call.__code__.co_varnames:  # it has no batch: the block does without
+    inputs = inputs[:1]
+  symbolic = [keras.Input(t.shape[1:]) for t in inputs]
+  model = keras.Model(symbolic, layer(*symbolic))
+  assert len(model.trainable_variables) == len(layer.trainable_variables)
+  model.save(tmp_path / "model.keras")
+  loaded = keras.models.load_model(tmp_path / "model.keras")
+  np.testing.assert_array_equal(loaded(list(inputs)), model(list(inputs)))
+  if len(inputs) == 1:
+    keras.Sequential([type(layer).from_config(layer.get_config())])(inputs[0])
+
+
+def test_keras_saves_and_loads_layers_of_labels_and_conditions(tmp_path):
+  labels, condition = keras.Input([], dtype="int32"), keras.Input([2, 2, 1])
+  net = fpp.layers.ConditionNet((4, 4, 2), 3, (2, 2, 1))
+  model = keras.Model([labels, condition], [net(labels, condition), fpp.layers.LabelEmbedding(3, 4)(labels)])
+  inputs = [tf.constant([0, -1]), tf.ones([2, 2, 2, 1])]
+  model.save(tmp_path / "model.keras")
+  for ours, theirs in zip(keras.models.load_model(tmp_path / "model.keras")(inputs), model(inputs), strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"], OTHERS_STAND_FOR))
+def test_keras_weights_and_config_make_the_same_model_again(name, tmp_path):
+  model = ROWS[name].make("float32")
+  again = type(model).from_config(model.get_config())
+  model.save_weights(tmp_path / "model.weights.h5")
+  again.load_weights(tmp_path / "model.weights.h5")
+  assert_same(evaluate(name, again), evaluate(name, model))
+
+
+def test_a_compiled_model_is_loaded_to_be_compiled_again_without_a_warning(tmp_path):
+  model = ROWS["model_published"].make("float32")
+  model.compile(keras.optimizers.Adam(global_clipnorm=1.0, use_ema=True))
+  model.save(tmp_path / "model.keras")
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+  assert not [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+  assert not loaded.compiled
+  assert_same(evaluate("model_published", loaded), evaluate("model_published", model))

@@ -37,7 +37,7 @@ def test_a_preset_samples_and_scores_without_any_extra():
 
 
 def _board(folder):
-  small_run(folder, steps=1, tensorboard=("scalars",))
+  small_run(folder, steps=1, tensorboard=("scalars", "samples"))
 
 
 def _model():

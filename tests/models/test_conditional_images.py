@@ -55,7 +55,7 @@ configs = pytest.mark.parametrize(
 
 @pytest.mark.slow
 def test_the_bound_is_the_change_of_variables_given_what_is_given():
-  config = dataclasses.replace(BOTH, augment_channels=0, remat="off")  # see test_augmentation.py
+  config = dataclasses.replace(BOTH, augment_channels=0, remat="off")  # see test_model.py
   made, given = model(config), given_of(config)
   noise = made.sample_noise([4], tf.constant([0, 1]))
   log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
