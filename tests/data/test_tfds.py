@@ -307,21 +307,14 @@ def test_published_files_of_another_size_are_refused(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", [".npy", *ARCHIVES])
-def test_published_files_that_are_cut_off_are_named(tmp_path, form):
+def test_published_files_that_are_cut_off_or_damaged_are_named(tmp_path, form):
   publish(tmp_path, form)
   path = tmp_path / f"train_32x32{form}"
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  with pytest.raises(data.InputError, match=f"train_32x32{form}'"):
-    load_or_convert(tmp_path, form)
-  assert form == ".npy" or not (tmp_path / "train_32x32.npy").exists()
-
-
-@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".zip"])
-def test_damaged_published_files_are_named(tmp_path, form):
-  for name in ("train", "valid"):
-    (tmp_path / f"{name}_32x32{form}").write_bytes(b"damaged")
-  with pytest.raises(data.InputError, match=f"train_32x32{form}' cannot be read"):
-    load_or_convert(tmp_path, form)
+  for content, message in ((path.read_bytes()[: path.stat().st_size // 2], ""), (b"damaged", " cannot be read")):
+    path.write_bytes(content)
+    with pytest.raises(data.InputError, match=f"train_32x32{form}'{message}"):
+      load_or_convert(tmp_path, form)
+    assert form == ".npy" or not (tmp_path / "train_32x32.npy").exists()
 
 
 def test_a_file_under_another_name_is_not_converted(tmp_path):

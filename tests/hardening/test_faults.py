@@ -1,18 +1,15 @@
 """A fault at every call: what is there afterwards is old or new, one line says why, and the next call succeeds.
 
-pytest --faults=all -m slow -s tests/hardening/test_faults.py     # each call of each writer; the default takes a spread
+pytest --faults=all -m slow tests/hardening/test_faults.py     # each call of each writer; the default takes a spread
 
 The same once more for the calls that C code makes, in a process of its own.
 """
 
-import collections
 import contextlib
 import errno
 import itertools
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -22,26 +19,12 @@ from flowpp_tf.core.errors import InputError
 from hardening.fault_writers import HIDDEN, WRITERS
 from hardening.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
 from hardening.native_faults import NativeFaults, library
-from support.programs import ROOT
+from support.programs import ROOT, finish, start
 
 MOST_SECONDS = 10  # beyond the time of the same work without a fault
 _NATIVE = "native" if "faults.so" in os.environ.get("LD_PRELOAD", "") else ""  # which calls fail in this process
 _OF_C_CODE = ["store", "again"]  # parts of the names of the writers of the short form
 _DEAD = "999999999"  # a process that is not there, in place of this one in names of temporary files
-
-
-@pytest.fixture(scope="module")
-def table(request):
-  """Rows of the table that is printed at the end."""
-  rows = []
-  yield rows
-  if rows and request.config.getoption("--faults") == "all":
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-      print(f"\n{'writer':<26}{'calls':>6}{'faults':>8}{'refused':>9}{'went on':>9}{'kills':>7}{'seconds':>9}")
-      for row in rows:
-        print("{:<26}{:>6}{:>8}{:>9}{:>9}{:>7}{:>9.0f}".format(*row))
-      sums = [sum(column) for column in zip(*(row[1:] for row in rows))]
-      print("{:<26}{:>6}{:>8}{:>9}{:>9}{:>7}{:>9.0f}".format("all", *sums))
 
 
 def spread(cases, most):
@@ -79,8 +62,7 @@ def check_state(writer, folder, allowed, what):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
-def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succeeds(writer, request, table, tmp_path):
-  begun = time.monotonic()
+def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succeeds(writer, request, tmp_path):
   before, folder = tmp_path / "before", tmp_path / "work"
   before.mkdir()
   writer.prepare(before)
@@ -109,13 +91,11 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
   if writer.slow:  # another kind of fault at each call
     cases = [of_call[n % len(of_call)] for n, of_call in _by_call(cases)]
   every = request.config.getoption("--faults") == "all"
-  outcomes = collections.Counter()
   most = 2 if writer.slow else 4
   for n, error, lasting in cases if every else spread(cases, most):
     what = f"{writer.name}, call {n}: {faults.calls[n]} fails with {errno.errorcode.get(error, error)}, {lasting=}"
     fresh(before, folder)
     outcome, kinds = _outcome(writer, folder, n, error, lasting, once, what)
-    outcomes[outcome] += 1
     if lasting and "rename" in kinds:  # as the next write does, when it can
       _move_back(folder)
     # Where folders cannot be opened any more, none can be removed; nothing reads what has such a name.
@@ -132,18 +112,6 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
     if not writer.between:
       _move_back(path)
       check_state(writer, path, allowed, what)
-  injected = sum(outcomes.values())
-  table.append(
-    (
-      f"{writer.name} {_NATIVE}",
-      len(faults.calls),
-      injected,
-      outcomes["refused"],
-      outcomes["went on"],
-      len(snapshots),
-      time.monotonic() - begun,
-    )
-  )
 
 
 @pytest.mark.slow
@@ -151,11 +119,9 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
 @pytest.mark.skipif(bool(_NATIVE), reason="this is that process")
 def test_after_a_fault_at_any_call_of_c_code_too(request, tmp_path):
   every = request.config.getoption("--faults") == "all"
-  options = ["--faults=all", "-s"] if every else ["-k", " or ".join(_OF_C_CODE)]
-  command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *options, __file__]
-  environment = {**os.environ, "LD_PRELOAD": str(library(tmp_path))}
-  result = subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=None if every else subprocess.PIPE)
-  assert result.returncode == 0, result.stdout
+  options = ["--faults=all"] if every else ["-k", " or ".join(_OF_C_CODE)]
+  command = ["-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *options, __file__]
+  finish(start(command, cwd=ROOT, LD_PRELOAD=str(library(tmp_path))))
 
 
 def _outcome(writer, folder, n, error, lasting, once, what):
