@@ -112,25 +112,6 @@ def test_round_trip_and_log_dets_hold_for_all_parameters_and_shapes(family, data
   assert np.all(np.abs(fldj + ildj) <= 1e-13 * (1 + np.abs(fldj)) + np.abs(curvature) * rounding)
 
 
-@pytest.mark.parametrize("family", _rows(FAMILIES))
-@given(data=st.data(), seed=seeds)
-def test_broadcast_parameters_are_those_written_out(family, data, seed):
-  shapes, result_shape = data.draw(shapes_of(family))
-  rng = np.random.RandomState(seed)
-  parameters = draw_parameters(family, rng, shapes[1:], "float64")
-  x = tf.constant(family.domain(rng, shapes[0]), tf.float64)
-  full = {
-    name: tf.broadcast_to(p, [*result_shape, *p.shape[len(shape) :]])
-    for (name, p), shape in zip(parameters.items(), shapes[1:])
-  }
-  bijector, written_out = family.make(**parameters), family.make(**full)
-  full_x = tf.broadcast_to(x, result_shape)
-  whole = lambda log_det: np.broadcast_to(log_det, result_shape)
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
-  close(bijector.forward(x), written_out.forward(full_x))
-  close(whole(bijector.forward_log_det_jacobian(x)), whole(written_out.forward_log_det_jacobian(full_x)))
-
-
 @pytest.mark.parametrize("family", _rows(WILD))
 @given(data=st.data(), seed=seeds)
 def test_wild_parameters_give_finite_increasing_values_in_float32(family, data, seed):

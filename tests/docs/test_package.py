@@ -266,11 +266,6 @@ def test_data_by_name_and_configs_without_a_recipe():
   assert fpp.train("digits", config, steps=1, verbose=False, **small).config.filters == 4
 
 
-def test_settings_of_numpy_are_those_of_python():
-  settings = fpp.Recipe.load("digits").replace(steps=np.int64(3), dropout=np.float64(0.25), flip=np.True_).settings
-  assert json.loads(json.dumps({**settings})) == settings and settings["steps"] == 3
-
-
 class _Trained(Exception):
   """Says that a training would begin."""
 
@@ -332,9 +327,7 @@ IMAGES = np.zeros([60, 8, 8], int)
     ("digits", dict(labels=np.zeros(60, int)), "`labels` must be None for a data set"),
     (IMAGES, dict(image_shape=(4, 4, 1)), "`image_shape` is .4, 4, 1., but the data have .8, 8, 1"),
     (IMAGES, dict(labels=np.arange(60) % 3, num_classes=2), "`num_classes` is 2, but the data have 3"),
-    (IMAGES, dict(config=3), "`config` must be a string or a `FlowPlusPlusConfig`, got 3"),
     (IMAGES, dict(workdir=b"runs"), "`workdir` must be a path or None, got b'runs'"),
-    (IMAGES, dict(init_from=3), "`init_from` must be a path or None, got 3"),
     ("folder:nowhere", dict(init_from="photos"), "the weights of `init_from` 'photos' do not fit the model: "),
     (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
     (IMAGES, dict(dataset="photos"), "`dataset` is a setting of `bin/train`"),

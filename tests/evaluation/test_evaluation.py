@@ -240,11 +240,3 @@ def test_grid_has_each_image_in_its_place_from_black_to_white(channels, mode):
   scale = picture.size[0] // 8  # three columns of two pixels, two gaps
   pixels = np.asarray(picture)[::scale, ::scale].reshape(5, 8, channels)
   assert np.all(pixels[3:, :2] == 255) and np.all(pixels[:2, :2] == 0)
-
-
-def test_curves_are_drawn_from_the_metrics(tmp_path):
-  path = tmp_path / "curves.png"
-  evaluation.plot_curves(
-    [{"step": step, "bits_per_dim": 4 - step, "val_bits_per_dim": 4.5 - step} for step in (1, 2)], path
-  )
-  assert path.read_bytes().startswith(b"\x89PNG")

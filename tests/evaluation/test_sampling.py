@@ -84,29 +84,12 @@ def test_a_first_batch_that_may_be_the_only_one_is_not_traced_and_has_the_same_b
   assert several._decode.tracing_count() == 1
 
 
-def test_no_graph_is_made_for_the_only_batch(model):
-  batched = evaluation.BatchedModel(model, batch_size=4)
-  batched.sample(3, seed=0)
-  assert batched._decode.tracing_count() == 0
-
-
 @pytest.mark.parametrize("on_terminal, count, shown", [(True, 7, True), (True, 3, False), (False, 7, False)])
 def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(monkeypatch, capsys, on_terminal, count, shown):
   monkeypatch.setattr("sys.stderr.isatty", lambda: on_terminal, raising=False)
   slices = list(evaluation.batched_model.batches(count, 3))
   assert [i for s in slices for i in range(count)[s]] == list(range(count))
   assert ("7/7" in capsys.readouterr().err) == shown
-
-
-def test_bad_numbers_are_value_errors_that_name_them(model, batched):
-  with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
-    evaluation.BatchedModel(model, 0)
-  with pytest.raises(ValueError, match="`temperature` must be between 0 and 3.4.*, got -1"):
-    batched.sample(1, temperature=-1)
-  with pytest.raises(ValueError, match=r"`images` must lie in 0 \.\. 7"):
-    batched.encode(small_images() + 8)
-  with pytest.raises(ValueError, match="`frames` must be at least 2, got 1"):
-    evaluation.interpolate(batched, *small_images(2), frames=1)
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])

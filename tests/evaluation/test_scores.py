@@ -99,14 +99,9 @@ def test_a_scorer_reads_one_batch_at_a_time(scorer, monkeypatch):
   assert sizes == [2, 2, 1]
 
 
-def test_bad_input_of_a_scorer_is_named(scorer):
-  score, model = scorer
-  with pytest.raises(ValueError, match="`num_samples` must be at least 1, got 0"):
-    evaluation.Scorer(model, num_samples=0)
-  with pytest.raises(ValueError, match="`images` must lie in 0 .. 7"):
-    score(small_images() + 4)
+def test_a_model_without_classes_has_no_likelihoods_of_these(scorer):
   with pytest.raises(fpp.InputError, match="^the model must be one of images given a class$"):
-    score.class_log_likelihoods(small_images())
+    scorer[0].class_log_likelihoods(small_images())
 
 
 class IndependentPixels:

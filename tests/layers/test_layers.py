@@ -36,16 +36,6 @@ def test_initialisation_gives_a_dense_conditioner_the_means_that_are_asked_for()
     np.testing.assert_allclose(one(x), first, atol=1e-12)
 
 
-def test_weight_norm_fixes_the_norm_of_the_kernel():
-  layer = layers.InitNormDense(4, weight_norm=True, dtype="float64")
-  x = draw(2, 3)
-  before = layer(x)
-  layer.kernel.assign(7 * layer.kernel)  # only its direction matters
-  np.testing.assert_allclose(layer(x), before, rtol=1e-12)
-  direction = layer.kernel.numpy() / np.linalg.norm(layer.kernel.numpy(), axis=0)
-  np.testing.assert_allclose(before, x.numpy() @ direction, rtol=1e-12)
-
-
 @pytest.mark.parametrize("pixels", ["uint16", "float32"])
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_context_of_pixels_of_16_bits_does_not_overflow_in_narrow_dtypes(dtype, pixels):

@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import weakref
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -206,27 +205,6 @@ def test_dropout_without_a_seed_has_one_mask_for_value_and_gradient(monkeypatch)
   assert masks
   for mask in masks:
     np.testing.assert_array_equal(mask, masks[0])
-
-
-@pytest.mark.parametrize("graph", [False, True])
-def test_couplings_have_the_gradients_by_the_weights_of_a_stateless_scope(graph):
-  conditioner = fpp.layers.DenseConditioner(2, 2 * fpp.bijectors.num_parameters("affine", 0), 4, 1, dtype="float64")
-  weights = [weight.value + 0.3 for weight in conditioner.weights]
-
-  def gradients(remat):
-    coupling = fpp.bijectors.Coupling(
-      conditioner, fpp.bijectors.affine_coupling_bijector, event_ndims=1, dtype=tf.float64, remat=remat
-    )
-    x = draw(3, 4)
-    with tf.GradientTape() as tape:
-      tape.watch([x, *weights])
-      with keras.StatelessScope(list(zip(conditioner.weights, weights))):
-        y, log_det = coupling.forward_and_log_det(x)
-      loss = tf.reduce_sum(y**2) + tf.reduce_sum(log_det)
-    return tape.gradient(loss, [x, *weights])
-
-  plain, ours = ((tf.function(gradients) if graph else gradients)(remat) for remat in (False, True))
-  assert_same(ours, plain, rtol=1e-10)
 
 
 def test_networks_share_the_function_and_leave_nothing_behind():

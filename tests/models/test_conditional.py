@@ -33,19 +33,6 @@ CONTEXTS = draw(4, CONTEXT, seed=5)
 X = draw(4, SIZE, seed=6)
 
 
-def one_by_one(x, contexts):
-  """The log density of each row of `x` given its own context."""
-  return np.array([flow().given(c).log_prob(v) for v, c in zip(x, contexts)])
-
-
-def test_the_batch_is_that_of_the_context_and_rows_do_not_meet():
-  given = flow().given(CONTEXTS)
-  assert given.batch_shape == (4,) and given.event_shape == (SIZE,)
-  np.testing.assert_array_equal(given.batch_shape_tensor(), [4])
-  np.testing.assert_allclose(given.log_prob(X), one_by_one(X, CONTEXTS), rtol=1e-10)
-  assert given.sample(5, seed=(0, 1)).shape == (5, 4, SIZE)
-
-
 def test_values_and_contexts_broadcast_against_each_other():
   given = flow().given(CONTEXTS)
   table = np.array([[flow().given(c).log_prob(v) for c in CONTEXTS] for v in X])

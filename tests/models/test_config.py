@@ -146,6 +146,8 @@ def test_numbers_of_numpy_become_those_of_python():
   settings = TrainingConfig(steps=np.int64(5), clip_norm=np.float32(0.5), ema_warmup=np.bool_(True))
   expected = dict(levels=17, image_shape=[4, 4, 1], attention=False, dropout=0.25)
   assert json.loads(json.dumps(dataclasses.asdict(config))).items() >= expected.items()
+  recipe = fpp.Recipe.load("digits").replace(steps=np.int64(3), dropout=np.float64(0.25), flip=np.True_).settings
+  assert json.loads(json.dumps({**recipe})) == recipe and recipe["steps"] == 3
   expected = dict(steps=5, clip_norm=0.5, ema_warmup=True)
   assert json.loads(json.dumps(dataclasses.asdict(settings))).items() >= expected.items()
 

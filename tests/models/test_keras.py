@@ -496,14 +496,6 @@ def test_predict_and_evaluate_give_the_same_in_each_call():
   np.testing.assert_allclose(losses[0], -np.mean(predictions[0]), rtol=1e-6)
 
 
-def test_labels_may_be_a_list():
-  model = fpp.FlowPlusPlus.from_preset("digits_by_class")
-  model.compile("sgd")
-  images, labels = np.zeros([4, 8, 8, 1], np.uint8), [0, 1, 2, 3]
-  of_list, of_array = (model.evaluate(images, y, verbose=0) for y in (labels, np.asarray(labels)))
-  assert of_list == of_array
-
-
 def test_pixels_may_be_true_and_false():
   config = fpp.FlowPlusPlusConfig((8, 8, 1), levels=2, structure="columns:1", filters=8, blocks=1)
   images = np.random.RandomState(0).randint(0, 2, [4, 8, 8, 1])

@@ -47,15 +47,6 @@ def test_train_leaves_figures_pictures_and_a_run_for_the_next_commands(start, tr
   assert not list(workdir.glob("evaluation-*.npy"))
 
 
-@pytest.mark.slow
-def test_training_again_goes_on_instead_of_starting_over(trained):
-  out = (trained / "out.txt").read_text()
-  again = call("train", *TRAINED, cwd=trained)
-  assert "resumed at step 4 of 4" in again.out
-  table = lambda text: text[text.index("\ntest, data ") : text.index("\ndrawing")]
-  assert table(again.out) == table(out) and "bits/dim" in table(out)
-
-
 @pytest.mark.exhaustive
 @pytest.mark.slow  # test_float16.py takes steps in float16
 def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
