@@ -110,8 +110,7 @@ def prefer_command_line(argv: Sequence[str]) -> None:
 def _import_modules():
   """Import the modules of --import; raise an `InputError` for what they raise."""
   for name in flags.FLAGS["import"].value or ():
-    if os.getcwd() not in sys.path:
-      sys.path.append(os.getcwd())
+    sys.path.append(os.getcwd())
     try:
       with without_noise():
         importlib.import_module(name)

@@ -89,11 +89,8 @@ def run(options: DemoOptions) -> None:
   host, port, auth = options.host, options.port, options.visitors()
   _check_can_serve(host, port)
   one = options.workdir or options.preset
-  if options.saved_model is not None:
-    model = f"the SavedModel in {options.saved_model}"
-  else:
-    model = options.find_model()[0] if one else "all presets"
-  process.phase(f"showing {model} at {options.address}")
+  what = options.saved_model or (options.find_model()[0] if one else "all presets")
+  process.phase(f"showing {what} at {options.address}")
   import_tensorflow()
   if options.saved_model is not None:
     models = [_from_saved_model(options.saved_model, options.num_samples)]

@@ -28,6 +28,7 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
+_OF_BITS = ("num_samples", "limit", "gap", "codecs", "classify")  # options of bits/dim, not of samples
 _MOST_CLASSES = 20  # of which the shares are printed
 _NEAREST = "nearest training image, RMS in levels: median, lowest 1 %"
 _COUNTS = Range(
@@ -43,10 +44,7 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   RULES = (
     Rule("gap", lambda options: options.split != "train", "left out with --split=train, which it compares with"),
     Rule("temperature", lambda options: options.samples is not None, "left out without --samples"),
-    *(
-      Rule(name, lambda options: options.samples is None, "left out with --samples")
-      for name in ("num_samples", "limit", "gap", "codecs", "classify")
-    ),
+    *(Rule(name, lambda options: options.samples is None, "left out with --samples") for name in _OF_BITS),
   )
 
   split: str = setting("test", "Split.", one_of(*SPLITS))

@@ -32,6 +32,7 @@ _DEFINE = {
 }
 SEED = at_least(-1 << 63, (1 << 63) - 1)
 TEMPERATURES = Range(lambda values: len(values) > 0 and min(values) >= 0, "numbers of at least 0, such as 0.5,0.7,1.0")
+_BRIEF = ("The trained model", "This command")  # titles above the flags that --help lists; --helpfull lists all
 _WIDTHS = (40, 120)  # narrower or wider text is hard to read
 
 
@@ -75,14 +76,12 @@ class Options(Settings):
 
   Attributes:
     GROUP: title above the flags of the fields that a class adds; classes below it do not inherit it.
-    BRIEF: titles above the flags that --help lists; --helpfull lists all.
     ARGUMENTS: names of fields that have no flag, in the order of the arguments that stand without one.
     SETTINGS: classes of settings whose fields are flags too, by the title above them, and what the help says is the
       default of all; the field `settings` has the values that are given.
   """
 
   GROUP: ClassVar[str] = "This command"
-  BRIEF: ClassVar[tuple[str, ...]] = ("The trained model", GROUP)
   ARGUMENTS: ClassVar[tuple[str, ...]] = ()
   SETTINGS: ClassVar[Mapping[str, tuple[type, str | None]]] = {}
 
@@ -143,7 +142,7 @@ def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]]
       lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]
     lines.append("--flagfile=FILE reads flags from a file, one in a line. Of a flag given twice the later one counts.")
     return "\n".join(lines)
-  shown = [flag for title in options_class.BRIEF for flag in groups.get(title, ())]
+  shown = [flag for title in _BRIEF for flag in groups.get(title, ())]
   column = max(len(flag.title) for flag in shown) + 4
   for flag in shown:
     text = textwrap.wrap(flag.describe(brief=True), width - column) or [""]
