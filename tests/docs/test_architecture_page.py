@@ -63,7 +63,7 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
   train = [str(tmp_path / "bin" / "train"), *TINY_RUN, "--steps=1", "--workdir=run"]
   options = ["--coupling=tails", "--levels=2", "--dataset=stripes", "--labels", "--polyak=0.5"]
   result = run([*train, *options], cwd=tmp_path)
-  assert result.code == 0 and "test: " in result.out, result.error
+  assert result.code == 0 and "\ntest, data " in result.out, result.error
   for wrong, message in (
     ("--polyak=1.5", "`polyak` must be in [0, 1), got 1.5"),
     ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, rational_quadratic ("),

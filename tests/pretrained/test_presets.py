@@ -263,7 +263,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   assert (tmp_path / "presets/digits/samples_t1.0_s0.png").exists()
   (tmp_path / "presets/digits/best.weights.safetensors").write_bytes(b"")  # is copied again
   result = call("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
-  assert result.code == 0 and result.out.startswith("digits test: "), result.error
+  assert result.code == 0 and result.out.startswith("digits test, data "), result.error
   record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
   assert record["test[:20]"]["images"] == 20 and record["test"]["images"] == 180
   shipped = json.loads((models.preset_folder("digits") / "evaluation.json").read_text())
