@@ -69,7 +69,8 @@ def flags_of(options_class: type[Options]) -> dict[str, list[Flag]]:
       "one of the working directory. Several are several flags.",
     ),
   ]
-  of_all += [Flag(name, str, f"{text} (default: {_default_of(field)})") for name, (field, text) in _LIMITS.items()]
+  for name, (field, text) in _LIMITS.items():
+    of_all.append(Flag(name, str, f"{text} (default: {budget.size_text(getattr(Budget, field))})"))
   return flags_in_groups(options_class) | {"All commands": sorted(of_all, key=lambda flag: flag.name)}
 
 
@@ -116,10 +117,6 @@ def _import_modules():
         importlib.import_module(name)
     except Exception as error:  # of any code
       raise InputError(f"--import={name} failed: {gate.reason(error)}") from error
-
-
-def _default_of(field: str) -> str:
-  return budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB")
 
 
 def read_budget() -> Budget:

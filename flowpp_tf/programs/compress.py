@@ -24,7 +24,7 @@ from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.core.registry import SPLITS
-from flowpp_tf.core.settings import at_least, one_of, setting
+from flowpp_tf.core.settings import Rule, at_least, one_of, setting
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import size_text
 from flowpp_tf.io.image_folder import all_files
@@ -42,6 +42,15 @@ _ESTIMATED_TILES = 1000
 @dataclasses.dataclass(frozen=True)
 class CompressOptions(DataOptions, ModelOptions):
   """Options of bin/compress."""
+
+  RULES = (
+    Rule("images", lambda options: not options.dataset and not options.split, "left out with --dataset or --split"),
+    Rule("lossy_pixels", lambda options: bool(options.images), "left out without --images"),
+    Rule("keep_bytes", lambda options: bool(options.images), "left out without --images"),
+    Rule("keep_bytes", lambda options: not options.lossy_pixels, "left out with --lossy_pixels"),
+    Rule("test", lambda options: not options.estimate, "left out with --estimate"),
+    Rule("embed_model", lambda options: not options.estimate, "left out with --estimate"),
+  )
 
   images: tuple[str, ...] | None = setting(
     None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
@@ -71,18 +80,8 @@ class CompressOptions(DataOptions, ModelOptions):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.images and (self.dataset or self.split):
-      raise InputError("--images are files, --dataset and --split name other images; give one of them")
     if (self.output is None) != self.estimate:
       raise InputError("give --output, or --estimate, which writes nothing; one of them")
-    for name in ("lossy_pixels", "keep_bytes"):
-      if getattr(self, name) and not self.images:
-        raise InputError(f"--{name} is for the files of --images; a split of a data set has pixels only")
-    for name in ("test", "embed_model"):
-      if getattr(self, name) and self.estimate:
-        raise InputError(f"--{name} is for an archive, which --estimate does not write")
-    if self.keep_bytes and self.lossy_pixels:
-      raise InputError("--lossy_pixels does not keep the bytes of files; give it, or --keep_bytes")
 
 
 def run(options: CompressOptions) -> None:

@@ -26,7 +26,7 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
-_KINDS = ("interpolate", "reconstruct", "neighbours")
+_KINDS, _DRAWN = ("interpolate", "reconstruct", "neighbours"), ("samples", "neighbours")  # the latter have samples
 _PICTURES, _ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".gif", ".apng")
 _LONGEST_NAME, _BEGINNING = 255, 100  # bytes
 _LABELS = Range(lambda labels: True, "integers such as 0,1,2")
@@ -44,7 +44,7 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
     Rule("reconstruct", lambda options: options.kind == "reconstruct", "left out with --interpolate"),
     Rule("neighbours", lambda options: options.kind == "neighbours", "left out with --interpolate or --reconstruct"),
     Rule("n", lambda options: options.kind != "interpolate", "left out with --interpolate"),
-    Rule("temperature", lambda options: options.draws, "left out with --interpolate or --reconstruct"),
+    Rule("temperature", lambda options: options.kind in _DRAWN, "left out with --interpolate or --reconstruct"),
     Rule("temperature", lambda options: options.kind == "samples" or len(options.temperature) == 1, "one number"),
     Rule("labels", lambda options: options.kind == "samples" or len(options.labels) == 1, "one label"),
     Rule("frames", lambda options: options.kind == "interpolate", "left out without --interpolate"),
@@ -125,11 +125,6 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
     return next((kind for kind in _KINDS if getattr(self, kind) is not None), "samples")
 
   @property
-  def draws(self) -> bool:
-    """Whether the picture has samples."""
-    return self.kind in ("samples", "neighbours")
-
-  @property
   def is_animated(self) -> bool:
     """Whether the picture is an animation."""
     return self.kind == "interpolate" and (self.output or "").lower().endswith(_ANIMATIONS)
@@ -172,7 +167,7 @@ def _plan(options):
     if path is not None:
       outputs.check_can_be_written(path, [*named, *options.data_places()])
   what = f"{'interpolating between' if options.interpolate else 'reconstructing'} {' and '.join(named)}"
-  if options.draws:
+  if options.kind in _DRAWN:
     at = f"at temperature {','.join(map(str, options.temperature))}, seed {options.seed},"
     what = f"drawing {f'{options.n} ' if options.n else ''}samples {at}"
   return f"{what} with {model}, to {options.output or workdir}"

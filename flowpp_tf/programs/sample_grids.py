@@ -1,9 +1,9 @@
 """The kinds of grid that `bin/sample` makes."""
 
 from collections.abc import Sequence
-import dataclasses
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,8 +28,7 @@ _TRIPLES = 5  # of images in a row
 _BY_ROUNDING = 1e-5  # share of pixels whose noise may lie within the rounding of 0 or 1, in float32; or one pixel
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageGrid:
+class ImageGrid(NamedTuple):
   """A grid, the images in it as they are, and the default name of its file."""
 
   name: str

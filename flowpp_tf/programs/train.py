@@ -107,7 +107,6 @@ def run(options: TrainOptions) -> None:
   process.phase(_plan(options, recipe))
   import_tensorflow()
   from flowpp_tf.models import FlowPlusPlus, InitialWeights
-  from flowpp_tf.pretrained.stored_config import with_precision
   from flowpp_tf.training import Workdir
 
   batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
@@ -136,8 +135,7 @@ def run(options: TrainOptions) -> None:
   if config.pixel_levels is None:
     num_samples = 1  # the density is exact
   if best is not None:
-    after = with_precision(config).precision
-    _say(f"best validation: {best:.4f} bits/dim in {config.precision}; its weights from here on, in {after} networks")
+    _say(f"best validation: {best:.4f} bits/dim in {config.precision}; its weights from here on")
     try:
       _test(workdir, dataset, num_samples, eval_images, training.seed)
     except process.Interrupted as interrupted:
