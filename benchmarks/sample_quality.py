@@ -44,7 +44,7 @@ def measure(name, count, temperatures, seed):
   trained = time.process_time()
   print(f"{name}: features in {trained - begin:.0f} s of CPU", file=sys.stderr, flush=True)
   of_split = {split: features(dataset.split(split))[0] for split in SPLITS}
-  evaluator = SampleEvaluator(dataset, features, "validation")
+  evaluator = SampleEvaluator(features, "validation")
 
   def of(images):  # of the distance to test images too; nearest training images and classes are those of `evaluator`
     distance, error = frechet_with_error(features(images)[0], of_split["test"])
@@ -57,7 +57,7 @@ def measure(name, count, temperatures, seed):
     "samples": count,
     "seed": seed,
     "classes": dataset.classes,
-    "accuracy": {split: features.accuracy(dataset, split) for split in SPLITS},
+    "accuracy": {split: features.accuracy(split) for split in SPLITS},
     "images": {split: len(dataset.split(split)) for split in SPLITS},
     "real": {"validation": dataclasses.asdict(real), **of(train)},
     "noise": of(noise),

@@ -28,6 +28,7 @@ from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite, not_finite
 from flowpp_tf.core.lanes import concat_shards, in_eager_lanes, lane_count
+from flowpp_tf.data.source import Images
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
@@ -124,15 +125,23 @@ class BatchedModel:
     )
 
 
+def input_specs(model: FlowPlusPlus) -> list[tuple[Any, tf.DType]]:
+  """Return the specs of a `DistributedFunction` of images, noise, and what the images are given."""
+  of_images = model.config.image_shape, model.image_dtype
+  of_noise = model.noise_shape, tf.as_dtype(model.variable_dtype)
+  return [of_images, of_noise, *((spec.shape[1:], spec.dtype) for spec in model.conditioning_specs.values())]
+
+
 def of_each_draw(
-  function: "DistributedFunction", noise: tf.Tensor, arrays: Sequence[tf.Tensor], batch_size: int
+  function: "DistributedFunction", noise: tf.Tensor, images: Images, conditioning: Sequence[tf.Tensor], batch_size: int
 ) -> np.ndarray:
   """Return the results of a function of images, noise and conditioning for draws that all images share.
 
   Args:
-    function: of `images [B, ...]`, `noise [B, ...]` and the rest of `arrays`.
+    function: of `images [B, ...]`, `noise [B, ...]` and the conditioning.
     noise: K draws, `[K, ...]`.
-    arrays: images `[N, ...]`, and their conditioning.
+    images: `[N, ...]`; tensors are made of one batch at a time, as a memory map may be larger than the memory.
+    conditioning: of the images, each `[N, ...]`.
     batch_size: batch size.
 
   Returns:
@@ -140,10 +149,12 @@ def of_each_draw(
   """
   check_count("batch_size", batch_size, high=2**63 - 1)
   parts = []
-  for start in range(0, len(arrays[0]), batch_size):
-    images, *conditioning = (array[start : start + batch_size] for array in arrays)
-    repeated = (tf.repeat(draw[tf.newaxis], len(images), axis=0) for draw in noise)
-    parts.append([function(images, draw, *conditioning) for draw in repeated])
+  for start in range(0, len(images), batch_size):
+    part = slice(start, start + batch_size)
+    batch = tf.cast(function.model.check_images(images[part]), function.model.image_dtype)
+    given = [values[part] for values in conditioning]
+    repeated = (tf.repeat(draw[tf.newaxis], len(batch), axis=0) for draw in noise)
+    parts.append([function(batch, draw, *given) for draw in repeated])
   return np.concatenate(parts, axis=1).astype(np.float64)
 
 
@@ -194,7 +205,7 @@ class DistributedFunction:
         return concat_shards(function, *tensors)
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
-    self._function = function
+    self.model, self._function = model, function
     self._eagerly = functools.partial(in_eager_lanes, function, filters=model.config.filters)
     self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
@@ -202,10 +213,6 @@ class DistributedFunction:
     self._run = tf.function(
       on_all, autograph=False, input_signature=[tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs]
     )
-
-  def tracing_count(self) -> int:
-    """Return how often the function has been traced."""
-    return self._run.experimental_get_tracing_count()
 
   def __call__(self, *arrays: Any, single: bool = False) -> np.ndarray:
     """Return the results `[B, ...]` for `arrays [B, ...]`; raise an `InputError` if they are not finite.

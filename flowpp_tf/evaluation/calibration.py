@@ -13,18 +13,17 @@ nothing of how many anomalous images are found. If a score that is too low is an
 p-values of both sides, at most 1, has the same property.
 """
 
-from collections.abc import Callable
 import dataclasses
-import json
 import math
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import Images, as_images
+from flowpp_tf.evaluation.batched_model import batches
 from flowpp_tf.evaluation.scores import Scorer
-from flowpp_tf.io.files import write_file
+from flowpp_tf.io.files import write_json
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.types import Path
 
@@ -49,8 +48,7 @@ def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
     94.0
   """
   calibration = _scores("calibration", calibration)
-  if not 0 < false_alarms < 1:
-    raise InputError(f"`false_alarms` must be between 0 and 1, got {false_alarms}")
+  check_number("false_alarms", false_alarms, 0, 1, ends=False)
   # Rounded, since (n + 1) (1 - a) is meant exactly: 100 * (1 - 0.05) is a little more than 95 in float64.
   rank = max(1, math.ceil(round((len(calibration) + 1) * (1 - false_alarms), 9)))
   return float(np.sort(calibration)[rank - 1]) if rank <= len(calibration) else math.inf
@@ -67,7 +65,7 @@ def conformal_p_value(calibration: np.ndarray, scores: np.ndarray, two_sided: bo
       be too simple.
 
   Raises:
-    InputError (a ValueError): if there is no score to calibrate with, or one is not finite.
+    InputError (a ValueError): if there is no score, or one is not finite.
 
   Examples:
     >>> from flowpp_tf.evaluation import conformal_p_value
@@ -77,8 +75,7 @@ def conformal_p_value(calibration: np.ndarray, scores: np.ndarray, two_sided: bo
     array([1.  , 0.02])
   """
   calibration = np.sort(_scores("calibration", calibration))
-  scores = as_array("scores", scores, [None]).astype(np.float64)
-  check_all_finite("scores", scores)
+  scores = _scores("scores", scores)
   at_least = len(calibration) - np.searchsorted(calibration, scores, side="left")
   high = (1 + at_least) / (len(calibration) + 1)
   if not two_sided:
@@ -116,9 +113,7 @@ class ValidationStatistics:
   @check_arguments
   def save(self, path: Path, key: dict) -> None:
     """Write a JSON file; `key` holds everything that the values depend on."""
-    write_file(
-      path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
-    )
+    write_json(path, {"key": key, "bits_per_dim": dataclasses.asdict(self)})
 
 
 @check_arguments
@@ -139,13 +134,7 @@ def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
 
 
 @check_arguments
-def measure_typical(
-  scorer: Scorer,
-  images: Images,
-  most_images: int,
-  batch_size: int = 100,
-  progress: Callable[[int], None] = lambda done: None,
-) -> ValidationStatistics:
+def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size: int = 100) -> ValidationStatistics:
   """Measure the bits/dim of a validation split.
 
   Args:
@@ -153,7 +142,6 @@ def measure_typical(
     images: `[N, H, W, C]`, anything that NumPy can index.
     most_images: number of images to measure, spread evenly over the split; all if it has fewer.
     batch_size: batch size.
-    progress: called after each batch with the number of its images.
 
   Raises:
     InputError (a ValueError): if a count is not positive, or the images do not fit the scorer's model.
@@ -170,13 +158,10 @@ def measure_typical(
   check_count("batch_size", batch_size, high=2**63 - 1)
   images = as_images("images", images)
   chosen = typical_indices(len(images), most_images)
-  batches = []
-  for i in range(0, len(chosen), batch_size):
-    batch = images[chosen[i : i + batch_size]]
-    batches.append(scorer.bits_per_dim(batch, batch_size))
-    progress(len(batch))
-  values = np.concatenate(batches)
-  return ValidationStatistics(len(values), float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None)
+  parts = [scorer.bits_per_dim(images[chosen[part]], batch_size) for part in batches(len(chosen), batch_size)]
+  values = np.concatenate(parts)
+  std = float(values.std(ddof=1)) if len(values) > 1 else None
+  return ValidationStatistics(len(values), float(values.mean()), std)
 
 
 def typical_indices(count: int, most: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowpp_tf.core.checks import as_array, check_pixels
 from flowpp_tf.core.environment import import_extra
-from flowpp_tf.core.errors import InputError, with_error
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.tiles.cutting import check_inside
@@ -40,17 +40,14 @@ class CodecBits:
 
   Examples:
     >>> from flowpp_tf.evaluation import CodecBits
-    >>> print(CodecBits("PNG", each=4.131, standard_error=0.05, sheet=4.075))
-    PNG 4.1310 +- 0.0500 (4.0750 on one sheet)
+    >>> CodecBits("PNG", each=4.131, standard_error=0.05, sheet=4.075).sheet
+    4.075
   """
 
   codec: str
   each: float
   standard_error: float
   sheet: float
-
-  def __str__(self) -> str:
-    return f"{self.codec} {with_error(self.each, self.standard_error)} ({self.sheet:.4f} on one sheet)"
 
 
 def codec_bytes(image: np.ndarray) -> dict[str, int]:
@@ -70,12 +67,10 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
     True
   """
   image = as_array("image", image, [None] * 3)
-  if image.dtype != np.uint16:
+  if image.dtype != np.uint16 or not image.size:
     check_pixels(image, 256, "image")
-  if image.shape[-1] not in (1, 3) or not image.size:
-    raise InputError(f"`image` must be of shape [H, W, 1 or 3], got {[*image.shape]}")
-  image = image.astype(np.uint16 if image.dtype == np.uint16 else np.uint8)
-  return {name: len(encode(image)) for name, encode in _codecs(image.dtype).items()}
+    image = image.astype(np.uint8)
+  return {name: len(encode(image)) for name, encode in _codecs(image.dtype, image.shape[2]).items()}
 
 
 def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[CodecBits]:
@@ -102,10 +97,8 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
   if images.dtype not in (np.uint8, np.uint16):
     check_pixels(np.asarray(images), 256)
     images = np.asarray(images, np.uint8)
-  codecs = _codecs(images.dtype)
   count, height, width, channels = images.shape
-  if channels not in (1, 3):
-    raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
+  codecs = _codecs(images.dtype, channels)
   sides = np.broadcast_to((height, width), (count, 2))
   if inside is not None:
     sides = check_inside(inside, count, (height, width)).astype(np.int64)
@@ -121,8 +114,10 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
   return results
 
 
-def _codecs(dtype: np.dtype) -> dict[str, Callable[[np.ndarray], bytes]]:
+def _codecs(dtype: np.dtype, channels: int) -> dict[str, Callable[[np.ndarray], bytes]]:
   """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
+  if channels not in (1, 3):
+    raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
   imagecodecs = import_extra("imagecodecs", "codecs", "the size of an image in other codecs")
   grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 

@@ -33,8 +33,7 @@ class FeatureNetwork:
 
   Attributes:
     network: maps images `[N, H, W, C]` in 0 .. levels - 1 to features `[N, 64]` and logits `[N, classes]`.
-    levels: number of pixel values.
-    classes: names of the classes it tells apart; empty if it tells rotations apart.
+    dataset: the data set, whose classes it tells apart; rotations, if the data set has none.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -42,13 +41,12 @@ class FeatureNetwork:
     >>> digits = load_dataset("digits", labels=True)
     >>> network = FeatureNetwork.train(digits, steps=2)
     >>> features, predicted = network(digits.test)
-    >>> features.shape, predicted.shape, len(network.classes)
-    ((180, 64), (180,), 10)
+    >>> features.shape, predicted.shape
+    ((180, 64), (180,))
   """
 
   network: keras.Model
-  levels: int
-  classes: tuple[str, ...]
+  dataset: ImageDataset
 
   @classmethod
   @check_arguments
@@ -63,15 +61,17 @@ class FeatureNetwork:
     Examples:
       >>> from flowpp_tf.data import load_dataset
       >>> from flowpp_tf.evaluation import FeatureNetwork
-      >>> FeatureNetwork.train(load_dataset("digits"), steps=1).classes
-      ()
+      >>> FeatureNetwork.train(load_dataset("digits"), steps=1).network.output_shape[1]
+      (None, 4)
     """
     check_count("seed", seed, 0, INT32_MAX)
     if steps is None:
       steps = min(_MOST_STEPS, _MOST_EPOCHS * math.ceil(len(dataset.train) / _BATCH))
     check_count("steps", steps)
-    features = cls(_network(dataset, seed), _levels_of(dataset), dataset.classes)
-    classifier = keras.Model(features.network.input, features.network.output[1])
+    if dataset.levels is None:
+      raise InputError("features are of integer images, and those of the data set are real-valued")
+    network = _network(dataset, seed)
+    classifier = keras.Model(network.input, network.output[1])
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
     classifier.compile(
       keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
@@ -81,7 +81,7 @@ class FeatureNetwork:
     batches = training_batches(dataset.train, batch_size, seed, labels=labels)
     batches = batches.map(lambda batch: (batch["image"], batch["label"])) if dataset.classes else batches.map(_turned)
     classifier.fit(batches.take(steps), shuffle=False, verbose=0)  # the batches are shuffled already
-    return features
+    return cls(network, dataset)
 
   @check_arguments
   def __call__(self, images: Images, batch_size: int = 500) -> tuple[np.ndarray, np.ndarray]:
@@ -94,41 +94,29 @@ class FeatureNetwork:
     Raises:
       InputError (a ValueError): if the images are not of the data set's shape and levels.
     """
-    images, parts = as_images("images", images, tuple(self.network.input_shape[1:])), []
+    images, parts = as_images("images", images, self.dataset.image_shape), []
     for batch in evaluation_batches(images, batch_size):
-      check_pixels(batch.numpy(), self.levels)
-      parts.append(self.network(tf.cast(batch, pixel_dtype(self.levels)), training=False))
+      check_pixels(batch.numpy(), self.dataset.levels)
+      parts.append(self.network(tf.cast(batch, self.network.input.dtype), training=False))
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
     return features.astype(np.float64), logits.argmax(axis=1)
 
   @check_arguments
-  def accuracy(self, dataset: ImageDataset, split: str) -> float:
-    """Return how often the network is right on a split of its data set: how well it has learned what it was taught.
-
-    Raises:
-      InputError (a ValueError): if the network was taught classes, and the data set has others or none.
-    """
-    if self.classes:
-      if [*dataset.classes] != [*self.classes]:
-        found = f"{dataset.num_classes} others" if dataset.classes else "none"
-        raise InputError(f"`dataset` must have the {len(self.classes)} classes of the network, it has {found}")
-      return float(np.mean(self(dataset.split(split))[1] == dataset.labels_of(split)))
+  def accuracy(self, split: str) -> float:
+    """Return how often the network is right on a split of its data set: how well it has learned what it was taught."""
+    images = self.dataset.split(split)
+    if self.dataset.classes:
+      return float(np.mean(self(images)[1] == self.dataset.labels_of(split)))
     right = []
-    for batch in evaluation_batches(dataset.split(split), 500):
+    for batch in evaluation_batches(images, 500):
       turned, turns = _turned(batch)
       right.append(np.argmax(self.network(turned, training=False)[1], axis=1) == turns)
     return float(np.mean(np.concatenate(right)))
 
 
-def _levels_of(dataset):
-  if dataset.levels is None:
-    raise InputError("features are of integer images, and those of the data set are real-valued")
-  return dataset.levels
-
-
 def _network(dataset, seed):
   """The network before its training; its initial weights depend on nothing but the seed."""
-  levels, shape = _levels_of(dataset), dataset.image_shape
+  levels, shape = dataset.levels, dataset.image_shape
   inputs = keras.Input(shape, dtype=pixel_dtype(levels).name)
   h = keras.layers.Rescaling(2 / (levels - 1), -1.0)(inputs)
   for i, filters in enumerate(_FILTERS):

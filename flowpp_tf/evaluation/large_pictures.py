@@ -99,8 +99,6 @@ class BitMaps:
   def _checked(self, picture):
     channels = self._model.config.image_shape[2]
     picture = as_array("pictures", picture, [None, None, channels])
-    if not picture.size:
-      raise InputError(f"`pictures` must have pixels, got shape {picture.shape}")
     levels = self._model.config.pixel_levels
     check_pixels(picture, levels, "pictures")
     check_whole_tiles("pictures", picture.shape, self._model.config.image_shape, levels)
@@ -147,9 +145,6 @@ def _stitched(maps, height, width):
   return whole[:height, :width].copy()
 
 
-_LARGEST = 1 << 16  # side of a picture
-
-
 @check_arguments
 def sample_pictures(
   model: FlowPlusPlus,
@@ -186,7 +181,7 @@ def sample_pictures(
   if not model.config.tile_neighbours:
     raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
   for name, size in (("height", height), ("width", width)):
-    check_count(name, size, high=_LARGEST)
+    check_count(name, size)
   check_count("batch_size", batch_size, high=INT32_MAX)
   (h, w, channels), levels = model.config.image_shape, model.config.levels
   shape = h, w, channels

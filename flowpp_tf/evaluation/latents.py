@@ -17,50 +17,35 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.checks import check_arguments, check_count, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
-from flowpp_tf.types import TensorLike
 
 
-def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
+def slerp(z0: np.ndarray, z1: np.ndarray, t: np.ndarray) -> np.ndarray:
   """Return points on the arc from one vector to another; the ends are exactly those vectors.
 
   Args:
-    z0: array of any shape.
-    z1: array of that shape.
+    z0: real numbers of any shape.
+    z1: real numbers of that shape.
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
-    `[F, *shape]` of the dtype of `z0`, float64 for integers. Where the arc is not unique (parallel, opposite or zero
-    vectors), the points lie on the straight line.
-
-  Raises:
-    InputError (a ValueError): for numbers that are not finite, or two vectors of different shapes.
-
-  Examples:
-    >>> from flowpp_tf.evaluation import slerp
-    >>> slerp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), [0.0, 0.5, 1.0])[1].round(3)
-    array([0.707, 0.707])
+    `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors), the points lie
+    on the straight line.
   """
-  z0, z1, t = as_array("z0", z0), as_array("z1", z1, np.shape(z0)), as_array("t", t, [None])
-  for name, value in (("z0", z0), ("z1", z1), ("t", t)):
-    check_all_finite(name, value)
-  first, last, t = (value.astype(np.float64) for value in (z0, z1, t))
-  norms = np.linalg.norm(first), np.linalg.norm(last)
-  weights = 1 - t, t
-  if min(norms) > 0:
-    u, v = first / norms[0], last / norms[1]
+  first, last = z0.astype(np.float64), z1.astype(np.float64)
+  norm0, norm1 = np.linalg.norm(first), np.linalg.norm(last)
+  weight0, weight1 = 1 - t, t
+  if norm0 > 0 and norm1 > 0:
+    u, v = first / norm0, last / norm1
     angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # accurate for small angles too
     if np.sin(angle) > 1e-9:
-      norm = (1 - t) * norms[0] + t * norms[1]
-      weights = (
-        np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
-        np.sin(t * angle) / np.sin(angle) * (norm / norms[1]),
-      )
-  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(
-    z0.dtype if np.issubdtype(z0.dtype, np.floating) else np.float64
-  )
+      norm = (1 - t) * norm0 + t * norm1
+      weight0 = np.sin((1 - t) * angle) / np.sin(angle) * (norm / norm0)
+      weight1 = np.sin(t * angle) / np.sin(angle) * (norm / norm1)
+  path = np.multiply.outer(weight0, first) + np.multiply.outer(weight1, last)
+  return path.astype(z0.dtype)
 
 
 @check_arguments
@@ -92,17 +77,8 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
     (5, 8, 8, 1)
   """
   check_count("frames", frames, 2)
-  z0, z1 = (_encoded(batched, name, image, seed) for name, image in (("first", first), ("last", last)))
+  z0, z1 = (batched.encode(np.asarray(image)[np.newaxis], seed=seed)[0] for image in (first, last))
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
-
-
-def _encoded(batched, name, image, seed):
-  """The latent of one image; errors name the argument that it is."""
-  image = as_array(name, image, [None] * 3)
-  try:
-    return batched.encode(image[np.newaxis], seed=seed)[0]
-  except InputError as error:
-    raise InputError(f"`{name}` does not fit the model: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,10 +107,9 @@ class Reconstruction:
   @check_arguments
   def visible_differences(self, levels: int) -> np.ndarray:
     """Return the differences as images: black for zero, from grey to white for the largest one."""
-    dtype = pixel_dtype(levels)
     differences = self.differences
     shades = 0.5 + 0.5 * differences / max(1, differences.max())
-    return np.where(differences == 0, 0, np.round((levels - 1) * shades)).astype(dtype)
+    return np.where(differences == 0, 0, np.round((levels - 1) * shades)).astype(pixel_dtype(levels))
 
   def __str__(self):
     differences = self.differences

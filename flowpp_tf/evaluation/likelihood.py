@@ -24,7 +24,7 @@ from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.devices import Workers
-from flowpp_tf.evaluation.batched_model import DistributedFunction
+from flowpp_tf.evaluation.batched_model import DistributedFunction, input_specs
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, open_regular, reason
 from flowpp_tf.models import FlowPlusPlus
@@ -170,24 +170,15 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
 
 
-def _bound_terms(model, dtype, names):
+def _bound_terms(model):
   """Return the function from images, noise and their conditioning to the terms of the bound."""
   specs = model.conditioning_specs
 
   def terms(images, noise, *values):
-    conditioning = dict(zip(names, values))
-    by_draw = tf.stack(model.bound_terms(images, noise=noise, seed=0, **conditioning), axis=-1)
-    return by_draw[0]
+    by_draw = model.bound_terms(images, noise=noise, seed=0, **dict(zip(specs, values)))
+    return tf.stack(by_draw, axis=-1)[0]
 
-  return DistributedFunction(
-    model,
-    terms,
-    [
-      (model.config.image_shape, tf.as_dtype(dtype)),
-      (model.noise_shape, tf.as_dtype(model.variable_dtype)),
-      *((specs[name].shape[1:], specs[name].dtype) for name in names),
-    ],
-  )
+  return DistributedFunction(model, terms, input_specs(model))
 
 
 def _measure(model, images, conditioning, draws, batch_size, seed, verbose, inside):
@@ -196,7 +187,7 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
 
   @functools.lru_cache(KEPT_SIZES)
   def of_size(*size):
-    return _bound_terms(model if size == whole else model.cropped(*size), images.dtype, [*conditioning])
+    return _bound_terms(model if size == whole else model.cropped(*size))
 
   sizes = np.broadcast_to(whole, (len(images), 2))
   if inside is not None:
@@ -209,7 +200,7 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
   total, count = 0.0, 0
   with tqdm.tqdm(total=missing.size, unit="batch of draws", disable=not verbose) as bar:
     for i, batch in enumerate(evaluation_batches(images, batch_size)):
-      batch = model.check_images(batch)
+      batch = tf.cast(model.check_images(batch), model.image_dtype)
       part = slice(i * batch_size, (i + 1) * batch_size)
       rows, values = draws[part], [value[part] for value in conditioning.values()]
       for k in range(samples):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_pixels, check_type, pixel_dtype
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_pixels, pixel_dtype
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import ANIMATIONS
+from flowpp_tf.data.source import as_images
 from flowpp_tf.types import Path
 
 # Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square, strips up to
@@ -30,7 +31,6 @@ def image_grid(
   levels: int | None,
   columns: int | None = None,
   gap: int = 1,
-  wide_rows: Sequence[int] = (),
   wide_columns: Sequence[int] = (),
   title: str = "",
   row_labels: Sequence[str] = (),
@@ -43,7 +43,6 @@ def image_grid(
       whose range is that from the smallest to the largest value.
     columns: images per row; None for a square.
     gap: distance between images, in pixels of the images.
-    wide_rows: indices of the rows above which the gap is four times as wide.
     wide_columns: indices of the columns left of which the gap is four times as wide.
     title: text above the grid.
     row_labels: text left of each row.
@@ -62,16 +61,12 @@ def image_grid(
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"`images` must have 1 or 3 channels, got shape {images.shape}")
-  number_of_columns = 1 if columns is None else columns
-  for name, value, low in (("columns", number_of_columns, 1), ("gap", gap, 0)):
-    if not low <= value <= _MOST_PIXELS:
-      raise InputError(f"`{name}` must be from {low} to {_MOST_PIXELS:,}, got {value}")
-  for name, indices in (("wide_rows", wide_rows), ("wide_columns", wide_columns)):
-    if min(indices, default=0) < 0:
-      raise InputError(f"`{name}` must be indices from 0, got {list(indices)}")
-  columns = columns or int(np.ceil(np.sqrt(count)))
-  tops = _starts(-(-count // columns), height, gap, wide_rows)
-  lefts = _starts(columns, width, gap, wide_columns)
+  columns = math.ceil(math.sqrt(count)) if columns is None else columns
+  check_count("columns", columns, high=_MOST_PIXELS)
+  check_count("gap", gap, 0, _MOST_PIXELS)
+  tops = np.arange(-(-count // columns)) * (height + gap)
+  wide = np.searchsorted(np.sort(wide_columns), np.arange(columns), side="right")  # as many are left of each column
+  lefts = np.arange(columns) * (width + gap) + 3 * gap * wide
   grid = np.full((tops[-1] + height, lefts[-1] + width, channels), 255, np.uint8)
   for i, image in enumerate(pixels):
     top, left = tops[i // columns], lefts[i % columns]
@@ -131,13 +126,6 @@ def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
   return np.round(shades).astype(np.uint8)
 
 
-def _starts(count, size, gap, wide):
-  """Return the first pixel of each of `count` rows or columns."""
-  numbers = np.arange(count)
-  wide_before = np.searchsorted(np.sort(wide), numbers, side="right")
-  return numbers * (size + gap) + 3 * gap * wide_before
-
-
 @check_arguments
 def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
   """Write images as an endless animation that plays forwards and backwards, enlarged as in a grid.
@@ -159,9 +147,7 @@ def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
   ending = pathlib.Path(path).suffix.lower()
   if ending not in ANIMATIONS:
     raise InputError(f"`path` of an animation must end in {', '.join(ANIMATIONS)}, got {str(path)!r}")
-  images = as_array("images", images, [None] * 4)
-  if not len(images):
-    raise InputError(f"`images` must hold at least one image, got shape {images.shape}")
+  images = np.asarray(as_images("images", images))
   frames = [image_grid(image[np.newaxis], levels) for image in images]
   durations = [_MILLISECONDS] * len(frames)
   durations[0] = durations[-1] = 5 * _MILLISECONDS
@@ -179,8 +165,6 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     >>> rows = [{"step": step, "bits_per_dim": 9 / step, "val_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
     >>> plot_curves(rows, "curves.png")
   """
-  for row in rows:
-    check_type("rows", row, Mapping)
   import_extra("matplotlib", "plots", "a plot of curves").use("agg")  # here, because the import is slow, too
   plt = import_extra("matplotlib.pyplot", "plots", "a plot of curves")
 
@@ -214,11 +198,11 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
 
   Args:
     values: `[H, W]`.
-    low: what is black, and all below; None for the smallest value, at most `high`.
+    low: what is black, and all below; None for the smallest value.
     high: what is pale yellow, and all above; None for the largest value, at least `low`.
 
   Raises:
-    InputError (a ValueError): if a value is not finite, or `high` is not above `low`.
+    InputError (a ValueError): if a value is not finite, or `high` is below `low`.
 
   Examples:
     >>> from flowpp_tf.evaluation import heat_map
@@ -229,14 +213,12 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
   check_all_finite("values", values)
   if not values.size:
     raise InputError(f"`values` must have a value, got shape {values.shape}")
-  if low is not None and high is not None and not low < high:
-    raise InputError(f"`high` must be above `low`, got {high} and {low}")
-  if low is None:
-    low = min(float(values.min()), math.inf if high is None else high)
-  if high is None:
-    high = max(float(values.max()), low)
+  low = float(values.min()) if low is None else low
+  high = max(float(values.max()), low) if high is None else high
+  if high < low:
+    raise InputError(f"`high` must be at least `low`, got {high} and {low}")
   # Of halves: the difference of two float64 may have no float64.
-  at = (values / 2 - low / 2) / (high / 2 - low / 2) if low < high else values > low
+  at = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
   places = np.linspace(0, 1, len(_COLOURS))
   channels = [np.interp(at, places, colours) for colours in _COLOURS.T]
   pixels = np.round(np.stack(channels, axis=-1))

@@ -28,9 +28,10 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
-from flowpp_tf.data.source import as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.distributions.dequantization import add_noise
-from flowpp_tf.evaluation.batched_model import DistributedFunction, of_each_draw
+from flowpp_tf.evaluation.batched_model import DistributedFunction, input_specs, of_each_draw
+from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
 
@@ -90,15 +91,8 @@ class PositionScorer:
     self._model = model
     self._noise = model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed))
     specs = model.conditioning_specs
-    self._terms = DistributedFunction(
-      model,
-      lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values))),
-      [
-        (model.config.image_shape, model.image_dtype),
-        (model.noise_shape, self._noise.dtype),
-        *((spec.shape[1:], spec.dtype) for spec in specs.values()),
-      ],
-    )
+    terms = lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values)))
+    self._terms = DistributedFunction(model, terms, input_specs(model))
 
   @check_arguments
   def cropped(self, height: int, width: int) -> "PositionScorer":
@@ -111,11 +105,7 @@ class PositionScorer:
 
   @check_arguments
   def __call__(
-    self,
-    images: np.ndarray,
-    labels: TensorLike | None = None,
-    batch_size: int = 100,
-    condition: TensorLike | None = None,
+    self, images: Images, labels: TensorLike | None = None, batch_size: int = 100, condition: TensorLike | None = None
   ) -> PositionBits:
     """Return the bits of images by position.
 
@@ -128,16 +118,15 @@ class PositionScorer:
     Raises:
       InputError (a ValueError): if images, labels or condition do not fit the model.
     """
-    images = tf.cast(self._model.check_images(as_images("images", images)), self._model.image_dtype)
+    images = as_images("images", images)
     conditioning = self._model.check_conditioning(len(images), labels, condition)
-    return _combined(of_each_draw(self._terms, self._noise, [images, *conditioning.values()], batch_size))
+    return _combined(of_each_draw(self._terms, self._noise, images, [*conditioning.values()], batch_size))
 
 
 def _combined(terms):
   """Return the `PositionBits` of terms `[K, N, H, W, 3]` nats of K draws."""
   bounds = terms.sum(axis=(2, 3, 4))
-  largest = bounds.max(axis=0)
-  bound = largest + np.log(np.mean(np.exp(bounds - largest), axis=0))
+  bound = importance_weighted(bounds)
   weights = np.exp(bounds - bound) / len(bounds)
   bits = -np.einsum("kn,knhwt->nhwt", weights, terms) / math.log(2)
   more = (bound - np.sum(weights * bounds, axis=0)) / (terms.shape[2] * terms.shape[3] * math.log(2))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from flowpp_tf.core.checks import check_arguments, check_count, check_type
+from flowpp_tf.core.checks import check_arguments, check_count
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.io.files import locked, write_json, writing
@@ -81,31 +81,30 @@ def write_record(
     ['test']
   """
   check_count("seed", seed, -(2**63), 2**63 - 1)
-  for codec in codecs:
-    check_type("codecs", codec, CodecBits)
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}
   if codecs:
     entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
-
-  def name(record):
-    known = record.get(split, {})
-    same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
-    return f"{split}[:{result.images}]" if same and known.get("images", 0) > result.images else split
-
-  _update(path, name, entry)
+  write_entry(path, split, entry)
 
 
 def write_entry(path: Path, name: str, entry: dict) -> None:
-  """Replace an entry and keep the others; raise an `InputError` if the file is something else or cannot be written."""
-  _update(path, lambda record: name, entry)
+  """Replace an entry and keep the others; one of fewer images than the known one gets another name, see above.
 
-
-def _update(path, name_in, entry):
-  # Another process may add the entry of another split.
+  Raises:
+    InputError (a ValueError): if the file is something else, or cannot be written.
+  """
   path = pathlib.Path(path)
-  with writing(repr(str(path))), locked(path.with_name(f".{path.name}.lock")):
+  with writing(repr(str(path))), locked(path.with_name(f".{path.name}.lock")):  # another process may add an entry
     record = read_record(path)
-    write_json(path, record | {name_in(record): entry})
+    known, count = record.get(name, {}), entry.get("images", 0)
+    of_same = all(_sha256(known, part) == _sha256(entry, part) for part in ("data", "checkpoint"))
+    if of_same and known.get("images", 0) > count:
+      name = f"{name}[:{count}]"
+    write_json(path, record | {name: entry})
+
+
+def _sha256(entry, part):
+  return (entry.get(part) or {}).get("sha256")
 
 
 def _is_entry(entry):

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from flowpp_tf.core.checks import MOST_LEVELS, as_array, check_all_finite, check_arguments, check_count, check_pixels
+from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.data.source import Images, as_images
@@ -62,8 +62,7 @@ class SampleEvaluator:
   """Measures samples of a model against the images of a split.
 
   Args:
-    dataset: the data set, on whose training images the model was trained.
-    features: `FeatureNetwork` of the data set.
+    features: `FeatureNetwork` of the data set on whose training images the model was trained.
     split: whose images samples should look like.
 
   Attributes:
@@ -73,16 +72,16 @@ class SampleEvaluator:
     >>> from flowpp_tf.data import load_dataset
     >>> from flowpp_tf.evaluation import FeatureNetwork, SampleEvaluator
     >>> digits = load_dataset("digits", labels=True)
-    >>> evaluator = SampleEvaluator(digits, FeatureNetwork.train(digits, steps=2))
+    >>> evaluator = SampleEvaluator(FeatureNetwork.train(digits, steps=2))
     >>> quality = evaluator(fpp.FlowPlusPlus.from_preset("digits").sample(20, seed=0))
     >>> quality.images, len(quality.class_shares), evaluator.real(20).images
     (20, 10, 20)
   """
 
   @check_arguments
-  def __init__(self, dataset: ImageDataset, features: FeatureNetwork, split: str = "test") -> None:
-    self._features, self._images = features, dataset.split(split)
-    self._train = compared_images(dataset.train)
+  def __init__(self, features: FeatureNetwork, split: str = "test") -> None:
+    self._features, self._images = features, features.dataset.split(split)
+    self._train = compared_images(features.dataset.train)
     self._of_split, predicted = features(self._images)
     self.class_shares = self._shares(predicted)
 
@@ -111,7 +110,7 @@ class SampleEvaluator:
     return self._quality(np.asarray(train), np.asarray(self._images[:n]))
 
   def _shares(self, predicted):
-    classes = len(self._features.classes)
+    classes = len(self._features.dataset.classes)
     return tuple(map(float, np.bincount(predicted, minlength=classes) / len(predicted))) if classes else ()
 
   def _quality(self, images, compared):
@@ -144,35 +143,13 @@ def draw_samples(batched: BatchedModel, dataset: ImageDataset, n: int, temperatu
   return batched.sample(n, temperature, seed, labels)
 
 
-@check_arguments
 def frechet_distance(features: np.ndarray, other: np.ndarray) -> float:
   """Return the squared Fréchet distance of two normal distributions with the moments of two sets of features.
 
-  |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in float64.
-
-  Args:
-    features: real numbers `[N, D]`, N at least 2.
-    other: real numbers `[M, D]`, M at least 2.
-
-  Raises:
-    InputError (a ValueError): for other shapes, and numbers that are not finite.
-
-  Examples:
-    >>> from flowpp_tf.evaluation import frechet_distance
-    >>> rng = np.random.RandomState(0)
-    >>> features = rng.randn(1000, 3)
-    >>> round(frechet_distance(features, features + [3.0, 0.0, 4.0]), 6)  # the same covariance, means 5 apart
-    25.0
+  |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), for float64 `[N, D]` and `[M, D]`, N and M at least 2.
   """
-  arrays = {name: as_array(name, x, [None, None]) for name, x in (("features", features), ("other", other))}
-  size, moments = arrays["features"].shape[1], []
-  for name, array in arrays.items():
-    check_all_finite(name, array)
-    if len(array) < 2 or not array.shape[1] or array.shape[1] != size:
-      raise InputError(f"`{name}` must be of shape [2 or more, {size or 'D'}], got {list(array.shape)}")
-    rows = array.astype(np.float64)
-    moments.append((rows.mean(axis=0), np.atleast_2d(np.cov(rows, rowvar=False))))
-  (mean, covariance), (other_mean, other_covariance) = moments
+  mean, other_mean = features.mean(axis=0), other.mean(axis=0)
+  covariance, other_covariance = np.cov(features, rowvar=False), np.cov(other, rowvar=False)
   # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: few images have a singular
   # covariance, of which a general square root is inexact or complex.
   values, vectors = np.linalg.eigh(covariance)
@@ -222,14 +199,9 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     >>> int(indices[0, 0]), float(distances[0, 0])
     (5, 0.0)
   """
-  images, training_images = np.asarray(as_images("images", images)), as_images("training_images", training_images)
-  if not 1 <= neighbours <= len(training_images):
-    raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got {neighbours}")
-  if tuple(images.shape[1:]) != tuple(training_images.shape[1:]):
-    raise InputError(
-      "`images` must be of the training images' shape "
-      f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}"
-    )
+  training_images = as_images("training_images", training_images)
+  images = np.asarray(as_images("images", images, tuple(training_images.shape[1:])))
+  check_count("neighbours", neighbours, high=len(training_images))
   rows = _rows("images", images)
   norms = np.einsum("ij,ij->i", rows, rows)
   indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])

@@ -71,8 +71,7 @@ def png_bytes(image: np.ndarray) -> int:
   image = as_array("image", image, [None] * 3)
   check_pixels(image, MOST_LEVELS, "image")
   channels = image.shape[-1]
-  levels = max(2, 1 + int(image.max()))
-  image = image.astype(pixel_dtype(levels))
+  image = image.astype(pixel_dtype(max(2, 1 + int(image.max()))))
   if not 1 <= channels <= 4:
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
   if image.dtype == np.uint16 and channels > 1:  # which Pillow does not write: one channel below the other
@@ -129,13 +128,11 @@ class Scorer:
     levels = model.config.pixel_levels
     self.names = REAL_SCORES if levels is None else SCORES
     self._noise = model.sample_noise([1 if levels is None else num_samples], as_seed(seed))
-    self._pixels = tf.as_dtype(self._noise.dtype if levels is None else pixel_dtype(levels))
-
     shape, classes = model.config.image_shape, model.config.num_classes
     self._labels = [*range(classes)]
     if model.config.label_dropout:
       self._labels.append(-1)
-    specs = [(shape, self._pixels), (self._noise.shape[1:], self._noise.dtype)]
+    specs = [(shape, model.image_dtype), (self._noise.shape[1:], self._noise.dtype)]
     if classes:
       specs.append(((), tf.int32))
     self._bound = DistributedFunction(
@@ -177,13 +174,9 @@ class Scorer:
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):
-    check_count("batch_size", batch_size, high=2**63 - 1)
-    images, bounds = as_images("images", images), []
-    for start in range(0, len(images), batch_size):  # as tensors, one batch at a time: a memory map may be larger
-      batch = tf.cast(self._model.check_images(images[start : start + batch_size]), self._pixels)
-      labels = [tf.fill([len(batch)], value) for value in label]
-      bounds.append(of_each_draw(self._bound, self._noise, [batch, *labels], batch_size))
-    return importance_weighted(np.concatenate(bounds, axis=1))
+    images = as_images("images", images)
+    labels = [tf.fill([len(images)], value) for value in label]
+    return importance_weighted(of_each_draw(self._bound, self._noise, images, labels, batch_size))
 
   @check_arguments
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
@@ -227,9 +220,9 @@ def scores_of(
     >>> float(scores["bits_per_dim"][0]), float(scores["typicality"][0])
     (1.0, 0.5)
   """
-  for name in names:
-    if name not in (*SCORES, *REAL_SCORES):
-      raise InputError(f"`names` must be some of {', '.join(dict.fromkeys((*SCORES, *REAL_SCORES)))}, got {name!r}")
+  known = dict.fromkeys((*SCORES, *REAL_SCORES))
+  if unknown := [name for name in names if name not in known]:
+    raise InputError(f"`names` must be some of {', '.join(known)}, got {unknown[0]!r}")
   images = as_array("images", images, [None] * 4)
   has_png = bool({"complexity_corrected", "png_bytes"} & {*names})
   check_pixels(images, MOST_LEVELS if has_png else None)

@@ -193,11 +193,11 @@ def _measure_samples(options, model, dataset, settings, about, output, workers):
   labelled = data_options.load_with_labels(given, model.config) or dataset
   process.phase("training a classifier whose features are compared")
   features = FeatureNetwork.train(labelled)
-  evaluator = SampleEvaluator(labelled, features, options.split)
+  evaluator = SampleEvaluator(features, options.split)
   process.phase("comparing the images")
   real = evaluator.real(wanted)
   found = {temperature: evaluator(images) for temperature, images in samples.items()}
-  kind, accuracy = "classes" if features.classes else "rotations", features.accuracy(labelled, options.split)
+  kind, accuracy = "classes" if labelled.classes else "rotations", features.accuracy(options.split)
   count = len(dataset.split(options.split))
   print(
     f"{dataset.name} {options.split}, data {about['data']['digest']}: {count:,} images, {wanted:,} samples\n"
@@ -206,11 +206,11 @@ def _measure_samples(options, model, dataset, settings, about, output, workers):
   rows = {f"real, {real.images:,} of train": real}
   rows |= {f"temperature {temperature}": quality for temperature, quality in found.items()}
   _print_table(["", "Frechet distance", _NEAREST, "class imbalance"], [[name, *_texts(rows[name])] for name in rows])
-  if 0 < len(features.classes) <= _MOST_CLASSES:
+  if 0 < len(labelled.classes) <= _MOST_CLASSES:
     shares = np.array([evaluator.class_shares, *(quality.class_shares for quality in found.values())]).T
     cells = [[f"{100 * share:.1f}" for share in of_class] for of_class in shares]
     head = ["share of a class, %", options.split, *found]
-    _print_table(head, [[name, *texts] for name, texts in zip(features.classes, cells)])
+    _print_table(head, [[name, *texts] for name, texts in zip(labelled.classes, cells)])
   entry = {"images": count, "features": kind, "accuracy": accuracy, "real": dataclasses.asdict(real)}
   entry["temperatures"] = {temperature: dataclasses.asdict(quality) for temperature, quality in found.items()}
   write_entry(output, f"{options.split} samples", {**entry, **about, "seed": options.seed})

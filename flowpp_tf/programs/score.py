@@ -318,8 +318,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
       process.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
     process.phase("measuring the validation split of the run, for the typicality")
-    with tqdm.tqdm(total=min(len(dataset.validation), key["typical_images"]), unit="image", disable=None) as bar:
-      typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
+    typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size)
     try:
       if workers.chief:
         typical.save(workdir.typicality, key | {"data": dataset.fingerprint()["digest"]})

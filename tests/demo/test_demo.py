@@ -251,7 +251,7 @@ def test_no_function_is_traced_twice(answers, uploads):
     answers.interpolation(uploads / name, uploads / "good.png", 2 + n)
     answers.explain(uploads / name)
   for function in (batched._encode, batched._decode, scorer._bound, answers.engine._positions._terms):
-    assert function.tracing_count() == 1
+    assert function._run.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(

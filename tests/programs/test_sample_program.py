@@ -196,7 +196,7 @@ def test_neighbours_beside_the_samples(program):
     ("--reconstruct=test --neighbours=3", "`neighbours` must be left out with --interpolate or --reconstruct"),
     ("--neighbours=2 --temperature=1,2", "`temperature` must be one number, got (1.0, 2.0)"),
     ("--neighbours=2 --labels=1,2", "`labels` must be one label, got (1, 2)"),
-    ("--neighbours=1528 --n=1", "`neighbours` must be from 1 to the 1527 training images, got 1528"),
+    ("--neighbours=1528 --n=1", "`neighbours` must be at most 1,527, got 1528"),
     ("--output=a.gif", "must be a file that ends in .png, .jpg, .jpeg, .webp, or with --interpolate in .gif, .apng"),
     ("--output=images.png --npy=images.png", "`npy` must be another file than --output"),
     ("--output=./pets/../images.png --npy=images.png", "`npy` must be another file than --output"),
