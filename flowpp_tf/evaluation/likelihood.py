@@ -11,7 +11,6 @@ import functools
 import hashlib
 import itertools
 import math
-import os
 import pathlib
 
 import numpy as np
@@ -26,7 +25,7 @@ from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.batched_model import DistributedFunction, input_specs
 from flowpp_tf.io.files import create_array, replace_file
-from flowpp_tf.io.gate import map_npy, open_regular, reason
+from flowpp_tf.io.gate import map_npy, reason
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.pretrained.card import name_of_bound
@@ -116,8 +115,8 @@ def evaluate_bits_per_dim(
       always measured too. Real-valued images have no noise, and one density.
     batch_size: batch size; the result depends on it only through the draws.
     seed: seed of the draws.
-    partial: path of a .npy file with partial results, from which the next call with the same arguments resumes;
-      deleted at the end.
+    partial: folder for partial results, from which the next call with the same arguments resumes: evaluation-*.npy,
+      named by all that draws depend on, and deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
     conditioning: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
     inside: of a model with `tile_neighbours`, rows and columns of each tile that lie inside of its picture, integers
@@ -125,8 +124,8 @@ def evaluate_bits_per_dim(
       for the values inside.
 
   Raises:
-    InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is of another
-      evaluation.
+    InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` cannot be
+      written.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -156,12 +155,13 @@ def evaluate_bits_per_dim(
   if partial is None:
     draws = np.full(shape, np.nan, model.variable_dtype)
   else:
-    question = _question(model, images, conditioning, inside, batch_size, seed)
-    draws = _open_partial(partial, shape, model.variable_dtype, question)
+    question = _question(model, images, conditioning, inside, counts[-1], batch_size, seed)
+    path = pathlib.Path(partial, f"evaluation-{question}.npy")
+    draws = _open_partial(path, shape, model.variable_dtype)
   _measure(model, images, conditioning, draws, batch_size, as_seed(seed), verbose, inside)
   result = _summarize(model, draws, counts, inside)
   if partial is not None:
-    pathlib.Path(partial).unlink(missing_ok=True)  # another process with the same question may have ended first
+    path.unlink(missing_ok=True)  # another process with the same question may have ended first
   return result
 
 
@@ -247,38 +247,34 @@ def _summarize(model, draws, counts, inside):
   return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 
 
-def _question(model, images, conditioning, inside, batch_size, seed):
-  """Return the SHA-256 of all that draws depend on; a random seed is the same question in each call."""
+def _question(model, images, conditioning, inside, num_samples, batch_size, seed):
+  """Return a hash of all that draws depend on; a random seed is the same question in each call."""
   fixed = None if seed is None else as_seed(seed).numpy().tolist()
-  digest = hashlib.sha256(repr((model.config, batch_size, fixed)).encode())
+  digest = hashlib.sha256(repr((model.config, num_samples, batch_size, fixed)).encode())
   batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
   for values in itertools.chain(model.weights, conditioning.values(), [() if inside is None else inside], batches):
     array = np.asarray(values)
     digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-  return digest.digest()
+  return digest.hexdigest()[:20]
 
 
-def _open_partial(path, shape, dtype, question):
-  """Open or create a memory-mapped file, NaN where nothing has been measured yet; it ends with its question."""
-  path = pathlib.Path(path)
-  if not path.exists():
+def _open_partial(path, shape, dtype):
+  """Open or create a memory-mapped file, NaN where nothing has been measured yet."""
 
-    def create(temporary):
-      array = create_array(temporary, dtype, shape, question)
-      array[:] = np.nan
-      array.flush()
+  def create(temporary):
+    array = create_array(temporary, dtype, shape)
+    array[:] = np.nan
+    array.flush()
 
-    try:
+  try:
+    if not path.exists():
       replace_file(path, create)
-    except (OSError, OverflowError) as error:
-      raise InputError(f"{math.prod(shape):,} draws cannot be stored in {str(path)!r}: {reason(error)}") from None
+  except (OSError, OverflowError) as error:
+    raise InputError(f"{math.prod(shape):,} draws cannot be stored in {str(path)!r}: {reason(error)}") from None
   try:
     draws = map_npy(path, "r+")
-    with open_regular(path) as file:
-      file.seek(-len(question), os.SEEK_END)
-      found = file.read(len(question))
   except (OSError, ValueError) as error:
     raise InputError(f"{str(path)!r} cannot be resumed: {error}; delete it to start over") from None
-  if draws.shape != shape or draws.dtype != dtype or found != question:
+  if draws.shape != shape or draws.dtype != dtype:
     raise InputError(f"{str(path)!r} is of another evaluation; delete it to start over")
   return draws

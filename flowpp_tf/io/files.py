@@ -140,7 +140,7 @@ def _remove(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], end: bytes = b"") -> np.memmap:
+def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap:
   """Create a memory-mapped .npy file whose place on the disk is reserved; raise an `OSError` if there is none.
 
   A write to a map of a file for which the disk has no room would kill the process.
@@ -149,11 +149,8 @@ def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], end: 
     path: path of the file.
     dtype: of the array.
     shape: of the array.
-    end: what follows the array in the file, which NumPy does not read.
   """
   array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-  with open(path, "ab") as file:
-    file.write(end)
   if hasattr(os, "posix_fallocate"):
     with open(path, "r+b") as file:
       os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))

@@ -8,8 +8,6 @@ Prints a table and writes WORKDIR/evaluation.json. The same command resumes afte
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import pathlib
@@ -133,8 +131,6 @@ def _measure_bits(options, model, dataset, about, output, workers):
 
   def measure(split, limit):
     images, conditioning, inside = data_options.images_to_measure(dataset, split, model.config, limit)
-    what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, options.batch_size, options.seed]
-    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     process.phase(f"measuring {len(images):,} {split} images, {counts[-1]} sample(s) each")
     result = evaluate_bits_per_dim(
       model,
@@ -142,7 +138,7 @@ def _measure_bits(options, model, dataset, about, output, workers):
       counts,
       options.batch_size,
       options.seed,
-      partial=output.with_name(f"evaluation-{name}.npy") if workers.chief else None,
+      partial=output.parent if workers.chief else None,
       verbose=int(sys.stderr.isatty() and workers.chief),
       conditioning=conditioning,
       inside=inside,

@@ -65,7 +65,6 @@ def test_terms_are_those_of_the_distributions(model):
 def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
   arguments = dict(images=small_images(7), num_samples=2, batch_size=3)
   whole = evaluation.evaluate_bits_per_dim(model, **arguments)
-  partial = tmp_path / "partial.npy"
   original, calls = model.check_images, []
 
   def stop_at_third_batch(images):  # the first call is of the arguments
@@ -76,13 +75,14 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
 
   monkeypatch.setattr(model, "check_images", stop_at_third_batch)
   with pytest.raises(KeyboardInterrupt):
-    evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+    evaluation.evaluate_bits_per_dim(model, **arguments, partial=tmp_path)
   monkeypatch.undo()
+  (partial,) = tmp_path.iterdir()
   done = np.lib.format.open_memmap(partial, mode="r+")
   assert np.all(np.isfinite(done[:6])) and np.all(np.isnan(done[6:]))
   done[:6] = 100.0  # to be seen in the end, if it is used
   done.flush()
-  resumed = evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+  resumed = evaluation.evaluate_bits_per_dim(model, **arguments, partial=tmp_path)
   assert not partial.exists()
   last = evaluation.evaluate_bits_per_dim(model, **{**arguments, "images": arguments["images"][:6]})
   as_last = lambda mean: (7 * whole.terms["prior"] - 6 * mean) / 7
@@ -91,50 +91,41 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
   )
 
   np.save(partial, np.zeros([2, 2, 3]))
-  with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
-    evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+  with pytest.raises(ValueError, match="npy' is of another evaluation; delete it"):
+    evaluation.evaluate_bits_per_dim(model, **arguments, partial=tmp_path)
 
 
-def test_partial_results_of_another_evaluation_are_refused(model, tmp_path, monkeypatch):
+def test_partial_results_of_another_evaluation_are_not_taken(model, tmp_path, monkeypatch):
   """All that has as many draws: they would be averaged with those of this one."""
-  partial, images = tmp_path / "partial.npy", small_images(3)
-  evaluate = lambda **changes: evaluation.evaluate_bits_per_dim(
-    model, **{"images": images, "batch_size": 2, "partial": partial, **changes}
-  )
+  images = small_images(3)
+
+  def files(**changes):
+    """The files that are there after an evaluation was stopped."""
+    with pytest.raises(KeyboardInterrupt):
+      evaluation.evaluate_bits_per_dim(model, **{"images": images, "batch_size": 2, "partial": tmp_path, **changes})
+    return {*tmp_path.iterdir()}
 
   def stop(*args):
     raise KeyboardInterrupt
 
-  with monkeypatch.context() as patch:
-    patch.setattr(likelihood, "_measure", stop)
-    with pytest.raises(KeyboardInterrupt):
-      evaluate()
-    with pytest.raises(KeyboardInterrupt):  # the same one
-      evaluate(images=np.asfortranarray(images), seed=np.int64(0))
-    for changes in (dict(seed=1), dict(images=small_images(3, seed=1)), dict(batch_size=3)):
-      with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
-        evaluate(**changes)
-    weight = model.trainable_variables[-1]
-    before = np.array(weight)
-    weight.assign(before + 1)
-    with pytest.raises(ValueError, match="is of another evaluation"):
-      evaluate()
-    weight.assign(before)
-    np.save(partial, np.full([3, 1, 3], np.nan))  # by a version that did not say whose it is
-    with pytest.raises(ValueError, match="is of another evaluation"):
-      evaluate()
-    partial.unlink()
-    for _ in range(2):
-      with pytest.raises(KeyboardInterrupt):
-        evaluate(seed=None)
+  monkeypatch.setattr(likelihood, "_measure", stop)
+  found = files()
+  assert len(found) == 1 == len(files(images=np.asfortranarray(images), seed=np.int64(0)))  # the same one
+  weight = model.trainable_variables[-1]
+  before = np.array(weight)
+  for i, changes in enumerate((dict(seed=1), dict(images=small_images(3, seed=1)), dict(batch_size=3), {}), 2):
+    weight.assign(before if changes else before + 1)
+    assert len(files(**changes)) == i
+  weight.assign(before)
+  assert len(files(seed=None)) == 6 == len(files(seed=None))
 
 
 def test_two_evaluations_that_share_partial_results_both_end(model, tmp_path, monkeypatch):
-  partial = tmp_path / "partial.npy"
   summarize = likelihood._summarize
-  monkeypatch.setattr(likelihood, "_summarize", lambda *args: partial.unlink() or summarize(*args))  # by the other
-  result = evaluation.evaluate_bits_per_dim(model, small_images(2), partial=partial)
-  assert result.images == 2 and not partial.exists()
+  unlink = lambda: [path.unlink() for path in tmp_path.iterdir()]
+  monkeypatch.setattr(likelihood, "_summarize", lambda *args: unlink() and summarize(*args))  # by the other
+  result = evaluation.evaluate_bits_per_dim(model, small_images(2), partial=tmp_path)
+  assert result.images == 2 and not [*tmp_path.iterdir()]
 
 
 @pytest.mark.slow

@@ -285,7 +285,7 @@ def _pictures_are_whole(folder):
 
 
 def _measure(folder):
-  evaluation.evaluate_bits_per_dim(minimal(), small_images(4, MINIMAL), 2, partial=folder / "partial.npy")
+  evaluation.evaluate_bits_per_dim(minimal(), small_images(4, MINIMAL), 2, partial=folder)
 
 
 # --- Archives ------------------------------------------------------------------------------------------------

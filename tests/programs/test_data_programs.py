@@ -143,4 +143,4 @@ def test_a_stopped_evaluation_is_kept_beside_its_output(images, trained, monkeyp
 
   monkeypatch.setattr(evaluation, "evaluate_bits_per_dim", stop)
   result = call("evaluate", "--workdir=runs/cats", "--output=cats/new.json", cwd=images)
-  assert "error: kept in cats/evaluation-" in result.error
+  assert "error: kept in cats\n" in result.error

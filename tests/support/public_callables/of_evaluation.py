@@ -121,7 +121,7 @@ _EVALUATION = {
   "evaluate_bits_per_dim": row(
     num_samples=wrong.count(2).but("list", "array"),
     batch_size=OF_A_BATCH,
-    partial=wrong.optional(wrong.path(lambda w: w.new("partial.npy"), there=False)),
+    partial=wrong.optional(wrong.path(lambda w: w.new("file").parent, there=False)),
     verbose=wrong.count(0, huge=wrong.same(0)).but("boolean"),
   ),
   "evaluate_bits_per_dim/conditioning": row(
