@@ -224,7 +224,8 @@ class DistributedFunction:
     count = len(arrays[0])
     missing = math.ceil(count / self._parts) * self._parts - count
     if missing:
-      arrays = tuple(tf.concat([array, tf.gather(array, [len(array) - 1] * missing)], axis=0) for array in arrays)
+      indices = [*range(count), *[count - 1] * missing]
+      arrays = tuple(tf.gather(array, indices) for array in arrays)
     eagerly = single and self._unused and self._parts == lane_count()
     self._unused = False
     tensors = lambda: map(tf.convert_to_tensor, arrays)

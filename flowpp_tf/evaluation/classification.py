@@ -11,6 +11,7 @@ import numpy as np
 from flowpp_tf.core.checks import as_array, check_arguments, check_labels
 from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data.source import as_images
+from flowpp_tf.evaluation.likelihood import standard_error
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -104,7 +105,7 @@ def classify(
   with_label = model.to_bits_per_dim(of_classes[rows, labels])
   if model.config.label_dropout:
     unlabelled = model.to_bits_per_dim(bounds[:, -1])
-    without, gain = float(unlabelled.mean()), float((unlabelled - with_label).mean())
-    error = float((unlabelled - with_label).std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
+    gains = unlabelled - with_label
+    without, gain, error = float(unlabelled.mean()), float(gains.mean()), standard_error(gains)
   correct = int(np.sum(of_classes.argmax(axis=1) == labels))
   return Classification(len(rows), num_samples, correct, float(with_label.mean()), without, gain, error)

@@ -22,6 +22,7 @@ from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.data.source import Images, as_images
+from flowpp_tf.evaluation.likelihood import standard_error
 from flowpp_tf.tiles.cutting import check_inside
 
 _SIDE = 16_000  # pixels; WebP ends at 16,383
@@ -109,8 +110,8 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
     bits = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
     on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)
     each = bits.sum() / dims.sum()  # of images of several sizes a ratio of means
-    error = float((bits - each * dims).std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-    results.append(CodecBits(name, float(each), error / float(dims.mean()), float(on_sheets / dims.sum())))
+    error = standard_error(bits - each * dims) / float(dims.mean())
+    results.append(CodecBits(name, float(each), error, float(on_sheets / dims.sum())))
   return results
 
 

@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 
@@ -77,8 +77,17 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
     (5, 8, 8, 1)
   """
   check_count("frames", frames, 2)
-  z0, z1 = (batched.encode(np.asarray(image)[np.newaxis], seed=seed)[0] for image in (first, last))
+  z0, z1 = _encoded(batched, "first", first, seed), _encoded(batched, "last", last, seed)
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
+
+
+def _encoded(batched, name, image, seed):
+  """Return the latent of one image; errors name the argument that it is."""
+  image = as_array(name, image, [None] * 3)
+  try:
+    return batched.encode(image[np.newaxis], seed=seed)[0]
+  except InputError as error:
+    raise InputError(f"`{name}` does not fit the model: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

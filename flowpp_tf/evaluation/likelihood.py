@@ -170,6 +170,11 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
 
 
+def standard_error(values: np.ndarray) -> float:
+  """Return the standard error of the mean of values; NaN for one value."""
+  return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
 def _bound_terms(model):
   """Return the function from images, noise and their conditioning to the terms of the bound."""
   specs = model.conditioning_specs
@@ -235,9 +240,7 @@ def _summarize(model, draws, counts, inside):
     nats = np.concatenate([of_images(part) for part in parts])
     bits = model.to_bits_per_dim(nats) / share.mean()
     mean = bits.mean()
-    rest = bits - mean * (share / share.mean() - 1)
-    error = rest.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
-    return Bound(n, float(mean), float(error))
+    return Bound(n, float(mean), standard_error(bits - mean * (share / share.mean() - 1)))
 
   nats = sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)
   terms = model.to_bits_per_dim(nats) / share.mean()

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_pixels, pixel_dtype
 from flowpp_tf.core.environment import import_extra
@@ -20,8 +20,8 @@ from flowpp_tf.types import Path
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 _SMALLEST_TILE, _FONT_SIZE = 32, 14
 _MILLISECONDS = 100  # of a frame of an animation
-# Black over purple and orange to pale yellow: lightness rises, so that it reads without colours too.
-_COLOURS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]])
+# Black over red to pale yellow: lightness rises, so that it reads without colours too.
+_LOWEST, _MIDDLE, _HIGHEST = "#000004", "#b73779", "#fcfdbf"
 _MOST_PIXELS = 10_000  # of a side: a larger picture is a mistake
 
 
@@ -169,15 +169,11 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   plt = import_extra("matplotlib.pyplot", "plots", "a plot of curves")
 
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-  for name, label in (
-    ("bits_per_dim", "training (current weights, dropout)"),
-    ("val_bits_per_dim", "validation (EMA weights)"),
-  ):
+  labels = {"bits_per_dim": "training (current weights, dropout)", "val_bits_per_dim": "validation (EMA weights)"}
+  for name, label in labels.items():
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
-  values = []
-  for row in rows:
-    values += [row[name] for name in ("bits_per_dim", "val_bits_per_dim") if np.isfinite(row.get(name, np.nan))]
+  values = [value for row in rows for name, value in row.items() if name in labels and np.isfinite(value)]
   if values:  # without these limits the first rows would flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   finite = [row for row in rows if np.isfinite(row.get("val_bits_per_dim", np.nan))]
@@ -219,7 +215,5 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
     raise InputError(f"`high` must be at least `low`, got {high} and {low}")
   # Of halves: the difference of two float64 may have no float64.
   at = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-  places = np.linspace(0, 1, len(_COLOURS))
-  channels = [np.interp(at, places, colours) for colours in _COLOURS.T]
-  pixels = np.round(np.stack(channels, axis=-1))
-  return Image.fromarray(pixels.astype(np.uint8))
+  shades = np.round(255 * np.clip(at, 0, 1)).astype(np.uint8)
+  return ImageOps.colorize(Image.fromarray(shades), _LOWEST, _HIGHEST, _MIDDLE)
