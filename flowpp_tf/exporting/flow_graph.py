@@ -58,7 +58,8 @@ class Tensor(NamedTuple):
 
   def rearranged(self, ops: Ops, order: np.ndarray) -> Tensor:
     """Return this with its values in another order, whose shape is the new one."""
-    return Tensor(_taken(ops, self.value, order), _taken(ops, self.log_dets, order), self.places.reshape(-1)[order])
+    value, log_dets = _taken(ops, self.value, order), _taken(ops, self.log_dets, order)
+    return Tensor(value, log_dets, self.places.reshape(-1)[order])
 
   def moved_back(self, ops: Ops, y: Value, shape: Shape) -> Value:
     """Return a tensor like this one with each value where it came from; `shape` is that of the first tensor."""
@@ -162,7 +163,8 @@ def _(bijector: Rearrangement, ops, x, inverse, context):
 def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   alpha, levels = bijector.alpha, bijector.levels
   if inverse:  # only samples are made so: their log-det is not used
-    return x.mapped((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), math.nan)
+    y = ops.sigmoid(x.value) - alpha
+    return x.mapped(y * (levels / (1 - 2 * alpha)), math.nan)
   slope = (1 - 2 * alpha) / levels
   complement = levels - x.value
   log_p = ops.log(x.value * slope + alpha)
@@ -190,10 +192,11 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   parameters = ops.reshape(parameters, [-1, len(start)])
   if np.any(start):
     parameters = parameters + ops.constant(start)
-  y2, log_det = _mapped(ops, ops.reshape(x2, [-1, 1]), parameters, components, inverse)
-  y = ops.concat([x1, ops.reshape(y2, [-1, *event])], -1)
-  log_dets = ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])], -1)
-  return x.mapped(y, log_dets)
+  x2 = ops.reshape(x2, [-1, 1])
+  y2, log_det = _mapped(ops, x2, parameters, components, inverse)
+  y2, log_det = (ops.reshape(values, [-1, *event]) for values in (y2, log_det))
+  y = ops.concat([x1, y2], -1)
+  return x.mapped(y, ops.concat([_zeros(ops, x1), log_det], -1))
 
 
 def _map_of(coupling, size):
@@ -211,7 +214,7 @@ def _map_of(coupling, size):
     bijector = coupling.bijector_fn(tf.constant(parameters.reshape(2, -1), coupling.dtype))
   affine, *mixtures = bijector.bijectors if isinstance(bijector, fb.Chain) else [bijector]
   if isinstance(affine, fb.BoundedAffine) and [*map(type, mixtures)] in ([], [fb.LogitMixtureLogisticCDF]):
-    values = [array_of(affine.scale_logit)[..., np.newaxis], array_of(affine.shift)[..., np.newaxis]]
+    values = [np.expand_dims(array_of(weight), -1) for weight in (affine.scale_logit, affine.shift)]
     for mixture in mixtures:
       values += map(array_of, (mixture.logits, mixture.loc, mixture.log_scale))
     found = np.concatenate(values, axis=-1)

@@ -160,7 +160,9 @@ def _write_graphs(folder, model, metadata, format, weight_dtype="float32"):
 
 def _onnx(name, graph, about, weight_dtype):
   ops = OnnxOps(weight_dtype)
-  inputs = {key: ops.input(key, spec.dtype.name, spec.shape) for key, spec in graph.inputs.items()}
+  inputs = {}
+  for key, spec in graph.inputs.items():
+    inputs[key] = ops.input(key, spec.dtype.name, spec.shape)
   for key, value in graph.compute(ops, **inputs).items():
     ops.output(key, value, graph.outputs[key].shape)
   model = ops.model(name, properties={"metadata": json.dumps(about)})
@@ -168,7 +170,9 @@ def _onnx(name, graph, about, weight_dtype):
 
 
 def _litert(graph):
-  specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in graph.inputs.items()}
+  specs = {}
+  for key, spec in graph.inputs.items():
+    specs[key] = tf.TensorSpec(spec.shape, spec.dtype, key)
   module = tf.Module()
   module.function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
   traced = module.function.get_concrete_function(**specs)

@@ -36,6 +36,8 @@ from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_specs, lowest_label
 
+_BITS = -1 / math.log(2)  # of a nat of log density
+
 
 class Graph(NamedTuple):
   """A function of tensors by name, `compute(ops, **inputs)`, to a dict of tensors by name."""
@@ -117,9 +119,10 @@ def _log_prob_of_images(model, ops, images, noise, labels=None, condition=None):
   bound = flow_graph.of_events(ops, ops.sum, log_det + prior - log_q, shape[:2])
   valid = _everywhere(ops, valid, shape)
   bound = ops.where(valid, bound, math.nan)
-  bits = ops.concat([log_det, prior, -log_q], -1) * (-1 / math.log(2))
-  bits = ops.where(ops.reshape(valid, [-1, 1, 1, 1]), bits, math.nan)
-  bits_per_dim = bound * (-1 / (math.prod(shape) * math.log(2)))
+  bits = ops.concat([log_det, prior, -log_q], -1) * _BITS
+  valid = ops.reshape(valid, [-1, 1, 1, 1])
+  bits = ops.where(valid, bits, math.nan)
+  bits_per_dim = bound * (_BITS / math.prod(shape))
   return {"log_prob": bound, "bits_per_dim": bits_per_dim, "position_bits": bits, "latents": z.value}
 
 
@@ -179,9 +182,13 @@ def _of_vectors(model):
     return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
-    return {"x": flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, shape), False, context).value}
+    z = Tensor.first(ops, latents, shape)
+    x = flow_graph.transform(flow.bijector, ops, z, False, context)
+    return {"x": x.value}
 
-  event, conditioning = _spec(*shape), {"context": _spec(context_size)} if context_size else {}
+  event, conditioning = _spec(*shape), {}
+  if context_size:
+    conditioning["context"] = _spec(context_size)
   graphs = {
     "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": event}, log_prob),
     "sample": Graph({"latents": event, **conditioning}, {"x": event}, sample),
@@ -199,7 +206,12 @@ def _base(distribution):
     if isinstance(values, tfd.Normal):
       return "normal", lambda ops, z: flow_graph.normal_log_probs(z)
     df, at_zero = float(values.df), float(values.log_prob(0.0))
-    return {"student_t": df}, lambda ops, z: ops.log(z * z * (1 / df) + 1.0) * (-(df + 1) / 2) + at_zero
+
+    def student_t_log_probs(ops, z):
+      log_factor = ops.log(z * z * (1 / df) + 1.0)
+      return log_factor * (-(df + 1) / 2) + at_zero
+
+    return {"student_t": df}, student_t_log_probs
   raise InputError(
     f"the base of the flow must be `tfd.Sample` of a standard normal or Student's t distribution, got {distribution}"
   )

@@ -31,7 +31,7 @@ def apply_network(network: Any, ops: Ops, x: Value, context: Value | None) -> Va
 
 
 @apply_network.register
-def _(network: Conditioner, ops: Ops, x: Value, context: Value | None) -> Value:
+def _(network: Conditioner, ops, x, context):
   if context is not None:
     context = _blocks_to_channels(ops, context, network)
   h = _product(ops, network.input_conv, x)
@@ -44,7 +44,7 @@ def _(network: Conditioner, ops: Ops, x: Value, context: Value | None) -> Value:
 
 
 @apply_network.register
-def _(network: DenseConditioner, ops: Ops, x: Value, context: Value | None) -> Value:
+def _(network: DenseConditioner, ops, x, context):
   if context is not None:
     x = ops.concat([x, context], -1)
   h = _product(ops, network.input_layer, x)

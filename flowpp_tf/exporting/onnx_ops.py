@@ -168,7 +168,8 @@ class OnnxOps:
       return self.matmul(x, self._kernel(kernel, axis=1)) + self.constant(bias)
     weights = self._kernel(kernel.transpose(3, 2, 0, 1), axis=0)
     x = self.transpose(x, [0, 3, 1, 2])  # ONNX has the channels first
-    x = self.node("Conv", x, weights, self.constant(bias), pads=[kernel.shape[0] // 2] * 4)
+    pad = kernel.shape[0] // 2
+    x = self.node("Conv", x, weights, self.constant(bias), pads=[pad] * 4)
     return self.transpose(x, [0, 2, 3, 1])
 
   def _kernel(self, array, axis):
@@ -196,7 +197,8 @@ class OnnxOps:
     return self.node("Concat", *values, axis=axis)
 
   def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-    return self._add_node("Split", [x, self.constant(sizes, "int64")], [x.dtype] * len(sizes), axis=axis)
+    inputs = [x, self.constant(sizes, "int64")]
+    return self._add_node("Split", inputs, [x.dtype] * len(sizes), axis=axis)
 
   def loop(self, step: Callable[..., Sequence[Value]], state: Sequence[Value], most: int) -> list[Value]:
     outer, self._nodes = self._nodes, []

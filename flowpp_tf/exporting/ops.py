@@ -45,7 +45,10 @@ class TensorFlowOps:
   def product(self, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
     """Return `x [N, C]` times `kernel [C, D]`, or the convolution of `x [N, H, W, C]` with `kernel [k, k, C, D]`."""
     weights = self.constant(kernel)
-    y = tf.nn.conv2d(x, weights, strides=1, padding="SAME") if kernel.ndim == 4 else tf.matmul(x, weights)
+    if kernel.ndim == 4:
+      y = tf.nn.conv2d(x, weights, strides=1, padding="SAME")
+    else:
+      y = tf.matmul(x, weights)
     return tf.nn.bias_add(y, self.constant(bias))
 
   def loop(self, step: Callable[..., Sequence[Value]], state: Sequence[Value], most: int) -> Sequence[Value]:
