@@ -53,6 +53,7 @@ CASES = {
   "png with a text": (with_chunk(b"tEXt", b"Title\0x"), ""),
   "bmp": (BMP, ""),
   "bmp with bytes behind": (BMP + b"hello", ""),
+  "bmp that claims 200 million pixels": (BMP[:22] + struct.pack("<I", 200_000_000 // 6) + BMP[26:], "too large"),
   "webp": (WEBP, ""),
   "webp with bytes behind": (WEBP + b"hello", BEHIND),
   "webp with a profile": (encoded("WEBP", lossless=True, icc_profile=PROFILE), ""),

@@ -181,7 +181,7 @@ def _look_at_store(folder):
 
 
 def _arrays_of(weights):
-  return [*weights.arrays.values()]
+  return [array for _, array in sorted(weights.arrays.items())]
 
 
 def _train(folder, steps=2):

@@ -162,6 +162,8 @@ def _read(data, name, channels, lossy_pixels, levels):
     pixels = _deep_pixels(data, name, channels)
     return pixels, _packed(_png(data, 16)) if data.startswith(PNG) else None, False
   with open_image(data, name, _FORMATS, MAX_CODED) as image:
+    if image.width * image.height * channels > MAX_CODED:
+      raise VerbatimError("too large")
     if image.mode != {1: "L", 3: "RGB"}[channels]:
       raise VerbatimError("another mode")
     lossy = is_lossy(image, data)
@@ -174,17 +176,18 @@ def _read(data, name, channels, lossy_pixels, levels):
 def _deep_pixels(data, name, channels):
   """Return the pixels of a file of 16 bits."""
   try:
-    return read_deep(data, channels, name, MAX_CODED)
+    pixels = read_deep(data, channels, name, MAX_CODED)
   except ImageFileError:
     raise VerbatimError(_OTHER) from None
   except InputError:
     raise VerbatimError("a package that reads it is not installed") from None
+  if pixels.size > MAX_CODED:
+    raise VerbatimError("too large")
+  return pixels
 
 
 def _with_pixels(data, name, pixels, metadata, keep_bytes):
   """Return a file whose pixels are coded."""
-  if pixels.size > MAX_CODED:
-    raise VerbatimError("too large")
   if keep_bytes or metadata is None:
     wrapper = split_wrapper(data, pixels)
     if wrapper is None or len(wrapper[0]) > MAX_VERBATIM_FILE:
