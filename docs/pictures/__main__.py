@@ -4,7 +4,7 @@ python docs/pictures                    draws all, some minutes on two cores; th
 python docs/pictures bound coupling     draws these again
 
 Their sources are benchmarks/results.json, the configs, and the presets, which draw images from seeds.
-tests/docs/test_pictures.py compares the list with what the pages show.
+tests/docs/test_pages.py compares the list with what the pages show.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def latents(preset, n, temperature):
 
 @functools.cache
 def drawn_by_readme():
-  """What the first code of the README writes: its picture, which tests/docs/test_readme.py compares."""
+  """What the first code of the README writes: its picture, which tests/docs/test_pages.py compares."""
   images = batched("fashion_mnist").model.sample(32, temperature=0.9, seed=SEED)
   return image_grid(images, levels=256, columns=16)
 

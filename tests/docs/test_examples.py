@@ -1,13 +1,28 @@
-"""The examples of flows, small: densities integrate to 1; chains, bounds and ranks agree with what is known exactly."""
+"""The examples run, small: densities integrate to 1, and what they compute is right where it is known exactly."""
+
+import collections
+import contextlib
+import io
+import itertools
+import plistlib
+import re
+import runpy
+import sys
+import tarfile
+import types
 
 import keras
 import numpy as np
+from PIL import ExifTags, Image
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import flowpp_tf as fpp
 from flowpp_tf.config import get_config
-from support.programs import _own_flags, example
+from flowpp_tf.data import load_dataset
+from support.models import SMALL, perturb, small_config
+from support.programs import ROOT, _messages_of_a_process, _own_flags, example, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
 
@@ -92,3 +107,317 @@ def test_ranks_of_equal_counts_pass_and_others_fail():
   assert calibration.histogram(np.full(1024, 5))[1] < 1e-9
   drawn = np.random.RandomState(0).randint(0, 64, 1024)
   assert calibration.histogram(drawn)[1] > 1e-3
+
+
+tfd = tfp.distributions
+
+
+def call(monkeypatch, name, *arguments):
+  """EvalContext an example as a program, in this process; return what it prints."""
+  path, out = str(ROOT / "examples" / f"{name}.py"), io.StringIO()
+  monkeypatch.setattr(sys, "argv", [path, *arguments])
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  with _own_flags(), _messages_of_a_process(io.StringIO()), contextlib.redirect_stdout(out):
+    with pytest.raises(SystemExit) as exit:
+      runpy.run_path(path, run_name="__main__")
+  assert not exit.value.code
+  return out.getvalue()
+
+
+def table(out):
+  """The numbers of the printed table's rows, by the text of their first column."""
+  rows = [line.strip("|").split("|") for line in out.splitlines() if line.startswith("|")][2:]
+  return {
+    row[0].strip(): [float(word) for cell in row[1:] for word in cell.replace(";", " ").split() if word != "+-"]
+    for row in rows
+  }
+
+
+# --- uci_digits.py ------------------------------------------------------------------------------
+
+
+def test_more_digits_are_for_training_and_those_of_digits_stay_where_they_are(tmp_path, monkeypatch):
+  digits = load_dataset("digits", labels=True)
+  others = np.random.RandomState(0).randint(0, 17, [3, 64])
+  known = digits.test[5].ravel(), digits.train[7].ravel()
+  rows = [[*others[0], 4], [*known[0], 3], [*others[1], 9], [*known[1], 1], [*others[2], 0]]
+  lines = [",".join(map(str, row)) for row in rows]
+  (tmp_path / "keel.dat").write_text("\n".join(["@relation optdigits", "@data", *lines]) + "\n")
+  (tmp_path / "uci.tra").write_text("\n".join(lines[:1]) + "\n")  # one is in both files
+  output = tmp_path / "uci_digits.npz"
+  out = call(monkeypatch, "uci_digits", f"--output={output}", str(tmp_path / "keel.dat"), str(tmp_path / "uci.tra"))
+  assert out.endswith("uci_digits.npz: 1,530 for train, 90 for validation, 180 for test\n")
+  made = load_dataset(f"npz:{output}", levels=17, labels=True)
+  for split in ("validation", "test"):
+    np.testing.assert_array_equal(made.split(split), digits.split(split))
+    np.testing.assert_array_equal(made.labels[split], digits.labels[split])
+  np.testing.assert_array_equal(made.train[:1527], digits.train)
+  np.testing.assert_array_equal(made.labels["train"][:1527], digits.labels["train"])
+  found = {image.tobytes(): label for image, label in zip(made.train[1527:], made.labels["train"][1527:])}
+  assert found == {image.astype(np.uint8).tobytes(): label for image, label in zip(others, (4, 9, 0))}
+
+
+# --- photo_folder.py, ct_folder.py --------------------------------------------------------------
+
+
+def test_photographs_of_equal_names_are_all_there_and_links_once(tmp_path, monkeypatch):
+  shades = {"a": 50, "b": 100, "skipped": 150}
+  for folder, shade in shades.items():
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (40, 20), (shade, shade, shade)).save(tmp_path / folder / "large.jpg")
+    (tmp_path / folder / "small.jpg").symlink_to("large.jpg")
+  folders = [str(tmp_path / folder) for folder in shades]
+  out = call(
+    monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", "--side=32", "--skip=/skip", *folders
+  )
+  assert out.startswith("wrote 2 photographs to ")
+  assert (tmp_path / "out" / "splits.txt").read_text() == "train large.png\ntrain large_2.png\n"
+  for name, shade in (("large", 50), ("large_2", 100)):
+    with Image.open(tmp_path / "out" / f"{name}.png") as image:
+      assert image.size == (32, 16) and np.abs(np.asarray(image, int) - shade).max() <= 1
+
+
+def test_photographs_are_made_at_each_side_and_never_enlarged(tmp_path, monkeypatch):
+  Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+  call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", "--side=32,64,99", f"{tmp_path}/a.png")
+  assert (tmp_path / "out" / "splits.txt").read_text() == "train a_32px.png\ntrain a_40px.png\n"
+  with Image.open(tmp_path / "out" / "a_40px.png") as image:
+    assert image.size == (40, 20)
+
+
+def test_photographs_of_16_bits_or_lying_on_their_side_are_as_they_are_seen(tmp_path, monkeypatch):
+  """Pillow clips 16 bits to white."""
+  Image.fromarray(np.full([4, 8], 0x6480, np.uint16)).save(tmp_path / "deep.png")
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = 6
+  Image.new("RGB", (8, 4), (100, 100, 100)).save(tmp_path / "side.jpg", exif=exif)
+  paths = [f"{tmp_path}/deep.png", f"{tmp_path}/side.jpg"]
+  call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", *paths)
+  crops = tmp_path / "crops"
+  crops.mkdir()
+  example("compress_photos", folder=str(tmp_path), side=99).write_crops(crops)
+  for path in (tmp_path / "out" / "deep.png", crops / "deep.png.png"):
+    with Image.open(path) as image:
+      assert image.size == (8, 4) and np.all(np.asarray(image) == 0x64)
+  for path in (tmp_path / "out" / "side.png", crops / "side.jpg.png"):
+    with Image.open(path) as image:
+      assert image.size == (4, 8)
+
+
+def test_a_folder_of_which_no_photograph_is_taken_is_named(tmp_path, monkeypatch, capsys):
+  (tmp_path / "camera").mkdir()
+  Image.new("RGB", (8, 8)).save(tmp_path / "camera" / "a.JPG")
+  out = call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", f"{tmp_path}/camera")
+  assert out.startswith("wrote 0 photographs") and "camera has no .jpg files" in capsys.readouterr().err
+
+
+def test_tables_of_images_are_not_added_to(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))  # stands for what is not reached
+  with pytest.raises(FileExistsError, match=re.escape(str(tmp_path))):
+    call(monkeypatch, "bulk", "--dataset=digits", f"--output={tmp_path}")
+
+
+def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
+  volume = np.random.default_rng(0).integers(-1024, 3072, [108, 4, 6]).astype(np.int16)
+  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [108, 4, 6], "dtype": "int16"}})
+  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
+    for name, content in (("main.plist", description), ("matrix.dat", volume.tobytes())):
+      member = tarfile.TarInfo(f"folder/{name}")
+      member.size = len(content)
+      project.addfile(member, io.BytesIO(content))
+  out = call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
+  assert out.startswith("wrote 100 slices to ")
+  of_split = collections.defaultdict(set)
+  for line in (tmp_path / "out" / "splits.txt").read_text().splitlines():
+    split, name = line.split()
+    index = int(name[6:9])
+    of_split[split].add(index)
+    with Image.open(tmp_path / "out" / name) as image:
+      np.testing.assert_array_equal(np.asarray(image), volume[index].astype(int) + 1024)
+  assert {split: len(found) for split, found in of_split.items()} == {"train": 72, "validation": 8, "test": 20}
+  for split, other in itertools.permutations(of_split.values(), 2):
+    assert min(abs(i - j) for i in split for j in other) > 2
+
+
+def test_a_volume_of_more_than_12_bits_is_refused_and_no_slice_is_written(tmp_path, monkeypatch):
+  """Many scanners mark what is outside of their circle with -2000, which uint16 has not."""
+  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [1, 2, 2], "dtype": "int16"}})
+  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
+    for name, content in (("main.plist", description), ("matrix.dat", np.int16([-2000, 0, 0, 0]).tobytes())):
+      member = tarfile.TarInfo(f"folder/{name}")
+      member.size = len(content)
+      project.addfile(member, io.BytesIO(content))
+  with pytest.raises(ValueError, match="a.inv3 must have values from -1024 to 3071, got -2000 to 0"):
+    call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
+  assert not (tmp_path / "out").exists()
+
+
+# --- compress_photos.py -------------------------------------------------------------------------
+
+
+def test_photographs_whose_names_differ_in_their_ending_are_all_compressed(tmp_path):
+  (tmp_path / "crops").mkdir()
+  for i, name in enumerate(("a.jpg", "a.png", "b.JPG")):
+    Image.new("RGB", (8, 8), (100 * i, 0, 0)).save(tmp_path / name)
+  names = example("compress_photos", folder=str(tmp_path), side=4).write_crops(tmp_path / "crops")
+  reds = [np.asarray(Image.open(tmp_path / "crops" / name), int)[0, 0, 0] for name in names]
+  np.testing.assert_allclose(reds, [0, 100, 200], atol=2)
+
+
+# --- inpaint.py ---------------------------------------------------------------------------------
+
+
+LEVELS = 3
+
+
+@pytest.fixture(scope="module")
+def four_pixels():
+  """A perturbed model of 2x2 pixels."""
+  keras.utils.set_random_seed(1)
+  model = fpp.FlowPlusPlus(
+    small_config(SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform")
+  )
+  perturb(model, scale=0.5, seed=2)
+  return model
+
+
+def exact_posterior(model, upper, points=8):
+  """P(lower row | upper row) as a `[LEVELS, LEVELS]` table, by the midpoint rule."""
+  inside = (np.arange(points) + 0.5) / points
+  axes = [x + inside for x in upper] + [np.concatenate([x + inside for x in range(LEVELS)])] * 2
+  grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2, 2, 1).astype(np.float32)
+  density = np.exp(tf.function(model.flow.log_prob)(grid)).reshape(points, points, LEVELS, points, LEVELS, points)
+  weights = density.sum(axis=(0, 1, 3, 5))
+  return weights / weights.sum()
+
+
+def test_draws_of_missing_pixels_have_the_exact_posterior(four_pixels):
+  inpaint = example("inpaint")
+  upper, chains, seen = [(0, 2), (1, 1)], 128, np.array([True, False]).reshape(2, 1, 1)
+  images = np.array([2 * row for row in upper]).reshape(2, 2, 2, 1)
+  start = tf.random.stateless_uniform([chains, 2, 2, 2, 1], (0, 1), maxval=float(LEVELS))
+  draws, accepted = inpaint.sample_posterior(four_pixels, images, seen, start, steps=160, leapfrog_steps=4)
+  np.testing.assert_array_equal(draws[..., 0, :, 0], np.broadcast_to(upper, (80, chains, 2, 2)))
+  assert np.all((0.5 < accepted) & (accepted < 1))
+  for i in range(2):
+    exact = exact_posterior(four_pixels, upper[i])
+    assert np.abs(exact - 1 / LEVELS**2).max() > 0.03  # far from uniform, or the test would show little
+    for a, b in itertools.product(range(LEVELS), repeat=2):
+      share = np.mean(np.all(draws[:, :, i, 1, :, 0] == (a, b), axis=-1), axis=0)  # of each chain
+      error = np.std(share, ddof=1) / np.sqrt(chains)
+      assert abs(share.mean() - exact[a, b]) < 6 * error + 0.002, (a, b, share.mean(), exact[a, b], error)
+  largest, _, size = inpaint.diagnose(draws, seen)
+  assert np.all(largest < 1.15) and np.all(size > 1000)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_inpaint_keeps_the_seen_half_and_writes_a_picture(monkeypatch, tmp_path):
+  path = tmp_path / "picture.png"
+  out = call(
+    monkeypatch,
+    "inpaint",
+    "--images=3,7",
+    "--chains=2",
+    "--steps=8",
+    "--pool=8",
+    "--leapfrog_steps=1",
+    f"--picture={path}",
+  )
+  assert set(table(out)) == {"3", "7"}
+  pixels = np.asarray(Image.open(path)).reshape(2, 10, 8, 4, 10, 8)[:, 1:-1, 0, :, 1:-1, 0]  # without frames
+  digits = load_dataset("digits").test[[3, 7], ..., 0]
+  for picture in (0, 2, 3):
+    np.testing.assert_array_equal(pixels[:, :4, picture], np.floor(digits[:, :4] * (255 / 16)))
+  np.testing.assert_array_equal(pixels[:, 4:, 0], np.floor(digits[:, 4:] * (255 / 16)))
+  assert np.any(pixels[:, 4:, 2] != pixels[:, 4:, 0])
+
+
+# --- vae_prior.py -------------------------------------------------------------------------------
+
+
+def test_log_weights_give_the_evidence_where_it_is_known():
+  # With a decoder that ignores its latents log p(x) is that of uniform pixels, whatever the encoder says.
+  vae = example("vae_prior").VAE(fpp.layers.Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2)), 2, 8, 0.0)
+  for network, bias in ((vae.encoder, [0.5, -0.5, 1.0, 1.0]), (vae.decoder, np.zeros(64 * 17))):
+    network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
+    network.layers[-1].bias.assign(bias)
+  images = load_dataset("digits").test[:3].reshape(3, 64).astype("float32")
+  log_weights = vae.log_weights(tf.constant(images), 4000)
+  exact = -64 * np.log(17)
+  np.testing.assert_allclose(
+    tf.reduce_logsumexp(log_weights, axis=0) - np.log(4000), np.full(3, exact), rtol=0, atol=0.06
+  )
+  # KL(q || p) of N(+-0.5, softplus(1)^2) in two dimensions
+  scale = np.log1p(np.e)
+  elbo = exact - 2 * ((scale**2 + 0.25 - 1) / 2 - np.log(scale))
+  np.testing.assert_allclose(np.mean(log_weights, axis=0), np.full(3, elbo), rtol=0, atol=0.06)
+
+
+def test_the_bound_of_a_vae_has_as_many_draws_as_were_asked_for():
+  class VAE:
+    def __init__(self, *_):
+      pass
+
+    compile = fit = lambda *_, **__: None
+
+    def log_weights(self, images, samples):
+      return tf.zeros([samples, len(images)])
+
+  vae_prior = example(
+    "vae_prior", samples=100, epochs=1, latent_size=2, hidden=8, couplings=1, dropout=0.0, learning_rate=1e-3
+  )
+  vae_prior.VAE = VAE
+  elbo, bound = vae_prior.train_and_evaluate("normal", 0, np.zeros([3, 64]), np.zeros([3, 64]))
+  np.testing.assert_array_equal(elbo, np.zeros(3))
+  np.testing.assert_allclose(bound, np.zeros(3), atol=1e-6)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
+  out = call(
+    monkeypatch,
+    "vae_prior",
+    "--epochs=2",
+    "--seeds=1",
+    "--latent_size=4",
+    "--couplings=1",
+    "--hidden=32",
+    "--samples=64",
+  )
+  rows = table(out)
+  assert set(rows) == {"normal", "flow", "difference, paired"}
+  for elbo, _, bound, _ in (rows["normal"], rows["flow"]):
+    assert -64 * np.log(17) < elbo < bound < -75  # better than the uniform distribution, and no miracle
+  np.testing.assert_allclose(
+    rows["difference, paired"][::2], np.subtract(rows["flow"], rows["normal"])[::2], atol=0.011
+  )
+  assert rows["difference, paired"][1] < rows["normal"][1]  # pairing removes what the images have in common
+
+
+# --- super_resolution.py -------------------------------------------------------------------------
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
+  result = run(
+    [str(ROOT / "examples" / "super_resolution.py")],
+    "--steps=40",
+    "--filters=8",
+    "--structure=columns:2",
+    "--noplain",
+    f"--picture={tmp_path}/grid.png",
+    TF_CPP_MIN_LOG_LEVEL="3",
+  )
+  assert result.code == 0, result.error
+  given, other = (
+    float(re.search(rf"{name} +(\S+) \+-", result.out)[1])
+    for name in ("given the smaller image", "given that of another digit")
+  )
+  assert given < other - 0.05
+  ours, others = map(float, re.search(r"smaller are (\S+) levels.* other digits (\S+)", result.out).groups())
+  assert ours < others
+  with Image.open(tmp_path / "grid.png") as picture:
+    assert picture.size[0] > 300

@@ -1,12 +1,21 @@
-"""Layers of networks: their initialisation against the moments that it promises, dropout, labels, configs."""
+"""Layers: the moments that initialisation promises, dropout, labels, configs; blocks against plain formulas."""
 
+import functools
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import flowpp_tf as fpp
 from flowpp_tf import layers
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.layers import concat_elu, gate
+from flowpp_tf.layers.kernels import pointwise
+from flowpp_tf.layers.kernels.attention import self_attention
+from support import shape_checks
 from support.bijector_cases import draw
+from support.comparing import MODES, assert_same, derivatives
 
 
 @pytest.mark.parametrize("weight_norm", [False, True])
@@ -131,3 +140,196 @@ def test_layers_are_made_again_from_their_config(layer):
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+X, CONTEXT, EMBEDDING = (
+  tf.constant(np.random.RandomState(i).randn(*shape)) for i, shape in enumerate([(2, 4, 3, 4), (2, 4, 3, 6), (4, 3, 4)])
+)
+TRAINING = EvalContext(training=True, seed=tf.constant([1, 2]), batch_offset=3)
+KINDS = {  # of the network, of the block, the context of its calls, of the evaluation
+  "attention": (dict(), dict(), None, EvalContext()),
+  "with context and dropout": (dict(dropout=0.4), dict(use_context=True), CONTEXT, TRAINING),
+  "pointwise with weight norm": (dict(mixer="pointwise", weight_norm=True, dropout=0.4), dict(), None, TRAINING),
+  "convolution only": (dict(mixer="none"), dict(output_kernel_size=3), None, EvalContext()),
+  "without layer norm": (dict(layer_norm=False, dropout=0.4), dict(), None, TRAINING),
+}
+
+
+def make_block(network=None, **options):
+  network = fpp.layers.NetworkConfig(4, 1, heads=2, **(network or {}))
+  return fpp.layers.ConvAttentionBlock(network, dtype="float64", **options)
+
+
+def plain_product(layer, x):
+  kernel = tf.convert_to_tensor(layer.kernel)
+  if layer.weight_norm:
+    kernel *= layer.gain / tf.sqrt(tf.reduce_sum(kernel**2, axis=list(range(kernel.shape.rank - 1))))
+  product = tf.nn.conv2d(x, kernel, 1, "SAME") if kernel.shape.rank == 4 else tf.einsum("nhwc,cd->nhwd", x, kernel)
+  return product + layer.bias
+
+
+def plain_concat_elu(x, keep=None):
+  y = tf.concat([x, -x], axis=-1)
+  y = tf.where(y > 0, y, tf.exp(y) - 1)
+  return y if keep is None else tf.where(keep, y, tf.zeros_like(y))
+
+
+def plain_end(layer, x, h, norm, ctx):
+  """Dropout, product, gate, residual sum, layer norm."""
+  keep = layer.dropout.keep_mask(h.shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
+  if keep is not None:
+    h = tf.where(keep, h / (1 - layer.dropout.rate), tf.zeros_like(h))
+  a, b = tf.split(plain_product(layer.output_projection, h), 2, axis=-1)
+  x += a * tf.sigmoid(b)
+  if norm is None:
+    return x
+  x -= tf.reduce_mean(x, axis=-1, keepdims=True)
+  variance = tf.reduce_mean(x**2, axis=-1, keepdims=True)
+  return x / tf.sqrt(variance + norm.epsilon) * norm.gamma + norm.beta
+
+
+def plain_mix(mixer, h):
+  n, height, width, _ = h.shape
+  if not hasattr(mixer, "heads"):
+    return tf.reduce_max(tf.reshape(h, [n, height, width, mixer.filters, 3]), axis=-1)
+  depth = mixer.filters // mixer.heads
+  q, k, v = tf.unstack(tf.reshape(h, [n, height * width, 3, mixer.heads, depth]), axis=2)
+  weights = tf.nn.softmax(tf.einsum("nqhd,nkhd->nhqk", q, k) / depth**0.5)
+  return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", weights, v), [n, height, width, mixer.filters])
+
+
+def plain_block(block, x, embedding, context, ctx):
+  h = plain_product(block.conv.conv, plain_concat_elu(x))
+  if context is not None:
+    h += plain_product(block.conv.context_projection, plain_concat_elu(context))
+  x = plain_end(block.conv, x, plain_concat_elu(h), block.conv_norm, ctx.fold_in("conv"))
+  if block.mixer is None:
+    return x
+  h = plain_mix(block.mixer, plain_product(block.mixer.input_projection, x + embedding))
+  return plain_end(block.mixer, x, h, block.mixer_norm, ctx.fold_in("mixer"))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_has_the_value_and_both_derivatives_of_the_plain_formula(kind, graph):
+  network, options, context, ctx = KINDS[kind]
+  block = make_block(network, **options)
+  block.build(X.shape, EMBEDDING.shape, context if context is None else context.shape)
+  for i, weight in enumerate(block.trainable_variables):
+    weight.assign_add(0.3 * np.random.RandomState(i).randn(*weight.shape))
+  variables = [v.value for v in block.trainable_variables]
+  inputs = [X, EMBEDDING, *([] if context is None else [context])]
+  of = lambda function: derivatives(
+    lambda x, embedding, context=None: function(x, embedding, context, ctx=ctx), *inputs, by=variables
+  )
+  plain, ours = of(functools.partial(plain_block, block)), lambda: of(block)
+  assert_same((tf.function(ours, autograph=False) if graph else ours)(), plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+  "options, inputs, message",
+  [
+    (dict(), (None, CONTEXT), "`context` must be None: see `use_context`"),
+    (dict(use_context=True), (EMBEDDING, None), "`context` must be given: see `use_context`"),
+    (dict(use_context=True), (None, CONTEXT[..., :5]), r"`context` must be of shape \[..., \?, \?, 6\], got .* 5\)"),
+    (dict(use_context=True), (None, CONTEXT[:, :2]), r"`context` must be of shape \[N, H, W, 6\] for `x` of \(2, 4"),
+    (dict(), (EMBEDDING[:1, :1], None), r"`position_embedding` must be of shape \[..., 4, 3, 4\], got \(1, 1, 4\)"),
+  ],
+)
+def test_a_block_refuses_what_would_be_broadcast(options, inputs, message):
+  block = make_block(**options)
+  block.build(X.shape, context_shape=CONTEXT.shape)
+  for call in (block, tf.function(block, autograph=False)):
+    with shape_checks.suspended(), pytest.raises(ValueError, match=message):
+      call(X, *inputs)
+
+
+def test_a_context_that_is_missing_when_weights_are_made_is_named():
+  with pytest.raises(ValueError, match="`context` must be given: see `use_context`"):
+    make_block(use_context=True)(X)
+
+
+def test_a_context_of_one_image_is_that_of_all():
+  block = make_block(dict(mixer="none"), use_context=True)
+  expected = block(X, context=tf.repeat(CONTEXT[:1], 2, axis=0))
+  for call in (block, tf.function(block, autograph=False)):
+    np.testing.assert_allclose(call(X, context=CONTEXT[:1]), expected, rtol=1e-12)
+
+
+Z, H, KEEP = draw(2, 3, 2, 4), draw(2, 3, 2, 8, seed=1), draw(2, 3, 2, 8, seed=2) > 0
+NORM = keras.layers.LayerNormalization(epsilon=pointwise.LAYER_NORM_EPSILON, dtype="float64")
+NORM.build((None, 3, 2, 4))
+NORM.gamma.assign(draw(4, seed=3))
+NORM.beta.assign(draw(4, seed=4))
+DENSE = fpp.layers.InitNormDense(5, dtype="float64")
+DENSE.build((None, 3, 2, 4))
+DENSE.bias.assign(draw(5, seed=5))
+
+
+def plain_gate(h):
+  a, b = tf.split(h, 2, axis=-1)
+  return a * tf.sigmoid(b)
+
+
+def plain_norm(x):
+  mean = tf.reduce_mean(x, axis=-1, keepdims=True)  # `tf.nn.moments` has wrong second derivatives
+  variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
+  return (x - mean) / tf.sqrt(variance + pointwise.LAYER_NORM_EPSILON) * NORM.gamma + NORM.beta
+
+
+CASES = {  # ours, plain, arguments, variables
+  "gate": (gate, plain_gate, [H], []),
+  "concat_elu": (concat_elu, plain_concat_elu, [Z], []),
+  "kept concat_elu": (lambda x: pointwise.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [Z], []),
+  "kept": (lambda h: pointwise.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
+  "sum": (pointwise.gated_sum, lambda x, h: x + plain_gate(h), [Z, H], []),
+  "norm": (
+    lambda x, h: pointwise.gated_sum(x, h, *map(tf.convert_to_tensor, (NORM.gamma, NORM.beta))),
+    lambda x, h: plain_norm(x + plain_gate(h)),
+    [Z, H],
+    [NORM.gamma, NORM.beta],
+  ),
+  "dense": (
+    lambda x: DENSE.after(tf.identity, x, input_scale=1.25),
+    lambda x: tf.einsum("nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias,
+    [Z],
+    [DENSE.kernel, DENSE.bias],
+  ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("mode", MODES)
+def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, mode):
+  ours, plain, arguments, variables = CASES[name]
+  of = lambda function: derivatives(function, *arguments, by=[v.value for v in variables])
+  assert_same(MODES[mode](lambda: of(ours))(), of(plain), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["concat_elu", "kept concat_elu", "sum", "norm"])
+def test_narrow_numbers_are_computed_with_in_float32(name):
+  ours, plain, arguments, _ = CASES[name]
+  narrow = [tf.cast(t, tf.bfloat16) for t in arguments]
+  with tf.GradientTape() as tape:
+    tape.watch(narrow)
+    y = ours(*narrow)
+  wide = [tf.cast(t, tf.float64) for t in narrow]
+  with tf.GradientTape() as wide_tape:
+    wide_tape.watch(wide)
+    expected = plain(*wide)
+  found = [y, *tape.gradient(y, narrow)]
+  for value, truth in zip(found, [expected, *wide_tape.gradient(expected, wide)], strict=True):
+    assert value.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(value, tf.float64), truth, rtol=2**-8, atol=2**-8)  # one rounding, and gamma's
+
+
+def test_eager_calls_write_no_error_message(monkeypatch):
+  # TensorFlow writes one, with the values, where it cannot match tensors with the names that a function has for them.
+  x = tf.ones([2, 3, 3, 4])
+
+  def fail(tensor):
+    raise AssertionError("a tensor was written out")
+
+  monkeypatch.setattr(type(x), "__repr__", fail)
+  fpp.layers.concat_elu(x)
+  self_attention(tf.ones([2, 9, 12]), heads=2)

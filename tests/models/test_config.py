@@ -43,7 +43,7 @@ print(1024 * int(status["VmHWM"].split()[0]) / (4 * model.count_params()))
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_models_have_the_published_number_of_parameters(name):
-  """By the formula that test_model_size.py compares with built models."""
+  """By the formula that test_model.py compares with built models."""
   config = fpp.get_config(name)
   size, without = model_size(config), model_size(dataclasses.replace(config, dequantization="uniform"))
   assert (size.parameters, size.parameters - without.parameters) == PUBLISHED[name]

@@ -1,17 +1,31 @@
-"""The model: its bound, with channels that augment the image too, its variables, initialisation, samples, errors."""
+"""The model: its bound, augmented too, variables, initialisation, samples, errors, size, and stateless calls."""
 
 import dataclasses
 import itertools
+import json
+import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from flowpp_tf import models
+from flowpp_tf.config import size
+from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core import context
-from support.marks import slow
-from support.models import SMALL, VARIANTS, perturbed, small_config, small_images, value_and_log_det
+from flowpp_tf.core.registry import COUPLINGS
+from flowpp_tf.io import budget
+from flowpp_tf.io.budget import Budget, BudgetError
+from flowpp_tf.layers import Conditioner, NetworkConfig
+from support.bijector_cases import CASES, bijector_fn, draw, tensor_parameters
+from support.comparing import assert_same
+from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
+from support.marks import exhaustive, quick_rows, slow
+from support.models import SMALL, TINY, VARIANTS, perturbed, small_config, small_images, value_and_log_det
 
 FLOAT64 = small_config(SMALL, dtype="float64")
 
@@ -227,3 +241,221 @@ def test_vflow_is_the_published_one():
   assert (config.coupling_margin, config.augment_end, config.invertible_conv_stddev) == (0.05, "sigmoid", 0.01)
   flow = [(c.kind, c.couplings) for c in parse_structure(config.structure, config.flow_shape)]
   assert flow == [("columns", 2), ("channels", 2), ("squeeze", 0), ("columns", 2), ("channels", 3)]
+
+
+BASE = fpp.FlowPlusPlusConfig(
+  image_shape=(4, 4, 2),
+  structure="columns:1",
+  filters=4,
+  heads=2,
+  blocks=1,
+  components=2,
+  dequant_structure="columns:1",
+  dequant_filters=4,
+  dequant_blocks=1,
+  context_channels=4,
+  context_blocks=1,
+  condition_channels=3,
+  augment_blocks=2,
+)
+CHOICES = {
+  "structure": ["columns:1", "columns:2,squeeze,channels:1", "squeeze,channels:2,columns:1", "channels:2"],
+  "coupling": [*COUPLINGS],
+  "attention": [True, False],
+  "invertible_conv": ["dense", "lu", "none"],
+  "weight_norm": [True, False],
+  "output_concat_elu": [True, False],
+  "dequantization": ["variational", "uniform"],
+  "dequant_mixing": [True, False],
+  "context_layer_norm": [True, False],
+  "context_attention": [True, False],
+  "augment_channels": [0, 2],
+  "augment_posterior": ["flow", "normal"],
+  "num_classes": [0, 3],
+  "condition_shape": [(), (2, 2, 1), (4, 4, 3)],
+  "blocks": [1, 3],
+  "padding": ["zeros", "periodic"],
+  "act_norm_per_position": [True, False],
+}
+
+
+def of_model(config):
+  model = fpp.FlowPlusPlus(config)
+  return size.ModelSize(model.count_params(), len([*model._flatten_layers()]))
+
+
+@pytest.mark.parametrize("seed", [*range(4), *map(slow, range(4, 12))])
+def test_sizes_of_small_models_of_every_kind_are_those_of_the_built_ones(seed):
+  rng = np.random.RandomState(seed)
+  config = dataclasses.replace(BASE, **{name: values[rng.randint(len(values))] for name, values in CHOICES.items()})
+  assert model_size(config) == of_model(config), config
+  config = dataclasses.replace(config, dequantization="none", augment_channels=0)
+  assert model_size(config) == of_model(config), config
+
+
+LARGE = sorted(name for name in fpp.CONFIGS if "imagenet" in name or "celeba" in name or name.startswith("cifar10_"))
+
+
+@pytest.mark.parametrize(
+  "name", ["digits", *map(slow, sorted({*fpp.CONFIGS} - {"digits", *LARGE})), *map(exhaustive, LARGE)]
+)
+def test_sizes_of_the_shipped_configs_are_those_of_the_built_models(name):
+  assert model_size(fpp.get_config(name)) == of_model(fpp.get_config(name))
+
+
+# --- Claims ---------------------------------------------------------------------------------------
+
+HUGE = {"blocks": 65_536, "filters": 65_536, "heads": 1}
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("presets") / "mine"
+  fpp.FlowPlusPlus(TINY).save_to_preset(folder, "a model")
+  return folder
+
+
+def test_a_config_of_a_huge_model_is_refused_before_it_is_built(preset, tmp_path, monkeypatch):
+  folder = shutil.copytree(preset, tmp_path / "mine")
+  run = json.loads((folder / "config.json").read_text())
+  built = []
+  monkeypatch.setattr(models.flow_plus_plus, "CouplingFlow", lambda *args, **kwargs: built.append(args))
+  for change in ({"blocks": 65_536}, HUGE, {"image_shape": [65_536, 65_536, 1]}):
+    run["model"].update(change)
+    (folder / "config.json").write_text(json.dumps(run))
+    message = "the model of .* would take .* of memory; at most 4 GiB are allowed .--memory raises the limit"
+    with pytest.raises(BudgetError, match=message):
+      fpp.FlowPlusPlus.from_preset(folder)
+    with pytest.raises(BudgetError, match=message):
+      fpp.load(folder)
+  with pytest.raises(BudgetError, match=message):  # as Keras makes it from a .keras file
+    fpp.FlowPlusPlus.from_config({"config": run["model"], "name": "a"})
+  assert not built
+
+
+def test_the_budget_can_be_raised_and_a_users_own_config_is_not_limited(preset):
+  with budget.use(Budget(memory=1 << 20)):
+    fpp.FlowPlusPlus(TINY)
+    with pytest.raises(BudgetError):
+      fpp.FlowPlusPlus.from_preset(preset)
+  with budget.use(Budget(memory=model_size(TINY).memory())):
+    fpp.FlowPlusPlus.from_preset(preset)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"event_size": 5, "context_size": 3, "couplings": 2, "hidden": 7, "blocks": 1}])
+def test_a_flow_of_vectors_is_claimed_when_it_comes_from_a_file(sizes):
+  layer = fpp.VectorFlow(**{"event_size": 2, **sizes})
+  expected = size.vector_flow_size(**layer._config)
+  assert expected == size.ModelSize(layer.count_params(), len([*layer._flatten_layers()]))
+  config = layer.get_config()
+  with budget.use(Budget(memory=expected.memory())):
+    fpp.VectorFlow.from_config(config)
+    with pytest.raises(BudgetError, match="a `VectorFlow` would take"):
+      fpp.VectorFlow.from_config({**config, "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("float64"))})
+  with pytest.raises(BudgetError, match="a `VectorFlow` would take 25.7 GiB"):
+    fpp.VectorFlow.from_config({"event_size": 2, "couplings": 60_000, "hidden": 4})
+
+
+WITH_PARAMETERS = [name for name, case in CASES.items() if tensor_parameters(case.make("float64"))]
+MODELS = [name for name in ROWS if name.startswith("model_")]
+
+
+def new_values(variables):
+  return [
+    (v, tf.convert_to_tensor(v.value + 0.1 * draw(*v.shape, dtype=v.dtype, seed=i))) for i, v in enumerate(variables)
+  ]
+
+
+def check(evaluate, variables):
+  """`evaluate()` in a scope of new values, and after they are assigned."""
+  assert variables
+  old, mapping = evaluate(), new_values(variables)
+  with keras.StatelessScope(state_mapping=mapping):
+    scoped = evaluate()
+  for a, b in zip(tf.nest.flatten(evaluate()), tf.nest.flatten(old)):
+    np.testing.assert_array_equal(a, b)  # nothing was assigned
+  for variable, value in mapping:
+    variable.assign(value)
+  assigned = evaluate()
+  assert_same(tf.nest.flatten(scoped), tf.nest.flatten(assigned), rtol=1e-6, atol=1e-6)
+  assert any(np.max(np.abs(a - b)) > 1e-3 for a, b in zip(tf.nest.flatten(old), tf.nest.flatten(assigned)))
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_bijectors_with_keras_variables(name):
+  bijector, inputs = CASES[name].make("float64"), ROWS[name].inputs("float64")
+  variables = {n: keras.Variable(value, dtype="float64") for n, value in tensor_parameters(bijector).items()}
+  bijector = bijector.copy(**variables)
+  for owner in (bijector, fb.Chain([bijector]), fb.Invert(bijector)):
+    assert {id(v.value) for v in variables.values()} <= {id(v) for v in owner.trainable_variables}
+  check(lambda: BIJECTOR_ROWS[name].evaluate(bijector, *inputs), list(variables.values()))
+
+
+@pytest.mark.parametrize("kind", ["affine", "mixture_logistic"])
+def test_couplings_with_keras_layers(kind):
+  conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(4, 1, heads=2), dtype="float64")
+  coupling, x = fb.Coupling(conditioner, bijector_fn(kind), dtype="float64"), draw(3, 4, 2, 4)
+  check(lambda: [coupling.forward_and_log_det(x), coupling.inverse_and_log_det(x)], conditioner.trainable_variables)
+
+
+@pytest.mark.parametrize("name", ["flow", "variational_dequantizer", "images", *LAYER_ROWS])
+def test_distributions_and_layers(name):
+  if name == "dropout":  # it has no weights
+    return
+  subject, inputs = ROWS[name].make("float64"), ROWS[name].inputs("float64")
+  if name in ("flow", "images"):  # whose model has the Keras variables
+    model = ROWS["model_published"].make("float64")
+    subject = model.flow if name == "flow" else model.distribution
+    layer = model.coupling_flow if name == "flow" else model
+  else:
+    layer = subject
+  check(lambda: ROWS[name].evaluate(subject, *inputs), layer.trainable_variables)
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("name", quick_rows(MODELS, ["model_conditional"]))
+def test_stateless_call_of_a_model(name, graph):
+  model = ROWS[name].make("float64")
+  images, _, *given = ROWS[name].inputs("float64")
+  if given:
+    images = dict(zip(("image", "label", "condition"), (images, *given)))
+  values = [value for _, value in new_values(model.trainable_variables)]
+  others = [v.value for v in model.non_trainable_variables]
+  call = lambda: model.stateless_call(values, others, images)[0]
+  bound = tf.function(call, autograph=False)() if graph else call()
+  before = model(images)
+  assert np.max(np.abs(bound - before)) > 1e-3
+  for variable, value in zip(model.trainable_variables, values, strict=True):
+    variable.assign(value)
+  np.testing.assert_allclose(bound, model(images), rtol=1e-6)
+  if not given:
+    np.testing.assert_allclose(bound, model.log_prob_bound(images, seed=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_gradients_of_a_stateless_call_are_those_without_rematerialized_couplings(graph):
+  found = []
+  for remat in ("off", "couplings"):
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(small_config(SMALL, structure="columns:1", dtype="float64", remat=remat))
+    images, others = small_images(), [v.value for v in model.non_trainable_variables]
+    values = [value for _, value in new_values(model.trainable_variables)]
+
+    def gradients(model=model, images=images, others=others):
+      with tf.GradientTape() as tape:
+        tape.watch(values)
+        bound = model.stateless_call(values, others, images)[0]
+      return tape.gradient(bound, values)  # after the scope of the call has ended
+
+    found.append(tf.function(gradients, autograph=False)() if graph else gradients())
+  assert all(gradient is not None for gradient in found[1])
+  assert_same(*reversed(found), rtol=1e-10, atol=1e-12)
+
+
+def test_a_model_cloned_by_its_config_shares_no_weights():
+  model = ROWS["model_published"].make("float64")
+  clone = fpp.FlowPlusPlus.from_config(model.get_config())
+  assert not {id(v) for v in clone.variables} & {id(v) for v in model.variables}
+  clone.set_weights(model.get_weights())
+  images, _ = ROWS["model_published"].inputs("float64")
+  np.testing.assert_allclose(clone(images), model(images), rtol=1e-12)
