@@ -92,8 +92,7 @@ def run(options: CompressOptions) -> None:
   name, _ = options.find_model()
   folder, names = _find_files(options.images, options.limit) if options.images else (pathlib.Path(), [])
   images = f"{len(names)} files of {folder}" if names else options.split_in_words(options.split or "test")
-  end = f"to {options.output}" if options.output else "to see how large the archive would be"
-  process.phase(f"compressing {images} with {name} {end}")
+  process.phase(f"compressing {images} with {name} to {options.output or 'see how large the archive would be'}")
   import_tensorflow()
   workdir = options.find_workdir()
   model, settings = workdir.load()

@@ -141,9 +141,10 @@ def _write_files(archive, reader, codec, folder, names):
   output, seen = OutputFolder(folder), set[str]()
   with output.writing(), contextlib.closing(_read(archive, read_pictures(reader, codec, names))) as items:
     problems = _write_all(output, items, seen)
-  if output.count:
-    print(f"wrote {printable(folder)}: {output.count} files")
-  _end(problems, f"{output.count} files")
+  what = f"{len(output.paths)} files"
+  if output.paths:
+    print(f"wrote {printable(folder)}: {what}")
+  _end(problems, what)
   if missing := set(names or ()) - seen:
     raise InputError(f"--files: not in the archive: {', '.join(sorted(missing))}")
 

@@ -71,7 +71,7 @@ def fail_at(monkeypatch, number):
   write = OutputFolder.write
 
   def failing(self, file):
-    if self.count == number:
+    if len(self.paths) == number:
       raise OSError(errno.ENOSPC, "No space left on device")
     return write(self, file)
 
@@ -329,7 +329,7 @@ def test_equal_names_are_numbered_in_linear_time(tmp_path):
       return super().__contains__(path)
 
   with OutputFolder(tmp_path / "out").writing() as output:
-    output._paths = Paths()
+    output.paths = Paths()
     for _ in range(300):
       output.write(verbatim("a.bin"))
     assert len(looks) < 1000

@@ -48,6 +48,9 @@ class OutputFolder:
 
   Args:
     folder: new, or empty.
+
+  Attributes:
+    paths: of the files that are written, below the folder.
   """
 
   def __init__(self, folder: Path) -> None:
@@ -55,7 +58,7 @@ class OutputFolder:
     self._partial = self._target.with_name(f"{self._target.name}.partial")
     # Of the files that are written. File systems may hold two names for one, and list another form of a name, so files
     # are compared by their inodes.
-    self._paths, self._inodes = set[str](), set[int | None]()
+    self.paths, self._inodes = set[str](), set[int | None]()
     self._numbers = dict[str, int]()
 
   @contextlib.contextmanager
@@ -78,11 +81,6 @@ class OutputFolder:
       name = self._partial.name
       raise InputError(f"{error}; what is written so far is in {name}; the same command writes the rest") from None
 
-  @property
-  def count(self) -> int:
-    """How many files are written."""
-    return len(self._paths)
-
   def write(self, file: ImageFile) -> str:
     """Write a file unless it exists with these bytes; return its path below the folder.
 
@@ -101,7 +99,7 @@ class OutputFolder:
       os.replace(unfinished, whole)
     elif os.path.getsize(whole) != len(content) or gate.read_bytes(whole, len(content)) != content:
       raise DifferentFileError(f"{str(whole)!r} exists with other bytes than in the archive; remove it")
-    self._paths.add(path)
+    self.paths.add(path)
     self._inodes.add(_inode(whole))
     return path
 
@@ -114,11 +112,11 @@ class OutputFolder:
       for path in (os.path.join(root, name) for name in names):
         if _inode(path) not in {*self._inodes, _inode(lock)}:
           raise DifferentFileError(f"{path!r} is not one of the files that this command writes; remove it")
-    if not self._paths:
+    if not self.paths:
       shutil.rmtree(self._partial)
       return
     with concurrent.futures.ThreadPoolExecutor(_SYNCS) as pool:  # file systems write what several wait for at once
-      list(pool.map(lambda path: sync(self._partial / path), self._paths))
+      list(pool.map(lambda path: sync(self._partial / path), self.paths))
     for root, _, _ in os.walk(self._partial):
       sync(root)
     lock.unlink()
