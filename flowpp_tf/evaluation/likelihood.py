@@ -273,7 +273,7 @@ def _open_partial(path, shape, dtype):
     if not path.exists():
       replace_file(path, create)
   except (OSError, OverflowError) as error:
-    raise InputError(f"{math.prod(shape):,} draws cannot be stored in {str(path)!r}: {reason(error)}") from None
+    raise InputError(f"{math.prod(shape):,} draws cannot be stored in {str(path.parent)!r}: {reason(error)}") from None
   try:
     draws = map_npy(path, "r+")
   except (OSError, ValueError) as error:

@@ -198,7 +198,7 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
     high: what is pale yellow, and all above; None for the largest value, at least `low`.
 
   Raises:
-    InputError (a ValueError): if a value is not finite, or `high` is below `low`.
+    InputError (a ValueError): if a value is not finite, or `high` is not above `low`.
 
   Examples:
     >>> from flowpp_tf.evaluation import heat_map
@@ -210,9 +210,10 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
   if not values.size:
     raise InputError(f"`values` must have a value, got shape {values.shape}")
   low = float(values.min()) if low is None else low
-  high = max(float(values.max()), low) if high is None else high
-  if high < low:
-    raise InputError(f"`high` must be at least `low`, got {high} and {low}")
+  if high is None:
+    high = max(float(values.max()), low)
+  elif not low < high:
+    raise InputError(f"`high` must be above `low`, got {high} and {low}")
   # Of halves: the difference of two float64 may have no float64.
   at = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
   shades = np.round(255 * np.clip(at, 0, 1)).astype(np.uint8)
