@@ -95,9 +95,8 @@ def run(options: EvaluateOptions) -> None:
   if options.classify and not model.config.num_classes:
     raise InputError("--classify is for a model with classes, and this one has none")
   if model.has_exact_density and (options.codecs or options.samples):
-    raise InputError(
-      f"--{'codecs' if options.codecs else 'samples'} is for integer images, and the model's are real-valued"
-    )
+    name = "codecs" if options.codecs else "samples"
+    raise InputError(f"--{name} is for integer images, and the model's are real-valued")
   dataset = data_options.load_data_of_run(settings, model.config, options.given_data)
   output = workdir.evaluation if options.output is None else pathlib.Path(options.output)
   read_record(output)

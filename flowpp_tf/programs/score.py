@@ -123,9 +123,7 @@ def run(options: ScoreOptions) -> None:
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
   scorer = Scorer(model, options.num_samples, options.seed)
   if config.tile_neighbours:
-    process.warn(
-      "no typicality, as a validation split has tiles, and the scores of this model are those of whole pictures"
-    )
+    process.warn("no typicality, as a validation split has tiles, and this model scores whole pictures")
   else:
     key = typical_key(workdir, settings, options.num_samples, options.seed, options.typical_images)
     scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, options.batch_size)
@@ -239,9 +237,7 @@ def _add_p_values(rows, sound):
     row["p_value"] = p_value
   known = {row["digest"] for row in sound}
   if seen := sum(row["digest"] in known for row in rows):
-    process.warn(
-      f"{seen} of {len(rows)} images are among those of --calibrate too, so that their p-values are too high"
-    )
+    process.warn(f"{seen} of {len(rows)} images are among those of --calibrate too: their p-values are too high")
 
 
 def _all_readable(items):

@@ -147,10 +147,7 @@ def _plan(options, recipe):
   """Return what will be done; raise an `InputError` for what is wrong already."""
   config, training = recipe.resolve(_Unknown())
   if config.condition_shape and not config.tile_neighbours:
-    raise InputError(
-      "`condition_shape` must be empty: `flowpp_tf.training.run_training` trains such a model, given the "
-      "function that makes the condition of images"
-    )
+    raise InputError("`condition_shape` must be empty; `flowpp_tf.training.run_training` trains such a model")
   dataset = data_options.complete_settings(recipe.settings, options.config)["dataset"]
   dataset_entry(dataset)
   if training.tensorboard:
@@ -209,11 +206,8 @@ def _train(config, training, dataset, workdir, record, init_from, strategy):
     )
   except Diverged as error:
     with_flags = str(error).replace(" `", " --").replace("`", "")
-    process.fail(
-      f"{with_flags}, and --debug_numerics to see where it begins; the newest checkpoint in {workdir.checkpoints} is "
-      "of before",
-      process.FAILED,
-    )
+    advice = f"and --debug_numerics to see where it begins; the checkpoints in {workdir.checkpoints} are of before"
+    process.fail(f"{with_flags}, {advice}", process.FAILED)
 
 
 def _test(workdir, dataset, num_samples, eval_images, seed):
