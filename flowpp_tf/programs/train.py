@@ -88,7 +88,7 @@ class TrainOptions(DeviceOptions, DataOptions):
     settings = {**self.settings, **{name: value for name, value in run_settings.items() if value is not None}}
     recipe = Recipe.load(self.config).replace(**settings)
     if self.labels:  # the data have the number of classes
-      recipe = recipe.replace(num_classes=recipe.config.num_classes or 1)
+      recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
     elif self.labels is False:
       recipe = recipe.replace(num_classes=0, label_dropout=0.0)
     if self.image_size is not None:

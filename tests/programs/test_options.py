@@ -98,6 +98,8 @@ def test_options_of_training_replace_those_of_the_recipe():
   recipe = TrainOptions(config="digits", settings={"filters": 16}, epochs=2.0, image_size=16).recipe()
   assert recipe.config.filters == 16 and recipe.config.image_shape == (16, 16, 1)
   assert recipe.settings["epochs"] == 2.0 and "steps" not in recipe.settings
+  config = TrainOptions(config="digits", labels=True, settings={"label_dropout": 0.1}).recipe().config
+  assert (config.num_classes, config.label_dropout) == (1, 0.1)  # the data have the number
   config = TrainOptions(config="digits_by_class", labels=False).recipe().config
   assert (config.num_classes, config.label_dropout) == (0, 0.0)
 
