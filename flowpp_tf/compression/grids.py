@@ -18,12 +18,11 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.compression.stack import check_inside
 from flowpp_tf.tiles.cutting import unit_of, without_middle
 
 _SMALLEST_SCALE = 1e-10
-LARGEST = 2.0**60
+_LARGEST = 2.0**60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +102,13 @@ class Lifts:
       return
     *places, channels = grid.scale.shape
     half = channels // 2
-    if kernel.shape != (2, half, half):  # of an archive's model: compiled loops do not look
-      raise ValueError(f"a 1x1 convolution has the shape {list(kernel.shape)}; expected {[2, half, half]}")
     scales = self.grid.scale.reshape(*places, 2, half)
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
     self._order, lower, diagonal, upper = _decompose(matrices)
-    self._factors = np.tril(lower, -1) + np.triu(upper, 1)
     for i in range(half - 1):
-      self._lifts.append((i, range(i + 1, half), self._factors[..., i]))
+      self._lifts.append((i, range(i + 1, half), lower[..., i]))
     for i in range(half - 1, 0, -1):
-      self._lifts.append((i, range(i), self._factors[..., i]))
+      self._lifts.append((i, range(i), upper[..., i]))
     shifts = self.grid.shift.reshape(*places, 2, half)
     mixed = np.zeros_like(shifts)
     for j in range(half):
@@ -125,21 +121,8 @@ class Lifts:
     Raises:
       WindowError: if they are too large.
     """
-    return self._lifted(n, backwards=False)
-
-  def inverse(self, n: np.ndarray) -> np.ndarray:
-    """Return the integers of the input; errors as for `forward`."""
-    return self._lifted(n, backwards=True)
-
-  def _lifted(self, n, backwards):
     if self._order is None:
       return n
-    loops = KERNELS.loops
-    if loops is not None and (lifted := self._in_loops(n, backwards, loops)) is not None:
-      return lifted
-    return self._undone(n) if backwards else self._done(n)
-
-  def _done(self, n):
     halves = n.reshape(*n.shape[:-1], 2, -1)
     order = self._part(self._order, n)
     halves = np.take_along_axis(halves, order[None], axis=-1)
@@ -147,7 +130,10 @@ class Lifts:
       halves[..., i] += _rounded_sum(halves, rows, self._part(factors, n))
     return halves.reshape(n.shape)
 
-  def _undone(self, n):
+  def inverse(self, n: np.ndarray) -> np.ndarray:
+    """Return the integers of the input; errors as for `forward`."""
+    if self._order is None:
+      return n
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
     for i, rows, factors in self._lifts[::-1]:
       halves[..., i] -= _rounded_sum(halves, rows, self._part(factors, n))
@@ -155,15 +141,6 @@ class Lifts:
     result = np.empty_like(halves)
     np.put_along_axis(result, np.broadcast_to(order, halves.shape), halves, axis=-1)
     return result.reshape(n.shape)
-
-  def _in_loops(self, n, backwards, loops):
-    """Return the integers by a compiled loop, or None if they are too large."""
-    half = n.shape[-1] // 2
-    halves = n.reshape(len(n), -1, half).astype(np.int64)  # a copy
-    order = np.ascontiguousarray(self._part(self._order, n)).reshape(-1, half)
-    factors = np.ascontiguousarray(self._part(self._factors, n)).reshape(-1, half, half)
-    fits = loops.lift(halves, order, factors, backwards)
-    return halves.reshape(n.shape) if fits else None
 
   def _part(self, array, n):
     """Return what belongs to the positions of n `[N, H, W, C]`."""
@@ -175,7 +152,7 @@ def _rounded_sum(n, rows, factors):
   result = 0.0
   for j in rows:
     result = result + n[..., j] * factors[..., j]
-  check_inside(np.abs(result) < LARGEST, np.shape(result))
+  check_inside(np.abs(result) < _LARGEST, np.shape(result))
   return np.rint(result).astype(np.int64)
 
 

@@ -1,11 +1,11 @@
 """The innermost loops of the codec, compiled by Numba where it is installed, with the bits of NumPy.
 
-NumPy evaluates mixtures of logistics, lifts and layers of networks an operation at a time, with an array between each
-two. loops.py has the same operations in the same order for some values at a time, and LLVM fuses no two of them unless
-it is told to. So archives are the same with and without them. Without, 16 tiles of the preset `photos` took 1.70 times
-as long to encode, and 1.61 times as long to decode (CPU seconds of one core).
+NumPy evaluates mixtures of logistics and layers of networks an operation at a time, with an array between each two.
+loops.py has the same operations in the same order for some values at a time, and LLVM fuses no two of them unless it is
+told to. So archives are the same with and without them. Without, 8 tiles of the preset `photos` took 1.45 times as long
+to encode and to decode (CPU seconds of one core).
 
-Compiling takes some five seconds, once so many values have come that it pays.
+Compiling takes some four seconds, once so many values have come that it pays.
 """
 
 import importlib

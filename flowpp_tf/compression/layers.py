@@ -9,7 +9,7 @@ The networks of exports (exporting/network_graph.py) are another text: each prod
 rounds here to a grid of its own, so that these bits could be kept only if all of them were operations of a machine, and
 no formula was shared.
 
-What is between the products is evaluated by the loops of loops.py where they are compiled, with the same bits.
+Gates and layer norms are evaluated by the loops of loops.py where they are compiled, with the same bits.
 """
 
 from collections.abc import Mapping
@@ -54,26 +54,18 @@ class Product:
     self.fraction = int(exponent) - 2
     self.weights = _round(matrix, self.fraction).reshape(self.size, self.size, -1, matrix.shape[-1])
     self.bias = weights[f"{name}/bias"].astype(np.float64)
-    self._name = name
-    _check_fits(self.bias.shape, matrix.shape[-1:], f"{name}/bias")
 
   def __call__(self, x, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
-    inputs = 2 * x.shape[-1] if elu else x.shape[-1]
-    _check_fits((inputs,), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
     if elu:
       x = portable_math.concat_elu(x)
     x = np.clip(x, -LARGEST, LARGEST)
     x *= 2.0**FRACTION
     np.rint(x, out=x)
-    if self.size > 1:
-      y = self._convolve(x)
-    else:
-      y = x.reshape(-1, inputs) @ self.weights[0, 0]
-      y = y.reshape(*x.shape[:-1], -1)
+    y = self._convolve(x) if self.size > 1 else rows(x) @ self.weights[0, 0]
     y *= 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
-    return y
+    return y.reshape(*x.shape[:-1], -1)
 
   def _convolve(self, x):
     """Return the sum, over the kernel's positions, of the products of shifted images with a matrix.
@@ -135,7 +127,7 @@ def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None) -> np.ndarra
   loops = KERNELS.loops
   if loops is None:
     a, b = np.split(h, 2, axis=-1)
-    result = x + a * portable_math.sigmoid(b)
+    result = x + a * portable_math.sigmoids(b)[0]
   else:
     result = np.empty(x.shape)
     loops.gated_sum(rows(x), rows(h), rows(result))
@@ -144,14 +136,8 @@ def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None) -> np.ndarra
 
 def largest_of_three(h: np.ndarray) -> np.ndarray:
   """Return the largest of each three neighbouring channels."""
-  _check_fits(h.shape[-1:], (h.shape[-1] // 3 * 3,), "the input of a maximum of three")
-  loops = KERNELS.loops
-  if loops is None:
-    largest = np.maximum(h[..., ::3], h[..., 1::3])
-    return np.maximum(largest, h[..., 2::3])
-  result = np.empty((*h.shape[:-1], h.shape[-1] // 3))
-  loops.largest_of_three(rows(h), rows(result))
-  return result
+  largest = np.maximum(h[..., ::3], h[..., 1::3])
+  return np.maximum(largest, h[..., 2::3])
 
 
 def attention(qkv: np.ndarray, heads: int) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 
 from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.kernels import KERNELS
+from flowpp_tf.compression.portable_math import choose
 
 _SMALLEST_LOG_SCALE = -7.0
 MOST_ITERATIONS = 100
@@ -131,30 +132,51 @@ class Mixture:
     quantiles = self.loc + self.scale * target
     low, high = quantiles.min(axis=0), quantiles.max(axis=0)
     start = np.clip(portable_math.total(self.pi * quantiles, axis=0), low, high)
-    narrowest = self.scale.min(axis=0)
     x, slope = np.empty_like(start), np.empty_like(start)
     active = np.arange(len(start))
-    arrays = [target, self.pi, self.loc, self.rate, narrowest, self.factor, start, low, high, high - low]
+    bound = _ERROR * sigma * self.scale.min(axis=0)
+    arrays = [target, self.pi, self.loc, self.rate, self.factor, bound, start, low, high, high - low]
     for _ in range(MOST_ITERATIONS):
-      target, pi, loc, rate, narrowest, factor, here, low, high, last_length = arrays
+      target, pi, loc, rate, factor, bound, here, low, high, length = arrays
       value, slope_here = _logit_cdf(here, pi, loc, rate)
-      error = value - target
-      low, high = np.where(error <= 0, here, low), np.where(error >= 0, here, high)
-      newton = here - error / slope_here
-      length = np.abs(newton - here)
-      safe = (newton >= low) & (newton <= high) & (length + length <= last_length)
-      following = np.where(safe, newton, low + (high - low) / 2)
-      # A Newton iteration leaves an error of about its length squared over the scale.
-      bound = _ERROR * sigma * narrowest
-      going = ~(safe & (length * length * np.sqrt(slope_here * factor) <= bound))
-      going &= ~(high - low <= 4e-16 * (np.abs(low) + np.abs(high)))
+      following, low, high, is_done = newton_step(here, low, high, length, value - target, slope_here, factor, bound)
       x[active], slope[active] = following, slope_here
+      going = ~is_done
       if not going.any():
         break
       active = active[going]
-      arrays = [target, pi, loc, rate, narrowest, factor, following, low, high, np.abs(following - here)]
+      arrays = [target, pi, loc, rate, factor, bound, following, low, high, np.abs(following - here)]
       arrays = [array[..., going] for array in arrays]
     return x, slope
+
+
+def newton_step(
+  here: Any, low: Any, high: Any, last_length: Any, error: Any, slope: Any, factor: Any, bound: Any
+) -> tuple[Any, Any, Any, Any]:
+  """Take a Newton step to a root, or halve the interval around it; of arrays or numbers.
+
+  Args:
+    here: place of the iteration.
+    low: one end of the interval.
+    high: the other end.
+    last_length: of the step before; the one that follows is at most half as long.
+    error: the function's value here.
+    slope: the function's slope here.
+    factor: of the slope of y.
+    bound: for the error of x at the end.
+
+  Returns:
+    The following place, the ends of a smaller interval, and whether this was the last step.
+  """
+  low, high = choose(error <= 0, here, low), choose(error >= 0, here, high)
+  newton = here - error / slope
+  length = np.abs(newton - here)
+  is_safe = (newton >= low) & (newton <= high) & (length + length <= last_length)
+  following = choose(is_safe, newton, low + (high - low) / 2)
+  # A Newton iteration leaves an error of about its length squared over the scale.
+  is_near = is_safe & (length * length * np.sqrt(slope * factor) <= bound)
+  is_closed = high - low <= 4e-16 * (np.abs(low) + np.abs(high))
+  return following, low, high, is_near | is_closed
 
 
 def _logit_cdf(x, pi, loc, rate):
