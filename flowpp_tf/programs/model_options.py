@@ -26,6 +26,7 @@ class ModelOptions(Options):
 
   GROUP = "The trained model"
 
+  _: dataclasses.KW_ONLY  # so that the archive of bin/decompress comes first
   workdir: str | None = setting(None, "Directory of the run.")
   preset: str | None = setting(
     None,
