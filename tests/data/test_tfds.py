@@ -18,7 +18,7 @@ from flowpp_tf import data
 from flowpp_tf.data import cache
 from flowpp_tf.programs import demo
 from support.programs import call
-from support.tfds_builders import OfSplits, prepared
+from support.tfds_builders import OfSplits, named, prepared
 
 SIZES = {"train": 120, "test": 20, "validation": 20}
 
@@ -31,8 +31,8 @@ def everything(split, shape=(32, 32, 3)):
   return {pixels(split, i, shape).tobytes() for i in range(SIZES[split])}
 
 
-class _Small(OfSplits, skip_registration=True):
-  """A set of random images; subclasses say of which shape and splits."""
+class Cifar10(OfSplits, skip_registration=True):
+  """A set of random images; the others have other shapes and splits."""
 
   VERSION = tfds.core.Version("3.0.2")
   SHAPE = (32, 32, 3)
@@ -44,15 +44,7 @@ class _Small(OfSplits, skip_registration=True):
       yield i, {"image": pixels(split, i, self.SHAPE), **{name: 0 for name in self.FEATURES}}
 
 
-class Cifar10(_Small, skip_registration=True):
-  pass
-
-
-class Mnist(_Small, skip_registration=True):
-  SHAPE = (28, 28, 1)
-
-
-class CelebA(_Small, skip_registration=True):
+class CelebA(Cifar10, skip_registration=True):
   SHAPE = (218, 178, 3)
   SPLITS = ("train", "validation", "test")
 
@@ -61,28 +53,7 @@ class CelebA(_Small, skip_registration=True):
       yield i, {"image": pixels(split, i, self.SHAPE), "label": 0}
 
 
-class CelebAHq(_Small, skip_registration=True):
-  VERSION = tfds.core.Version("2.0.0")
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="64", description="64x64")]
-  SHAPE = (64, 64, 3)
-  SPLITS = ("train",)
-  FEATURES = {}
-
-
-class DownsampledImagenet(_Small, skip_registration=True):
-  VERSION = tfds.core.Version("2.0.0")
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="32x32", description="32x32")]
-  SPLITS = ("train", "validation")
-  FEATURES = {}
-
-
-class ImagenetResized(_Small, skip_registration=True):
-  VERSION = tfds.core.Version("0.1.0")
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="32x32", description="32x32")]
-  SPLITS = ("train", "validation")
-
-
-class HomeMade(_Small, skip_registration=True):
+class HomeMade(Cifar10, skip_registration=True):
   """Nobody else has this one, and its images are of many sizes."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -94,12 +65,12 @@ class HomeMade(_Small, skip_registration=True):
       yield i, {"image": pixels(split, i, (16 + i % 2, 20, 3)), "label": 0}
 
 
-class Deep(_Small, skip_registration=True):
+class Deep(Cifar10, skip_registration=True):
   """Images of 16 bits, the upper 8 of which are those of the others."""
 
   VERSION = tfds.core.Version("1.0.0")
   SPLITS = ("train",)
-  FEATURES = {"image": tfds.features.Image(shape=_Small.SHAPE, dtype=np.uint16), "label": _Small.FEATURES["label"]}
+  FEATURES = {"image": tfds.features.Image(shape=(32, 32, 3), dtype=np.uint16), **Cifar10.FEATURES}
 
   def _generate_examples(self, split):
     for i in range(30):
@@ -109,14 +80,15 @@ class Deep(_Small, skip_registration=True):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """A `--data_dir` with all of them."""
+  halves = ("train", "validation")
   return prepared(
     tmp_path_factory.mktemp("tensorflow_datasets"),
     Cifar10,
-    Mnist,
+    named("Mnist", Cifar10, SHAPE=(28, 28, 1)),
     CelebA,
-    CelebAHq,
-    DownsampledImagenet,
-    ImagenetResized,
+    named("CelebAHq", Cifar10, "2.0.0", "64", SHAPE=(64, 64, 3), SPLITS=("train",), FEATURES={}),
+    named("DownsampledImagenet", Cifar10, "2.0.0", "32x32", SPLITS=halves, FEATURES={}),
+    named("ImagenetResized", Cifar10, "0.1.0", "32x32", SPLITS=halves),
     HomeMade,
     Deep,
   )
@@ -196,25 +168,14 @@ def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch, cache_on_d
   assert again.fingerprint()["sha256"] != first.fingerprint()["sha256"]
 
 
-class OlderCifar10(Cifar10, skip_registration=True):
-  name = "cifar10"
-  VERSION = tfds.core.Version("3.0.1")
-
-
-class OldestCifar10(Cifar10, skip_registration=True):
-  name = "cifar10"
-  VERSION = tfds.core.Version("2.0.10")
-
-
 def test_a_set_that_was_prepared_in_older_versions_is_read_in_the_newest_of_them(tmp_path):
-  prepared(tmp_path, OldestCifar10, OlderCifar10)
+  prepared(tmp_path, *(named("Cifar10", Cifar10, version) for version in ("2.0.10", "3.0.1")))
   assert data.load_dataset("cifar10", tmp_path).fingerprint()["version"] == "cifar10/3.0.1"
   assert data.load_dataset("tfds:cifar10:2.0.10", tmp_path).fingerprint()["version"] == "cifar10/2.0.10"
 
 
 def test_a_damaged_set_is_named(tmp_path):
-  Cifar10(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  (path,) = tmp_path.rglob("*test.tfrecord*")
+  (path,) = prepared(tmp_path, Cifar10).rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
     data.load_dataset("cifar10", tmp_path)

@@ -17,7 +17,7 @@ from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
 from support.files import spoiled
 from support.models import TINY, small_config
-from support.tfds_builders import OfSplits, prepared
+from support.tfds_builders import OfSplits, named, prepared
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -241,52 +241,25 @@ class _Labelled(OfSplits, skip_registration=True):
       yield i, {"image": marked([mark])[0], **others, self.MARK: label}
 
 
-class Cifar10(_Labelled, skip_registration=True):
-  VERSION = tfds.core.Version("3.0.2")
-
-
-class Cifar100(_Labelled, skip_registration=True):
-  VERSION = tfds.core.Version("3.0.2")
-  FEATURES = {"coarse_label": tfds.features.ClassLabel(num_classes=2), "label": tfds.features.ClassLabel(num_classes=3)}
-
-
-class ImagenetResized(_Labelled, skip_registration=True):
-  VERSION = tfds.core.Version("0.1.0")
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="32x32", description="32x32")]
-  SPLITS = {"train": 120, "validation": 20}
-
-
-class OnlyClasses(_Labelled, skip_registration=True):
-  MARK = "species"
-  FEATURES = {"species": tfds.features.ClassLabel(names=CLASSES), "label": np.int64}
-  SPLITS = {"train": 120}
-
-
-class TwoClasses(_Labelled, skip_registration=True):
-  MARK = "species"
-  FEATURES = {"species": tfds.features.ClassLabel(names=CLASSES), "colour": tfds.features.ClassLabel(num_classes=2)}
-
-
-class NoClasses(_Labelled, skip_registration=True):
-  MARK = "size"
-  FEATURES = {"size": np.int64}
-
-
-class UnlabelledTest(_Labelled, skip_registration=True):
-  UNLABELLED = "test"
+CIFAR10 = named("Cifar10", _Labelled, "3.0.2")
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
+  label = tfds.features.ClassLabel
+  species, two = label(names=CLASSES), label(num_classes=2)
+  cifar100 = {"coarse_label": two, "label": label(num_classes=3)}
   return prepared(
     tmp_path_factory.mktemp("tensorflow_datasets"),
-    Cifar10,
-    Cifar100,
-    ImagenetResized,
-    OnlyClasses,
-    TwoClasses,
-    NoClasses,
-    UnlabelledTest,
+    CIFAR10,
+    named("Cifar100", _Labelled, "3.0.2", FEATURES=cifar100),
+    named("ImagenetResized", _Labelled, "0.1.0", "32x32", SPLITS={"train": 120, "validation": 20}),
+    named(
+      "OnlyClasses", _Labelled, MARK="species", FEATURES={"species": species, "label": np.int64}, SPLITS={"train": 120}
+    ),
+    named("TwoClasses", _Labelled, MARK="species", FEATURES={"species": species, "colour": two}),
+    named("NoClasses", _Labelled, MARK="size", FEATURES={"size": np.int64}),
+    named("UnlabelledTest", _Labelled, UNLABELLED="test"),
   )
 
 
@@ -331,8 +304,7 @@ def test_sets_of_tensorflow_datasets_without_labels_say_so(data_dir, name, messa
 
 
 def test_damaged_labels_of_tensorflow_datasets_are_named(tmp_path):
-  Cifar10(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  (path,) = tmp_path.rglob("*test.tfrecord*")
+  (path,) = prepared(tmp_path, CIFAR10).rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
     data.load_dataset("cifar10", tmp_path, labels=True)

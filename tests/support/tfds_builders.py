@@ -1,5 +1,7 @@
 """Small sets of TensorFlow Datasets: what the tests that prepare some share."""
 
+import types
+
 import tensorflow_datasets as tfds
 
 
@@ -22,3 +24,12 @@ def prepared(folder, *builders):
   for builder in builders:
     builder(data_dir=folder).download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
   return folder
+
+
+def named(name, of, version=None, config=None, **attributes):
+  """A set of a name, of a class of sets, with another version, config, or other attributes."""
+  if version:
+    attributes["VERSION"] = tfds.core.Version(version)
+  if config:
+    attributes["BUILDER_CONFIGS"] = [tfds.core.BuilderConfig(name=config, description=config)]
+  return types.new_class(name, (of,), {"skip_registration": True}, lambda members: members.update(attributes))
