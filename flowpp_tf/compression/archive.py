@@ -258,14 +258,12 @@ class Segment:
     images: number of its images.
     data: its bytes (segment.py), None if they are damaged.
     places: to one of these it must be bound.
-    problem: why there are no bytes.
   """
 
   first: int
   images: int
   data: bytes | None
   places: tuple[bytes, ...] = ()
-  problem: str = "a segment has the wrong checksum"
 
 
 class ArchiveReader:
@@ -336,35 +334,31 @@ class ArchiveReader:
     """
     self._output = 0
     try:
-      entries, end = self._index()
+      entries = self.index()
     except ArchiveError:  # without an index, each segment is found by the end of the one before
       if numbers is None:
         yield from self._segments_in_order()
       raise
-    counts, ends = entries["images"].astype(np.uint64), np.append(entries["position"], end)
+    end = self.size - _FOOTER.size - entries.nbytes - _INDEX.size
+    counts, ends = entries["images"].astype(np.uint64), np.append(entries["position"], np.uint64(end))
     firsts, places = (np.cumsum(sizes) - sizes for sizes in (counts, np.maximum(counts, 1)))
     for number in numbers or ():
       check_count("numbers", number, 0, len(entries) - 1)
     for number in range(len(entries)) if numbers is None else numbers:
-      (position, images), first, last = entries[number].tolist(), int(firsts[number]), number == len(entries) - 1
-      found = self._segment_at(position)
-      if found is None or (found.first, found.images, self._file.tell()) != (first, images, int(ends[number + 1])):
-        elsewhere = found is not None and found.data is not None
-        found = Segment(first, images, None)
-        if elsewhere:
-          found = dataclasses.replace(found, problem="a segment is not where the index says")
-      yield dataclasses.replace(found, places=self._places(int(places[number]), last))
+      (position, images), first = entries[number].tolist(), int(firsts[number])
+      segment = self._segment_at(position)
+      if segment is None or (segment.first, segment.images, self._file.tell()) != (first, images, ends[number + 1]):
+        segment = Segment(first, images, None)
+      place = _PLACE.pack(int(places[number]), number == len(entries) - 1)
+      yield dataclasses.replace(segment, places=(place,))
     if numbers is None:
       self._check_hash()
-
-  def _places(self, place, *last):
-    """Return what a segment may be bound to, which depends on whether it is the last one."""
-    return tuple(_PLACE.pack(place, is_last) for is_last in last)
 
   def _segments_in_order(self):
     position, first, place = self._first, 0, 0
     while (segment := self._segment_at(position)) is not None and segment.data is not None and segment.first == first:
-      yield dataclasses.replace(segment, places=self._places(place, False, True))
+      places = _PLACE.pack(place, False), _PLACE.pack(place, True)
+      yield dataclasses.replace(segment, places=places)
       position += _SEGMENT.size + len(segment.data)
       first += segment.images
       place += max(segment.images, 1)
@@ -413,7 +407,7 @@ class ArchiveReader:
   def _opened(self, segment, codec):
     """Return the fields of a segment, whose output is claimed, or the `SegmentError`."""
     if segment.data is None:
-      return SegmentError(segment.problem)
+      return SegmentError("a segment is not where the index says, or has the wrong checksum")
     try:
       fields = Fields.from_bytes(segment.data, codec)
     except SegmentError as error:
@@ -430,13 +424,7 @@ class ArchiveReader:
     Raises:
       ArchiveError: if the archive is incomplete or its index is damaged.
     """
-    return self._index()[0]
-
-  def _index(self):
-    """Return the index, and its position, which is the end of the last segment."""
-    if self.size < self._first + _INDEX.size + _FOOTER.size:
-      raise ArchiveError("the archive is truncated: it has no index")
-    self._file.seek(self.size - _FOOTER.size)
+    self._file.seek(max(self.size - _FOOTER.size, 0))
     start, _, end = _FOOTER.unpack(self._read(_FOOTER.size, "its end"))
     if end != _END or not self._first <= start <= self.size - _FOOTER.size - _INDEX.size:
       raise ArchiveError("the archive is truncated or its end is damaged")
@@ -445,22 +433,20 @@ class ArchiveReader:
     if mark != _INDEX_MARK or start + _INDEX.size + count * _ENTRY.itemsize + _FOOTER.size != self.size:
       raise ArchiveError("the archive's index is damaged")
     claim("items", count, "the archive's index")
-    if count * (_SEGMENT.size + LEAST_BYTES) > start - self._first:  # before a million entries are read
+    least = _SEGMENT.size + LEAST_BYTES  # bytes of a segment
+    if not 0 < count * least <= start - self._first:  # before a million entries are read
       raise ArchiveError("the archive's index does not agree with its segments")
-    entries = self._read(count * _ENTRY.itemsize, "its index")
-    if zlib.crc32(entries) != crc:
-      raise ArchiveError("the archive's index is damaged: it has the wrong checksum")
-    entries = np.frombuffer(entries, _ENTRY)
-    ends = np.append(entries["position"], np.uint64(start))
+    data = self._read(count * _ENTRY.itemsize, "its index")
+    entries = np.frombuffer(data, _ENTRY)
+    sizes = np.diff(np.append(entries["position"], np.uint64(start)).astype(np.float64))  # which no u64 holds below 0
     if (
-      ends[0] != self._first  # where there is no segment, the index is
-      or (ends[1:] < ends[:-1]).any()
-      or (np.diff(ends) < _SEGMENT.size + LEAST_BYTES).any()
-      or (entries["images"] > max_images(self.header.image_shape)).any()
-      or not count
+      zlib.crc32(data) != crc
+      or entries["position"][0] != self._first
+      or np.any(sizes < least)
+      or np.any(entries["images"] > max_images(self.header.image_shape))
     ):
-      raise ArchiveError("the archive's index does not agree with its segments")
-    return entries, start
+      raise ArchiveError("the archive's index is damaged, or does not agree with its segments")
+    return entries
 
   def _check_hash(self):
     """Raise an `ArchiveError` unless the hash of the archive is right, which covers what the checksums do not."""

@@ -19,7 +19,7 @@ from flowpp_tf.compression.archive import (
 )
 from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, max_images
-from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels, check_shape
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels
 
 _MOST = 2**63 - 1
 
@@ -66,22 +66,18 @@ def compress_to(
   shape = codec.model.image_shape
   if not (isinstance(images, Sequence) or len(getattr(images, "shape", ()))):
     images = as_array("images", images, [None, *shape])
-  first = as_array("images", images[:1] if len(images) else images)
-  check_shape("images", first.shape, [None, *shape], "N")
-  check_pixels(first, codec.model.levels)
+
+  def content(start, stop):
+    part = as_array("images", images[start:stop], [None, *shape])
+    check_pixels(part, codec.model.levels)
+    return SegmentContent(np.ascontiguousarray(part, codec.dtype))
+
+  content(0, 1)  # which may raise, before anything is written
   check_count("segment_images", segment_images, high=_MOST)
-  if max_batch is not None:
-    check_count("max_batch", max_batch, high=_MOST)
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, codec, "images", embed_model, max_batch, progress)
-
-  def parts():
-    for start in range(0, len(images), segment_images):
-      part = as_array("images", images[start : start + segment_images], [None, *shape])
-      check_pixels(part, codec.model.levels)
-      yield SegmentContent(np.ascontiguousarray(part, codec.dtype))
-
-  for _ in writer.write_segments(parts()):
+  starts = range(0, len(images), segment_images)
+  for _ in writer.write_segments(content(start, start + segment_images) for start in starts):
     pass
   writer.close()
 
