@@ -102,50 +102,49 @@ def push_batches(
     return layout.of_one_wave(batch) if layout else batch
 
   # One core checks a batch while another pushes the next one, as if the check had passed.
-  first: _FirstTry | None = None
+  following: _Trial | None = None
   while waiting:
-    if first is None:
-      first = _push_first(codec, stack, images, next_of(waiting, stack), layout)
-    following, left = None, _without(waiting, first.indices)
-    if left and first.stack is not None:
-      following = _push_first(codec, first.stack, images, next_of(left, first.stack), layout)
-    pushed, salts, failed, error = first.indices, 0, list[int](), first.error()
-    if error is None and first.stack is not None:
-      stack.replace(first.stack)
-    else:
+    trial = following or _Trial(codec, stack, images, next_of(waiting, stack), layout)
+    left = _without(waiting, trial.indices)
+    following = None
+    if left and trial.is_pushed:
+      following = _Trial(codec, trial.stack, images, next_of(left, trial.stack), layout)
+    done, failed, error = trial.indices, list[int](), trial.error()
+    if error is not None:
       following = None
-      pushed, salts, failed = _push_batch(codec, stack, images, pushed, layout, error)
-    first = following
-    if pushed:
-      batches.append((len(pushed), salts))
+      done, failed, trial = _try_again(codec, stack, images, done, layout, error)
+    if done:
+      stack.replace(trial.stack)
+      batches.append((len(done), trial.salts))
     left_out += failed
-    waiting = _without(waiting, [*pushed, *failed])
-    progress(len(pushed) + len(failed))
+    waiting = _without(waiting, [*done, *failed])
+    progress(len(done) + len(failed))
   return batches, sorted(left_out)
 
 
-@dataclasses.dataclass(frozen=True)
-class _FirstTry:
-  """A batch that was pushed without salt.
+class _Trial:
+  """A batch on a copy of a stack.
 
   Attributes:
     indices: of its images.
-    stack: with the batch; None if it could not be pushed.
+    salts: bytes of salt below it.
+    stack: the copy.
+    is_pushed: whether the batch is on it.
     error: waits for the check, and returns why the batch is not right, or None.
   """
 
-  indices: list[int]
-  stack: Stack | None
   error: Callable[[], ValueError | None]
 
-
-def _push_first(codec, stack, images, indices, layout):
-  """Push a batch without salt on a copy of a stack, and begin to check it."""
-  trial, step, error = _push_on_copy(codec, stack, images, indices, layout, 0)
-  if error is not None:
-    return _FirstTry(indices, None, lambda: error)
-  begin = in_background if codec.pays_in_threads(len(indices)) else functools.partial
-  return _FirstTry(indices, trial, begin(_check, step, trial.copy(), stack.copy(), images[indices]))
+  def __init__(self, codec, stack, images, indices, layout, salts=0):
+    self.indices, self.salts, self.stack, self.is_pushed = indices, salts, stack.copy(), True
+    batch, step = images[indices], Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
+    try:
+      step.push(self.stack, batch)
+    except (EmptyStackError, WindowError) as error:
+      self.is_pushed, self.error = False, functools.partial(lambda found: found, error)
+      return
+    begin = in_background if codec.pays_in_threads(len(indices)) else functools.partial
+    self.error = begin(_check, step, self.stack.copy(), stack.copy(), batch)
 
 
 def _without(waiting, done):
@@ -171,39 +170,29 @@ def batch_step(
   return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), conditioned])
 
 
-def _push_batch(codec, stack, images, indices, layout, error):
-  """Push images after a first try and its error; return the indices of those that were pushed, their bytes of salt, and
-  the indices that failed.
+def _try_again(codec, stack, images, indices, layout, error):
+  """Push images after a first trial and its error.
+
+  Returns:
+    The indices of those that were pushed, the indices that failed, and the last trial.
   """
-  failed, salts = list[int](), 0
-  while indices:
+  failed, salts, trial = list[int](), 0, None
+  while error is not None:
     if isinstance(error, WindowError):
       salts += 1
     elif len(indices) > 1:
       indices = indices[: len(indices) // 2]
     else:
-      return [], 0, failed + indices
+      return [], failed + indices, trial
     if salts > _MOST_SALTS:
       bad = error.examples if error.examples.any() else np.ones(len(indices), bool)
       failed += [i for i, is_bad in zip(indices, bad) if is_bad]
       indices, salts = [i for i, is_bad in zip(indices, bad) if not is_bad], 0
-    if indices:
-      trial, step, error = _push_on_copy(codec, stack, images, indices, layout, salts)
-      error = error or _check(step, trial.copy(), stack, images[indices])
-      if error is None:
-        stack.replace(trial)
-        return indices, salts, failed
-  return [], 0, failed
-
-
-def _push_on_copy(codec, stack, images, indices, layout, salts):
-  """Push a batch on a copy of a stack; return the copy, the step that pops it, and the error or None."""
-  trial, step = stack.copy(), Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
-  try:
-    step.push(trial, images[indices])
-  except (EmptyStackError, WindowError) as error:
-    return trial, step, error
-  return trial, step, None
+    if not indices:
+      break
+    trial = _Trial(codec, stack, images, indices, layout, salts)
+    error = trial.error()
+  return indices, failed, trial
 
 
 def _check(step, stack, before, images):

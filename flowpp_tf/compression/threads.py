@@ -17,7 +17,7 @@ import contextvars
 import functools
 import os
 import threading
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 try:
   import threadpoolctl
@@ -46,22 +46,6 @@ def check_stopped() -> None:
   """Raise a `CancelledError` in a thread of `map_ahead` whose result nobody waits for; call this in what takes long."""
   if _stopped.get()():
     raise concurrent.futures.CancelledError
-
-
-class _Call(Generic[R]):
-  """A call in a thread of the pool, in the context of this one."""
-
-  def __init__(self, function: Callable[..., R], *arguments: Any) -> None:
-    self._call = functools.partial(contextvars.copy_context().run, _compute, function, *arguments)
-    self._future = _pool(CORES, os.getpid()).submit(self._call)
-
-  def cancel(self) -> bool:
-    """Return whether no thread has begun it, nor ever will."""
-    return self._future.cancel()
-
-  def result(self) -> R:
-    """Return or raise what the function does."""
-    return self._call() if self.cancel() else self._future.result()
 
 
 def _compute(function, *arguments):
@@ -107,9 +91,11 @@ def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R
 
   Without threads the call is made then.
   """
+  call = functools.partial(contextvars.copy_context().run, _compute, function, *arguments)
   if threadpoolctl is None or CORES == 1:
-    return functools.partial(_compute, function, *arguments)
-  return _Call(function, *arguments).result
+    return call
+  future = _pool(CORES, os.getpid()).submit(call)
+  return lambda: call() if future.cancel() else future.result()
 
 
 def in_threads(function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
@@ -144,12 +130,13 @@ def map_ahead(
 
   def compute(part: T) -> R:
     _stopped.set(closed.is_set)
+    check_stopped()
     return function(part)
 
-  begun = collections.deque[tuple[_Call[R], int]]()
+  begun = collections.deque[tuple[Callable[[], R], int]]()
 
   def oldest() -> Iterator[R]:
-    yield begun[0][0].result()
+    yield begun[0][0]()
     begun.popleft()  # its memory is free when its result has been used
 
   try:
@@ -157,15 +144,13 @@ def map_ahead(
       for call, size, is_faster in _calls(compute, parts, memory, pays):
         while begun and not (is_faster and size + sum(other for _, other in begun) <= budget.current().memory):
           yield from oldest()
-        begun.append((_Call(call), size))
+        begun.append((in_background(call), size))
         if len(begun) == CORES:
           yield from oldest()
       while begun:
         yield from oldest()
   finally:
     closed.set()
-    for pending, _ in begun:
-      pending.cancel()
 
 
 def _calls(function, parts, memory, pays):
