@@ -241,7 +241,7 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def trained(images):
+def on_cats(images):
   """Output of a run of 5 bits at 16x16, in `runs/cats`."""
   result = call(
     "train",
@@ -258,7 +258,7 @@ def trained(images):
   return result.out
 
 
-def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, trained):
+def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, on_cats):
   config = json.loads((images / "runs/cats/config.json").read_text())
   assert config["model"]["image_shape"] == [16, 16, 3] and config["model"]["levels"] == 32
   fingerprint = config["training"]["fingerprint"]
@@ -267,13 +267,13 @@ def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, trained):
   assert config["training"]["flip"] and config["training"]["bits"] == 5
   rows = [json.loads(line) for line in (images / "runs/cats/metrics.jsonl").read_text().splitlines()]
   assert rows and {row["data"] for row in rows} == {fingerprint["digest"]}
-  lines = trained.splitlines()
+  lines = on_cats.splitlines()
   assert any(line.startswith("data: folder:cats, ") and fingerprint["digest"] in line for line in lines)
   assert any(line.startswith(f"test, data {fingerprint['digest']}: ") for line in lines)
 
 
-def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
-  del trained
+def test_evaluation_finds_the_runs_data_and_warns_of_others(images, on_cats):
+  del on_cats
   config = json.loads((images / "runs/cats/config.json").read_text())
   digest = config["training"]["fingerprint"]["digest"]
   elsewhere = images / "empty"
@@ -288,8 +288,8 @@ def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
 
 
 @pytest.mark.parametrize("arguments, message", BAD)
-def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images, trained, arguments, message):
-  del trained
+def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images, on_cats, arguments, message):
+  del on_cats
   ways = 2 if "--nodownload" in arguments else 0  # to get the data
   assert message in refusal("train", *TINY, "--workdir=new", *arguments, cwd=images, ways=ways)
 
@@ -308,9 +308,9 @@ def test_a_preset_that_does_not_name_its_data_scores_others_without_typicality(i
   assert demo._dataset({}, config) is None
 
 
-def test_a_stopped_evaluation_is_kept_beside_its_output(images, trained, monkeypatch):
+def test_a_stopped_evaluation_is_kept_beside_its_output(images, on_cats, monkeypatch):
   """The directory of the run may be one that cannot be written."""
-  del trained
+  del on_cats
 
   def stop(*arguments, partial, **settings):
     raise InputError(f"kept in {partial}")
