@@ -86,6 +86,8 @@ class Archive(Target):
   name = "archive"
 
   def seeds(self):
+    with contextlib.suppress(ImportError):
+      import flowpp_tf.compression.loops  # noqa: F401  # which compiles them: later it would look like a hang
     return [archives.of_arrays(), archives.of_arrays(embed_model=True, segment_images=24), archives.of_files()]
 
   def mutate(self, data, rng):
