@@ -111,7 +111,6 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
 @pytest.mark.parametrize(
   "content, message",
   [
-    (hostile.EPS, "is not an image: expected one of PNG"),  # Pillow would start Ghostscript
     (
       hostile.png(13_000, 13_000, rows=10),
       "13000x13000 has 169,000,000 pixels; at most 67,108,864 are decoded|exceeds limit",
@@ -120,7 +119,6 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
     (hostile.png(100, 100)[:-20], "a part has the wrong checksum, or is cut off"),
     (hostile.png(100, 100)[:-12], "it is cut off"),
     (hostile.png(100, 100)[:60] + b"?" + hostile.png(100, 100)[61:], "a part has the wrong checksum"),
-    (b"", "it is empty"),
     (b"GIF89a", "is not an image: expected one of|index out of range"),
   ],
 )
@@ -158,7 +156,7 @@ BLACK = encoded("PNG", np.zeros([4, 4, 3], np.uint8))
       "'a.png' is not an image: expected one of PNG, JPEG, ",
       "it is not an image: expected one of PNG, JPEG, ",
     ),
-    (hostile.EPS, "'a.png' is not an image: ", "it is not an image: "),
+    (hostile.EPS, "'a.png' is not an image: ", "it is not an image: "),  # Pillow would start Ghostscript
     (b"", "'a.png': it is empty", "it is empty"),
     (BLACK[:-20], "'a.png': it is damaged", "it is damaged"),
     (BLACK.replace(b"IDAT", b"IDAX"), "'a.png': it is damaged", "it is damaged"),

@@ -16,7 +16,7 @@ from flowpp_tf.pretrained import official
 from support.comparing import assert_same
 from support.marks import quick_rows
 from support.models import TINY, VARIANTS, small_config
-from support.reference import reference
+from support.programs import REFERENCE
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
 REFERENCES = {  # the published config and the sizes that were reduced
@@ -30,6 +30,19 @@ OF_FLOWPP = [name for name in REFERENCES if name != "vflow"]
 every_release = pytest.mark.parametrize("loaded", quick_rows(REFERENCES, ["cifar10", "vflow"]), indirect=True)
 of_flowpp = pytest.mark.parametrize("loaded", quick_rows(OF_FLOWPP, ["cifar10"]), indirect=True)
 of_vflow = pytest.mark.parametrize("loaded", ["vflow"], indirect=True)
+
+
+def reference(name):
+  """The arrays of a reference in tests/reference, with `variables`: the release's weights by name."""
+  with np.load(REFERENCE / f"{name}.npz") as file:
+    arrays = dict(file)
+  flat = np.ascontiguousarray(arrays.pop("weights").T).view(np.float16).ravel().astype(np.float64)
+  variables = {}
+  for key, shape in json.loads(str(arrays["index"])):
+    size = int(np.prod(shape))
+    variables[key], flat = flat[:size].reshape(shape), flat[size:]
+  assert flat.size == 0
+  return {**arrays, "variables": variables}
 
 
 def config_of(name, **changes):

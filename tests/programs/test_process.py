@@ -269,11 +269,9 @@ def test_every_number_of_a_command_and_of_a_config_is_bounded(kind, field):
   "arguments, message",
   [
     (["--seed=4294967296"], "`seed` must be at most 4,294,967,295"),
-    (["--epochs=nan"], "epochs"),
     ([f"--filters={HUGE}"], "`filters` must be at most 65,536"),
     (["--workdir="], "`workdir` is empty"),
     (["--batch_size=100000"], "must be at most the 1,527 training images"),
-    (["--checkpoint_minutes=nan"], "minutes"),
     ([f"--structure=columns:{HUGE}"], "structure"),
     (["--image_shape=1,2"], "image_shape"),
     (["--init_from="], "init_from"),
@@ -283,5 +281,4 @@ def test_every_number_of_a_command_and_of_a_config_is_bounded(kind, field):
   ],
 )
 def test_values_that_once_were_tracebacks_are_one_line(tmp_path, arguments, message):
-  steps = [] if arguments[0].startswith("--epochs") else ["--steps=1"]
-  assert message in refusal("train", *steps, *arguments, cwd=tmp_path)
+  assert message in refusal("train", "--steps=1", *arguments, cwd=tmp_path)
