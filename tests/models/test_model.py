@@ -171,20 +171,15 @@ def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(sm
 
 
 # Images of two pixels that are black or white: four of them.
-TWO_PIXELS = fpp.FlowPlusPlusConfig(
+TWO_PIXELS = small_config(
+  TINY,
   image_shape=(1, 2, 1),
   levels=2,
   structure="columns:2,channels:2",
   components=2,
-  filters=4,
-  blocks=1,
   heads=1,
+  dropout=0.0,
   dequantization="uniform",
-  dequant_structure="columns:1",
-  dequant_filters=4,
-  dequant_blocks=1,
-  context_channels=4,
-  context_blocks=1,
   augment_channels=1,
   augment_blocks=1,
   dtype="float64",
@@ -243,21 +238,7 @@ def test_vflow_is_the_published_one():
   assert flow == [("columns", 2), ("channels", 2), ("squeeze", 0), ("columns", 2), ("channels", 3)]
 
 
-BASE = fpp.FlowPlusPlusConfig(
-  image_shape=(4, 4, 2),
-  structure="columns:1",
-  filters=4,
-  heads=2,
-  blocks=1,
-  components=2,
-  dequant_structure="columns:1",
-  dequant_filters=4,
-  dequant_blocks=1,
-  context_channels=4,
-  context_blocks=1,
-  condition_channels=3,
-  augment_blocks=2,
-)
+BASE = small_config(TINY, structure="columns:1", components=2, condition_channels=3, augment_blocks=2)
 CHOICES = {
   "structure": ["columns:1", "columns:2,squeeze,channels:1", "squeeze,channels:2,columns:1", "channels:2"],
   "coupling": [*COUPLINGS],

@@ -21,17 +21,10 @@ from flowpp_tf.evaluation import (
   reconstruct,
 )
 from support.marks import slow
+from support.models import TINY, small_config
 
-SMALL = fpp.FlowPlusPlusConfig(
-  (4, 4, 1),
-  dequantization="none",
-  structure="columns:1,squeeze,channels:1",
-  coupling="mixture_logistic",
-  components=2,
-  filters=8,
-  blocks=1,
-  heads=2,
-  dtype="float64",
+SMALL = small_config(
+  TINY, image_shape=(4, 4, 1), dequantization="none", components=2, filters=8, dropout=0.0, dtype="float64"
 )
 SIMPLE = dict(structure="columns:1", coupling="affine", attention=False)
 

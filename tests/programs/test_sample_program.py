@@ -11,20 +11,11 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.data import load_dataset
 from flowpp_tf.programs import sample_grids
-from support.models import perturbed
+from support.models import perturbed, small_config
 from support.programs import call, refusal
 from support.training_steps import stored_run
 
-CONFIG = fpp.FlowPlusPlusConfig(
-  image_shape=(8, 8, 1),
-  levels=17,
-  structure="columns:1",
-  coupling="affine",
-  filters=4,
-  blocks=1,
-  attention=False,
-  dequantization="uniform",
-)
+CONFIG = small_config(image_shape=(8, 8, 1), levels=17, dropout=0.0)
 DIGITS = load_dataset("digits")
 
 
