@@ -18,7 +18,7 @@ import numpy as np
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
-from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, CodecMemory, Networks
+from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, CodecMemory, Networks, blocks_to_channels
 from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_constriction, check_inside
 from flowpp_tf.compression.steps import (
   SIGMA,
@@ -281,32 +281,24 @@ class _Flow:
     self.grid = after.beside(kept_grid)
 
 
-def _squeeze(n):
-  _, height, width, channels = n.shape
-  blocks = n.reshape(-1, height // 2, 2, width // 2, 2, channels)
-  return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height // 2, width // 2, 4 * channels)
+def _rearrangement(rows, columns):
+  """Return the bijection that makes blocks of so many rows and columns channels."""
+
+  def forward(n):
+    return blocks_to_channels(n, n.shape[1] // rows, n.shape[2] // columns)
+
+  def inverse(n):
+    _, height, width, channels = n.shape
+    blocks = n.reshape(-1, height, width, rows, columns, channels // (rows * columns))
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * height, columns * width, blocks.shape[-1])
+
+  return Bijection(forward, inverse)
 
 
-def _unsqueeze(n):
-  _, height, width, channels = n.shape
-  blocks = n.reshape(-1, height, width, 2, 2, channels // 4)
-  return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 2 * height, 2 * width, channels // 4)
-
-
-def _columns_to_channels(n):
-  _, height, width, channels = n.shape
-  return n.reshape(-1, height, width // 2, 2 * channels)
-
-
-def _channels_to_columns(n):
-  _, height, width, channels = n.shape
-  return n.reshape(-1, height, 2 * width, channels // 2)
-
-
-_COLUMNS = Bijection(_columns_to_channels, _channels_to_columns)
+_SQUEEZE, _COLUMNS = _rearrangement(2, 2), _rearrangement(1, 2)
 # The rearrangements before and after the couplings of a stage.
 _STAGES = {
-  "squeeze": (Bijection(_squeeze, _unsqueeze), None),
+  "squeeze": (_SQUEEZE, None),
   "columns": (_COLUMNS, Bijection(_COLUMNS.inverse, _COLUMNS.forward)),
   "channels": (None, None),
 }

@@ -43,7 +43,8 @@ class Grid:
 
   def part(self, height: int, width: int) -> Grid:
     """Return the grid of smaller images."""
-    return self._of_arrays(lambda array: without_middle(array, height, width, self.unit))
+    scale, shift = (without_middle(array, height, width, self.unit) for array in (self.scale, self.shift))
+    return Grid(scale, shift, self.unit)
 
   def values(self, n: np.ndarray) -> np.ndarray:
     """Map grid indices `[N, H, W, C]`, or those of smaller images, to real values."""
@@ -65,18 +66,13 @@ class Grid:
   def halves(self) -> tuple[Grid, Grid]:
     """Return the grids of both halves of the last axis."""
     half = self.scale.shape[-1] // 2
-    first = self._of_arrays(lambda array: array[..., :half])
-    second = self._of_arrays(lambda array: array[..., half:])
-    return first, second
+    return self.rearranged(lambda n: n[..., :half]), self.rearranged(lambda n: n[..., half:])
 
   def beside(self, other: Grid) -> Grid:
     """Return the grid of both tensors, concatenated on the last axis."""
     scale = np.concatenate([self.scale, other.scale], axis=-1)
     shift = np.concatenate([self.shift, other.shift], axis=-1)
     return Grid(scale, shift, self.unit)
-
-  def _of_arrays(self, function):
-    return Grid(function(self.scale), function(self.shift), self.unit)
 
 
 class Lifts:

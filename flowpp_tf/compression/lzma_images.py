@@ -36,17 +36,15 @@ def _to_planes(values):
   return b"".join((flat >> 8 * i).astype(np.uint8).tobytes() for i in range(flat.itemsize))
 
 
-def decode_lzma_images(
-  data: bytes, shape: tuple[int, ...], dtype: np.dtype | type = np.uint8, out: np.ndarray | None = None
-) -> np.ndarray:
-  """Return the images of a shape and dtype, in the array `out` if it is given: of uint8 more memory is not taken.
+def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | type = np.uint8) -> np.ndarray:
+  """Return the images of a shape and dtype.
 
   Raises:
     LzmaImagesError: if the bytes are damaged.
   """
   if not data or data[0] >= len(_AXES):
     raise LzmaImagesError("LZMA images of an unknown kind")
-  images = np.empty(shape, dtype) if out is None else out
+  images = np.empty(shape, dtype)
   if images.itemsize == 1:
     unpack_into(images.reshape(-1), data[1:])
   else:

@@ -136,7 +136,7 @@ class Networks:
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
     if context is not None and context.shape[1:3] != x.shape[1:3]:
-      context = _blocks_to_channels(context, *x.shape[1:3])
+      context = blocks_to_channels(context, *x.shape[1:3])
     return self._in_chunks(self._conditioners[part][index], x, context)
 
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
@@ -166,10 +166,10 @@ class Networks:
     return np.concatenate(threads.in_threads(evaluate, chunks))
 
 
-def _blocks_to_channels(context, height, width):
-  """Return a context `[N, a H, b W, C]` as `[N, H, W, a b C]`."""
-  n, rows, columns, channels = context.shape
-  blocks = context.reshape(n, height, rows // height, width, columns // width, channels)
+def blocks_to_channels(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Return an array `[N, a H, b W, C]` as `[N, H, W, a b C]`."""
+  n, rows, columns, channels = x.shape
+  blocks = x.reshape(n, height, rows // height, width, columns // width, channels)
   return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, -1)
 
 

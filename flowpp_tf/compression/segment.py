@@ -134,7 +134,7 @@ class Fields:
     num_coded = count - initial - num_left_out
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or num_coded < 0 or num_batches > count:
       raise ValueError("its header is invalid")
-    claim("memory", _memory(codec, count, num_left_out, extra_size), "a segment of the archive")
+    claim("memory", _memory(codec, count, initial + num_left_out, extra_size), "a segment of the archive")
     num_runs = _RUNS.unpack(file.read(_RUNS.size))[0] if codec.sees_neighbours else 0
     if num_runs > count:
       raise ValueError("its layout is invalid")
@@ -171,7 +171,7 @@ class Fields:
   def memory(self, codec: Codec) -> int:
     """Return about how many bytes of memory `decode_segment` takes, with what comes out."""
     size = 4 * len(self.words) + len(self.left_out_images)
-    segment = _memory(codec, self.count, len(self.left_out), self.extra_size)
+    segment = _memory(codec, self.count, self.initial + len(self.left_out), self.extra_size)
     return _COPIES_OF_DATA * size + segment + self.batch_memory(codec)
 
   def output_bytes(self, codec: Codec) -> int:
@@ -258,10 +258,10 @@ def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | No
   return _memory(codec, count, 0, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)
 
 
-def _memory(codec, count, num_left_out, extra_size):
-  """Return the bytes of memory that a segment takes, without those of a batch."""
+def _memory(codec, count, num_lzma, extra_size):
+  """Return the bytes of memory that a segment takes, without those of a batch; `num_lzma` are LZMA images."""
   copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of LZMA images too
-  values = (count + num_left_out) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  values = (count + num_lzma) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
   return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
 
 
@@ -313,11 +313,10 @@ def _decode_content(content, fields, images, places):
   stored = content.astype("<u4").tobytes()[: fields.content_size]
   try:
     extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
-    if fields.initial:
-      initial = images[: fields.initial] if fields.layout is None else np.empty_like(images[: fields.initial])
-      decode_lzma_images(stored[fields.packed_size :], initial.shape, out=initial)
-      if fields.layout is not None:
-        images[fields.layout.order[: fields.initial]] = initial
+    initial = _order(fields.layout, fields.count)[: fields.initial]
+    if len(initial):
+      shape = len(initial), *images.shape[1:]
+      images[initial] = decode_lzma_images(stored[fields.packed_size :], shape, images.dtype)
   except LzmaImagesError as error:
     raise ValueError(f"the initial content is damaged: {error}") from None
   digest = _digest(images, extra)
