@@ -218,7 +218,7 @@ def read_images(reader: ArchiveReader, codec: Codec, numbers: Sequence[int] | No
     if lost * math.prod(shape) > MAX_PIXELS:
       raise ArchiveError(f"{lost} images are lost, too many to go on: {result}")
     images, known = np.zeros((segment.images, *shape), codec.dtype), np.zeros(segment.images, bool)
-    if result.images is not None and result.known is not None and len(result.images) == segment.images:
+    if result.images is not None and result.known is not None:
       images, known = result.images, result.known
       images[~known] = 0
     yield DecodedSegment(images, known, str(result))

@@ -100,7 +100,7 @@ class Lifts:
     half = channels // 2
     scales = self.grid.scale.reshape(*places, 2, half)
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
-    self._order, lower, diagonal, upper = _decompose(matrices)
+    self._order, diagonal, lower, upper = _decompose(matrices)
     for i in range(half - 1):
       self._lifts.append((i, range(i + 1, half), lower[..., i]))
     for i in range(half - 1, 0, -1):
@@ -158,8 +158,8 @@ def _decompose(matrices):
   The loops are explicit so that every machine rounds alike: the order of LAPACK's sums depends on the processor.
 
   Returns:
-    The row of M for each row of L, `[..., C]`; L with unit diagonal; D, `[..., C]`; U with unit diagonal, whose columns
-    are divided by D so that it applies to a row vector that D has scaled.
+    The row of M for each row of L, `[..., C]`; D, `[..., C]`; a matrix with L below its diagonal; and one with U above
+    its diagonal, whose columns are divided by D so that it applies to a row vector that D has scaled.
   """
   work = matrices.copy()
   size = work.shape[-1]
@@ -174,10 +174,7 @@ def _decompose(matrices):
       work[..., i, k] = factor
       work[..., i, k + 1 :] -= factor[..., None] * work[..., k, k + 1 :]
   diagonal = np.diagonal(work, axis1=-2, axis2=-1).copy()
-  identity = np.eye(size)
-  lower = np.tril(work, -1) + identity
-  upper = np.triu(work, 1) / diagonal[..., None, :] + identity
-  return order, lower, diagonal, upper
+  return order, diagonal, work, work / diagonal[..., None, :]
 
 
 def _swap_rows(matrices, k, pivots):

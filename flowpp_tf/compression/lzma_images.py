@@ -10,7 +10,6 @@ import lzma
 import numpy as np
 
 _AXES = ((), (2,), (1,), (1, 2))
-_CHUNK = 1 << 20  # bytes that are decoded at a time
 _DICTIONARY_BITS = 16, 24  # of its size; that of 24 takes an encoder 15 ms before the first byte
 
 
@@ -44,21 +43,14 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
   """
   if not data or data[0] >= len(_AXES):
     raise LzmaImagesError("LZMA images of an unknown kind")
-  images = np.empty(shape, dtype)
-  if images.itemsize == 1:
-    unpack_into(images.reshape(-1), data[1:])
-  else:
-    planes = np.empty((2, images.size), np.uint8)
-    unpack_into(planes.reshape(-1), data[1:])
-    flat = images.reshape(-1)
-    flat[:] = planes[1]
-    flat <<= 8
-    flat |= planes[0]
-  at_a_time = max(_CHUNK // max(int(np.prod(shape[1:])), 1), 1)
-  for start in range(0, len(images) if _AXES[data[0]] else 0, at_a_time):
-    part = images[start : start + at_a_time]
-    for axis in _AXES[data[0]]:
-      np.cumsum(part, axis=axis, dtype=part.dtype, out=part)
+  itemsize, count = np.dtype(dtype).itemsize, int(np.prod(shape))
+  planes = np.frombuffer(unpack(data[1:], itemsize * count), np.uint8).reshape(itemsize, count)
+  flat = planes[0].astype(dtype)
+  for i in range(1, itemsize):
+    flat |= planes[i].astype(dtype) << 8 * i
+  images = flat.reshape(shape)
+  for axis in _AXES[data[0]]:
+    images = np.cumsum(images, axis=axis, dtype=dtype)
   return images
 
 
@@ -73,28 +65,17 @@ def _filters(bits):
 
 
 def unpack(data: bytes, size: int) -> bytes:
-  """Return the `size` bytes that `pack` was given; errors as for `unpack_into`."""
-  result = np.empty(size, np.uint8)
-  unpack_into(result, data)
-  return result.tobytes()
-
-
-def unpack_into(result: np.ndarray, data: bytes) -> None:
-  """Fill a flat array, uint8, with the bytes that `pack` was given.
+  """Return the `size` bytes that `pack` was given.
 
   Raises:
     LzmaImagesError: if they are more, fewer, or damaged.
   """
   decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(_DICTIONARY_BITS[1]))
-  count, size = 0, len(result)
   try:
-    while count <= size and data and not decoder.eof:
-      part = decoder.decompress(data if not count else b"", min(_CHUNK, size - count + 1))
-      if not part:
-        break
-      result[count : count + len(part)] = np.frombuffer(part, np.uint8)[: size - count]
-      count += len(part)
+    result = decoder.decompress(data, size + 1)
   except (lzma.LZMAError, EOFError) as error:
     raise LzmaImagesError(f"compressed bytes are damaged: {error}") from None
-  if count != size:
-    raise LzmaImagesError(f"compressed bytes hold {'more' if count > size else 'fewer'} than the {size} expected ones")
+  if len(result) != size:
+    kind = "more" if len(result) > size else "fewer"
+    raise LzmaImagesError(f"compressed bytes hold {kind} than the {size} expected ones")
+  return result

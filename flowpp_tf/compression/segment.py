@@ -53,7 +53,8 @@ MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images
 _MAX_EXTRA = 1 << 28
 # Bytes of memory that a decoder takes for each pixel value and each extra byte; a test measures them.
-_BYTES_OF_LZMA = 20 << 20  # its dictionary, and what is unpacked at a time
+_BYTES_OF_LZMA = 20 << 20  # its dictionary
+_COPIES_OF_LZMA = 3  # of its images: their bytes, and before and after a sum
 _COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
 _COPIES_OF_DATA = 3  # the segment, its fields, the stack
 _COPIES_TO_PACK, _MOST_TO_PACK = 12, 192 << 20  # of an encoder's LZMA
@@ -261,7 +262,8 @@ def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | No
 def _memory(codec, count, num_lzma, extra_size):
   """Return the bytes of memory that a segment takes, without those of a batch; `num_lzma` are LZMA images."""
   copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of LZMA images too
-  values = (count + num_lzma) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  values = (count + _COPIES_OF_LZMA * num_lzma) * copies * int(np.prod(codec.shape))
+  values += (count + num_lzma) * _BYTES_OF_TABLES
   return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
 
 
