@@ -19,7 +19,7 @@ from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
 from flowpp_tf.compression.networks import LEAST_VALUES_FOR_THREADS, CodecMemory, Networks, blocks_to_channels
-from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_constriction, check_inside
+from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_inside
 from flowpp_tf.compression.steps import (
   SIGMA,
   Bijection,
@@ -32,6 +32,7 @@ from flowpp_tf.compression.steps import (
   Step,
 )
 from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim, claim_output
 
@@ -94,7 +95,7 @@ class Codec:
 
   @check_arguments
   def __init__(self, model: FlowPlusPlus | CodecModel, from_bytes: int | None = None) -> None:
-    check_constriction()
+    check_extra("constriction", "compression", "compression")
     if from_bytes is not None:
       check_count("from_bytes", from_bytes, high=2**48)
     self.model = model if isinstance(model, CodecModel) else CodecModel.from_model(model)

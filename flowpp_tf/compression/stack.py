@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.compression.threads import check_stopped
-from flowpp_tf.core.environment import check_extra, import_extra
+from flowpp_tf.core.environment import import_extra
 
 _HIGH_BITS = 6  # the standard deviation of the high part is at most 2^6
 _SMALLEST_STD = 1e-3  # of the high part
@@ -48,11 +48,6 @@ class WindowError(ValueError):
 
 class EmptyStackError(ValueError):
   """Raised if more bits are needed than the stack holds."""
-
-
-def check_constriction() -> None:
-  """Raise an `InputError` if the extra `compression` is not installed."""
-  check_extra("constriction", "compression", "compression")
 
 
 @functools.cache

@@ -123,9 +123,6 @@ def map_ahead(
     memory: bytes that a part takes until its result has been used.
     pays: whether a part beside others is computed faster; if not, it begins when those before it have been used.
   """
-  if threadpoolctl is None or CORES == 1:
-    yield from map(function, parts)
-    return
   closed = threading.Event()
 
   def compute(part: T) -> R:
