@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 
 from flowpp_tf import evaluation
-from support.models import SMALL, perturbed, small_config
+from support.models import perturbed, small_config
 from support.programs import call
 from support.training_steps import stored_run
 
@@ -18,9 +18,7 @@ from support.training_steps import stored_run
 def fields(tmp_path_factory):
   """A folder with a run of a model of real-valued images, the model, and test images in files of every kind."""
   cwd = tmp_path_factory.mktemp("fields")
-  config = small_config(
-    SMALL, structure="columns:1", coupling="affine", attention=False, dropout=0.0, dequantization="none"
-  )
+  config = small_config(dropout=0.0, dequantization="none")
   model = perturbed(config)
   images = np.random.RandomState(0).normal(size=[12, *config.image_shape]).astype(np.float32)
   np.savez(cwd / "data.npz", train=images[:4], validation=images[:6], test=images[6:])

@@ -42,15 +42,7 @@ CONDITIONED = dict(
   num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
 )
 # Grey images of bytes, without attention, so that decoding hundreds of damaged archives takes seconds.
-GREY = small_config(
-  SMALL,
-  image_shape=(4, 4, 1),
-  levels=256,
-  structure="columns:1,squeeze,channels:1",
-  attention=False,
-  dropout=0.0,
-  dequant_structure="columns:1",
-)
+GREY = small_config(TINY, image_shape=(4, 4, 1), levels=256, attention=False, dropout=0.0)
 
 VARIANTS = {
   "published": SMALL,
