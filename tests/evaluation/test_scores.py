@@ -18,7 +18,6 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
-from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import conformal_p_value, conformal_threshold
 from support.files import encoded
 from support.models import SMALL, perturbed, small_config, small_images
@@ -170,16 +169,6 @@ def test_what_is_typical_is_kept_for_the_very_same_question(tmp_path):
   for text in ("", "[]", "{}", '{"key": {"weights": "a", "seed": 0}, "bits_per_dim": {"mean": 1}}'):
     path.write_text(text)
     assert evaluation.load_typical(path, key) is None
-
-
-def test_the_size_of_an_image_is_that_of_the_upright_one(tmp_path):
-  for orientation, size in ((1, (6, 4)), (3, (6, 4)), (6, (4, 6))):
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    Image.new("L", (6, 4)).save(tmp_path / "a.png", exif=tags)
-    assert image_files.upright_size(tmp_path / "a.png") == size
-    # It has that size if and only if nothing of it is cropped or resized.
-    assert image_files.read_image(tmp_path / "a.png", (*size[::-1], 1))[0].shape == (*size[::-1], 1)
 
 
 # --- The program --------------------------------------------------------------------------------------
