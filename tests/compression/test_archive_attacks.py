@@ -148,8 +148,9 @@ def test_a_segment_that_is_lost_leaves_only_its_images(monkeypatch):
   reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, broken)))
   results = [result for _, result in reader.decoded(small_codec())]
   assert [type(result) for result in results] == 3 * [segment.SegmentError] and results[0].images is not None
-  gc.collect()
-  assert len(parsed) >= 3 and not any(fields() for fields in parsed)
+  assert len(parsed) >= 3
+  # A thread of the pool lets go of what it was given a moment after its result is there.
+  programs.wait_for(lambda: gc.collect() >= 0 and not any(fields() for fields in parsed))
 
 
 def test_what_comes_out_is_counted_over_all_segments():
