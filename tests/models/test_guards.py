@@ -150,7 +150,6 @@ CALLS = {
 FILES = {
   "SavedModel": lambda m, path: fpp.export(m, path / "exported"),
   "preset": lambda m, path: m.save_to_preset(path / "preset"),
-  "safetensors": lambda m, path: m.save_to_preset(path / "preset"),
   "archive": lambda m, path: fpp.compress(m, small_images(2)),
 }
 
