@@ -206,7 +206,6 @@ GOOD = [
   ["--workdir=moved", "--images=mixed/deep", "--num_samples=1"],
 ]
 BAD = [
-  (["--workdir=run", "--images=nowhere"], "folder 'nowhere' is not there"),
   (["--workdir=run", "--images=empty"], "folder 'empty' has no image: looked for .png"),
   (["--workdir=run", "--images=mixed", "--dataset=digits"], "`images` must be left out with --dataset or --split"),
   (["--workdir=run", "--images=mixed", "--split=train"], "`images` must be left out with --dataset or --split"),

@@ -173,7 +173,6 @@ def test_neighbours_beside_the_samples(program):
     ("--temperature=", "`temperature` must be numbers of at least 0"),
     ("--temperature=0.5,-1", "got (0.5, -1.0)"),
     ("--temperature=inf", "got (inf,)"),
-    ("--interpolate=test:1", "`interpolate` must be two images"),
     ("--interpolate=test,validation", "no whole splits or folders"),
     ("--interpolate=test:1,test:180", "'test:180' must have a number from 0 to 179"),
     ("--interpolate=test:1,test:-1", "'test:-1' must have a number"),
