@@ -27,6 +27,21 @@ from flowpp_tf.io import budget
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
 
+__all__ = [
+  "SEGMENT_IMAGES",
+  "ArchiveError",
+  "ArchiveReader",
+  "ArchiveWriter",
+  "Codec",
+  "CodecModel",
+  "LostImagesError",
+  "codec_for",
+  "compress",
+  "compress_to",
+  "decompress",
+  "read_images",
+]
+
 
 class LostImagesError(ArchiveError):
   """Raised for an archive of which some images cannot be decoded.

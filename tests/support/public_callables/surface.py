@@ -85,7 +85,7 @@ def public_things():
   found = {}
   for room in ROOMS:
     module = importlib.import_module(f"flowpp_tf.{room}" if room else "flowpp_tf")
-    for name in dir(module):
+    for name in getattr(module, "__all__", None) or dir(module):
       thing = getattr(module, name)
       if (
         name.startswith("_") or not callable(thing) or not str(getattr(thing, "__module__", "")).startswith("flowpp_tf")
