@@ -482,9 +482,7 @@ def _parse_header(text):
     header = Header(**fields)
     if (
       header.kind in _KINDS
-      and isinstance(header.embedded, int)
-      and header.embedded >= 0
-      and isinstance(header.levels, int)
+      and all(isinstance(n, int) and n >= 0 for n in (header.embedded, header.levels))
       and all(isinstance(text, str) for text in (header.model, header.made_by))
       and len(header.image_shape) == 3
       and all(isinstance(n, int) and 0 < n <= MAX_DIMS for n in header.image_shape)

@@ -49,9 +49,5 @@ class Kernels:
       return False
     return True
 
-  def use_numpy(self) -> None:
-    """Use no loops from now on."""
-    self.loops = None
-
 
 KERNELS = Kernels()

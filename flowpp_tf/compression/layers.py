@@ -9,7 +9,8 @@ The networks of exports (exporting/network_graph.py) are another text: each prod
 rounds here to a grid of its own, so that these bits could be kept only if all of them were operations of a machine, and
 no formula was shared.
 
-Gates and layer norms are evaluated by the loops of loops.py where they are compiled, with the same bits.
+The inputs of products, gates and layer norms are evaluated by the loops of loops.py where they are compiled, with the
+same bits.
 """
 
 from collections.abc import Mapping
@@ -57,13 +58,9 @@ class Product:
 
   def __call__(self, x, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
-    if elu:
-      x = portable_math.concat_elu(x)
-    x = np.clip(x, -LARGEST, LARGEST)
-    x *= 2.0**FRACTION
-    np.rint(x, out=x)
+    x = _rounded(x, elu)
     y = self._convolve(x) if self.size > 1 else rows(x) @ self.weights[0, 0]
-    y *= 2.0 ** -(FRACTION + self.fraction)
+    y = y * 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
     return y.reshape(*x.shape[:-1], -1)
 
@@ -87,7 +84,21 @@ class Product:
       for dx in range(self.size):
         start = dy * columns + dx
         y += np.matmul(padded[start : start + count], self.weights[dy, dx], out=product)
-    return y.reshape(n, rows, columns, -1)[:, :height, :width].copy()
+    return y.reshape(n, rows, columns, -1)[:, :height, :width]
+
+
+def _rounded(x, elu):
+  """Return the integers of x, or of its concat_elu."""
+  loops = KERNELS.loops
+  if loops is not None:
+    integers = np.empty((*x.shape[:-1], 2 * x.shape[-1] if elu else x.shape[-1]))
+    loops.round_inputs(rows(x), elu, rows(integers))
+    return integers
+  if elu:
+    x = portable_math.concat_elu(x)
+  x = np.clip(x, -LARGEST, LARGEST)
+  x *= 2.0**FRACTION
+  return np.rint(x, out=x)
 
 
 def rows(x: np.ndarray) -> np.ndarray:

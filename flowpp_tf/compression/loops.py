@@ -150,6 +150,20 @@ def quantile(
         break
 
 
+@loop(_matrix, numba.boolean, _matrix)
+def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
+  """The integers of x, or of its concat_elu."""
+  count, channels = x.shape
+  for i in range(count):
+    for k in range(channels):
+      first = second = x[i, k]
+      if elu:
+        small = one_exp(-abs(first)) - 1
+        first, second = first if first > 0 else small, -second if second < 0 else small
+        rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+      rounded[i, k] = np.rint(min(max(first, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+
+
 @loop(_matrix, _matrix, _matrix)
 def gated_sum(x: np.ndarray, h: np.ndarray, result: np.ndarray) -> None:
   """x + a sigmoid(b), for h = [a, b]."""

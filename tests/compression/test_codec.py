@@ -237,12 +237,12 @@ def test_compiled_networks_have_the_same_bits(name):
     np.testing.assert_array_equal(networks.context("dequantizer", images), context)
     for given in (x, x[:1], np.asfortranarray(x)):
       here = context[: len(given)]
-      KERNELS.use_numpy()
+      KERNELS.loops = None
       expected = network(given, here)
       assert KERNELS.use_loops()
       np.testing.assert_array_equal(network(given, here), expected)
   finally:
-    KERNELS.use_numpy()
+    KERNELS.loops = None
 
 
 def test_the_hash_of_a_model_stays_the_same():

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.needs("numba")
 def loops():
   assert KERNELS.use_loops()
   yield KERNELS.loops
-  KERNELS.use_numpy()
+  KERNELS.loops = None
 
 
 def in_numpy_and_in_loops(function):
   """What a function returns each way."""
-  KERNELS.use_numpy()
+  KERNELS.loops = None
   expected = function()
   assert KERNELS.use_loops()
   return expected, function()
@@ -137,8 +137,8 @@ def test_weights_that_do_not_fit_are_refused(loops, misfit):
   weights = {**model.weights, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()}}
   model = dataclasses.replace(model, weights=weights)
   images, words = archives.example_images()[:1], np.random.default_rng(0).integers(2**32, size=4096, dtype=np.uint32)
-  for use in (KERNELS.use_numpy, KERNELS.use_loops):
-    use()
+  for use_loops in (False, True):
+    KERNELS.loops = loops if use_loops else None
     with pytest.raises(ValueError, match=message):
       Codec(model).push(Stack(words, sealed=True), images)
 
@@ -151,7 +151,7 @@ def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
     assert archives.images_archive() == plain
     np.testing.assert_array_equal(archives.example_images(), images)  # of an archive that was made without them
   finally:
-    KERNELS.use_numpy()
+    KERNELS.loops = None
 
 
 def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):
