@@ -197,7 +197,7 @@ def test_the_page_for_keras_users_runs(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
   run_page("docs/keras.md")
   assert capsys.readouterr().out.splitlines() == ["['bits_per_dim', 'loss']", "(180,)"]
-  assert list(tmp_path.rglob("best.weights.safetensors"))
+  assert list(tmp_path.rglob("best.weights.h5"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
