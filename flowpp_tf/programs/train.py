@@ -26,6 +26,7 @@ from flowpp_tf.programs.options import names_among
 
 _QUICK_STEPS = 150
 _EPOCHS = Range(lambda epochs: epochs > 0, "positive", 1e6)
+_RECONSTRUCTED = 64  # images
 _RATES = {"schedule", "learning_rate", "warmup_steps"}  # one of which may replace the others
 
 
@@ -211,9 +212,9 @@ def _train(config, training, dataset, workdir, record, init_from, strategy):
 
 
 def _test(workdir, dataset, num_samples, eval_images, seed):
-  """Measure the test split, and draw curves and samples."""
-  from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, write_record
-  from flowpp_tf.programs.sample_grids import samples
+  """Measure the test split, draw curves and samples, and warn if images do not come back from their latents."""
+  from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
+  from flowpp_tf.programs.sample_grids import samples, warn_of_differences
 
   model, _ = workdir.load()
   fingerprint, shown = dataset.fingerprint(), int(sys.stderr.isatty())
@@ -223,7 +224,10 @@ def _test(workdir, dataset, num_samples, eval_images, seed):
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(f"test, data {fingerprint['digest']}: {result}")
   _say("drawing samples and curves")
-  picture = samples(BatchedModel(model), None, (1.0,), range(model.config.num_classes), seed)
+  batched = BatchedModel(model)
+  picture = samples(batched, None, (1.0,), range(model.config.num_classes), seed)
   outputs.replace(workdir.samples, picture.grid.save)
   outputs.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
+  if not conditioning and model.config.pixel_levels is not None:
+    warn_of_differences(reconstruct(batched, images[:_RECONSTRUCTED]), model.config)
   _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")

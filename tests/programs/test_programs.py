@@ -52,6 +52,15 @@ def test_train_leaves_figures_pictures_and_a_run_for_the_next_commands(start, tr
   assert not list(workdir.glob("evaluation-*.npy"))
 
 
+@pytest.mark.slow
+def test_training_ends_with_a_warning_if_images_do_not_come_back(trained, monkeypatch):
+  assert "is not exact" not in (trained / "out.txt").read_text()
+  monkeypatch.setattr(evaluation, "reconstruct", lambda model, images: evaluation.Reconstruction(images, images ^ 1))
+  again = call("train", *TRAINED, cwd=trained)
+  assert again.code == 0 and "resumed at step 4 of 4" in again.out
+  assert "decode(encode(image)) is not exact: 1,280 of 1,280 pixel values differ" in again.error
+
+
 @pytest.mark.exhaustive
 @pytest.mark.slow  # test_float16.py takes steps in float16
 def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
