@@ -117,9 +117,9 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
 
 def _codecs(dtype: np.dtype, channels: int) -> dict[str, Callable[[np.ndarray], bytes]]:
   """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
+  imagecodecs = import_extra("imagecodecs", "codecs", "the size of an image in other codecs")
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
-  imagecodecs = import_extra("imagecodecs", "codecs", "the size of an image in other codecs")
   grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 
   def jpeg_xl(image):
