@@ -9,8 +9,7 @@ The networks of exports (exporting/network_graph.py) are another text: each prod
 rounds here to a grid of its own, so that these bits could be kept only if all of them were operations of a machine, and
 no formula was shared.
 
-The inputs of products, gates and layer norms are evaluated by the loops of loops.py where they are compiled, with the
-same bits.
+Products, gates and layer norms are evaluated by the loops of loops.py where they are compiled, with the same bits.
 """
 
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.core.errors import InputError
 
+PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache
 FRACTION = 16  # fractional bits of an activation
 LARGEST = 2.0**11  # of an activation
 _WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
@@ -55,14 +55,48 @@ class Product:
     self.fraction = int(exponent) - 2
     self.weights = _round(matrix, self.fraction).reshape(self.size, self.size, -1, matrix.shape[-1])
     self.bias = weights[f"{name}/bias"].astype(np.float64)
+    _check_fits(self.bias.shape, matrix.shape[-1:], f"{name}/bias")
+    # All shifts side by side, `[C, k^2 D]`.
+    by_input = self.weights.transpose(2, 0, 1, 3)
+    self._beside = np.ascontiguousarray(by_input.reshape(len(by_input), -1))
 
   def __call__(self, x, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
-    x = _rounded(x, elu)
+    loops = KERNELS.loops
+    if loops is not None:
+      return self._in_loops(x, loops, elu)
+    if elu:
+      x = portable_math.concat_elu(x)
+    x = np.clip(x, -LARGEST, LARGEST)
+    x *= 2.0**FRACTION
+    np.rint(x, out=x)
     y = self._convolve(x) if self.size > 1 else rows(x) @ self.weights[0, 0]
     y = y * 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
     return y.reshape(*x.shape[:-1], -1)
+
+  def _in_loops(self, x, loops, elu):
+    """Return the same: the products of each pixel with the kernel at all places, added where they belong.
+
+    Encoding and decoding take 1.2 times as long where only the other loops are used: 400 images of the preset `digits`
+    and 16 of `photos`, CPU seconds of one core, the least of four.
+    """
+    n, height, width, channels = x.shape
+    x, y = np.ascontiguousarray(x, np.float64), np.empty((n, height, width, len(self.bias)))
+    scale, margin = 2.0 ** -(FRACTION + self.fraction), self.size // 2
+    images = max(PRODUCT_ROWS // (height * width), 1)
+    lines = min(max(PRODUCT_ROWS // width, 1), height)
+    for i in range(0, n, images):
+      for top in range(0, height, lines):  # of one image, if these are not all of its rows
+        end = min(top + lines, height)
+        first, last = max(top - margin, 0), min(end + margin, height)
+        part, result = x[i : i + images, first:last], y[i : i + images, top:end]
+        rounded = np.empty((part.size // channels, 2 * channels if elu else channels))
+        loops.round_inputs(rows(part), elu, rounded)
+        products = rounded @ self._beside
+        sizes = last - first, top - first, end - top, width, self.size
+        loops.add_products(products, *sizes, scale, self.bias, rows(result))
+    return y
 
   def _convolve(self, x):
     """Return the sum, over the kernel's positions, of the products of shifted images with a matrix.
@@ -85,20 +119,6 @@ class Product:
         start = dy * columns + dx
         y += np.matmul(padded[start : start + count], self.weights[dy, dx], out=product)
     return y.reshape(n, rows, columns, -1)[:, :height, :width]
-
-
-def _rounded(x, elu):
-  """Return the integers of x, or of its concat_elu."""
-  loops = KERNELS.loops
-  if loops is not None:
-    integers = np.empty((*x.shape[:-1], 2 * x.shape[-1] if elu else x.shape[-1]))
-    loops.round_inputs(rows(x), elu, rows(integers))
-    return integers
-  if elu:
-    x = portable_math.concat_elu(x)
-  x = np.clip(x, -LARGEST, LARGEST)
-  x *= 2.0**FRACTION
-  return np.rint(x, out=x)
 
 
 def rows(x: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ _SQUARE, _EPSILON = 2.0**layers.SQUARE_FRACTION, layers.LAYER_NORM_EPSILON
 _MOST_ITERATIONS = maps.MOST_ITERATIONS
 _EXACT = {"error_model": "numpy"}  # a division by 0 is no exception
 _vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
+_count = numba.int64
 part = numba.njit(**_EXACT)  # which LLVM inlines
 # For numbers; below are the functions that these call.
 one_exp, one_log = part(portable_math.elementwise_exp), part(portable_math.elementwise_log)
@@ -162,6 +163,48 @@ def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
         first, second = first if first > 0 else small, -second if second < 0 else small
         rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
       rounded[i, k] = np.rint(min(max(first, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+
+
+@loop(_matrix, _count, _count, _count, _count, _count, _number, _vector, _matrix)
+def add_products(
+  products: np.ndarray,
+  rows: int,
+  above: int,
+  height: int,
+  width: int,
+  size: int,
+  scale: float,
+  bias: np.ndarray,
+  y: np.ndarray,
+) -> None:
+  """The outputs of a convolution from the products of each pixel with the kernel at each of its places.
+
+  Args:
+    products: `[N R W, size^2 D]`, of R rows of N images; what is beyond counts as zeros.
+    rows: R.
+    above: how many of these rows are above those of y.
+    height: rows of y.
+    width: W.
+    size: of the kernel.
+    scale: of the products.
+    bias: `[D]`.
+    y: `[N height W, D]`.
+  """
+  margin, outputs = size // 2, y.shape[1]
+  for i in range(len(y)):
+    line, column = i // width, i % width
+    image = line // height
+    row = line - image * height + above
+    to = y[i]
+    to[:] = 0
+    for dy in range(max(margin - row, 0), min(rows + margin - row, size)):
+      for dx in range(max(margin - column, 0), min(width + margin - column, size)):
+        place = (image * rows + row + dy - margin) * width + column + dx - margin
+        shift = (dy * size + dx) * outputs
+        for k in range(outputs):
+          to[k] += products[place, shift + k]
+    for k in range(outputs):
+      to[k] = to[k] * scale + bias[k]
 
 
 @loop(_matrix, _matrix, _matrix)

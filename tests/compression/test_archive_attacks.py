@@ -15,6 +15,7 @@ import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, layers, segment, threads
 from flowpp_tf.compression.files import pictures
+from flowpp_tf.compression.kernels import KERNELS
 from flowpp_tf.compression.networks import CodecMemory, _network, _widest_layers
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
@@ -286,9 +287,13 @@ def test_stages_that_images_cannot_have_are_refused(stages):
 # --- Words --------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("numba")
+@pytest.mark.parametrize("compiled", [False, True], ids=["NumPy", "compiled"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_products_take_no_more_than_a_network_claims(size):
+def test_products_take_no_more_than_a_network_claims(size, compiled, monkeypatch):
   """A kernel of more than 3x3 is refused."""
+  monkeypatch.setattr(KERNELS, "loops", None)
+  assert not compiled or KERNELS.use_loops()
   weights = {"condition/kernel": np.ones((size, size, 1, 1)), "condition/bias": np.zeros(1)}
   product = layers.Product(weights, "condition")
   claimed = 8 * _network(_widest_layers(weights)["condition"], {"mixer": "none"}, 32, 16)

@@ -112,7 +112,8 @@ BLOCK = "flow/0/network/block_0"
 MISFITS = {  # weights that an archive's model may have; NumPy refuses some, and the others before a loop sees them
   "more inputs": ({"flow/0/network/input_conv/kernel": (3, 3, 2, 4)}, "matmul: .* mismatch"),
   "fewer inputs": ({f"{BLOCK}/conv/conv/kernel": (3, 3, 5, 4)}, "matmul: .* mismatch"),
-  "more biases": ({f"{BLOCK}/conv/conv/bias": (9,)}, "broadcast"),
+  "more biases": ({f"{BLOCK}/conv/conv/bias": (9,)}, "conv/conv/bias has the shape"),
+  "one bias": ({f"{BLOCK}/conv/conv/bias": (1,)}, "conv/conv/bias has the shape"),
   "no gate": (
     {f"{BLOCK}/conv/output_projection/kernel": (8, 6), f"{BLOCK}/conv/output_projection/bias": (6,)},
     "added with a gate has the shape",
