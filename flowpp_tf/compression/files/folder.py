@@ -108,9 +108,10 @@ class OutputFolder:
     with contextlib.suppress(FileNotFoundError):
       (self._partial / _UNFINISHED).unlink()
     lock = self._partial / _LOCK
+    known = {*self._inodes, _inode(lock)}
     for root, _, names in os.walk(self._partial):
       for path in (os.path.join(root, name) for name in names):
-        if _inode(path) not in {*self._inodes, _inode(lock)}:
+        if _inode(path) not in known:
           raise DifferentFileError(f"{path!r} is not one of the files that this command writes; remove it")
     if not self.paths:
       shutil.rmtree(self._partial)
