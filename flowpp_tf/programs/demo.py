@@ -78,8 +78,8 @@ class DemoOptions(ModelOptions):
       with gate.reading(auth[1:]):
         lines = [line for line in gate.read_text(auth[1:]).splitlines() if line.strip()]
     pairs = [(user, password) for user, _, password in (line.strip().partition(":") for line in lines)]
-    if not pairs or not all(user and password for user, password in pairs):
-      raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
+    if not pairs or not all(user and password for user, password in pairs) or len(dict(pairs)) < len(pairs):
+      raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines, one for each user")
     return pairs
 
 

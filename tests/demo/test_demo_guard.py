@@ -154,9 +154,10 @@ def test_a_request_that_breaks_off_is_a_bad_form(guard, tmp_path):
 
 
 @pytest.mark.needs("gradio")
-@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty"])
+@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty", "@twice"])
 def test_a_password_that_is_none_is_refused(tmp_path, auth):
   (tmp_path / "empty").touch()
+  (tmp_path / "twice").write_text("ada:one\nbob:two\nada:three\n")
   result = call("demo", "--preset=digits", f"--auth={auth}", cwd=tmp_path)
   message = "cannot be read" if auth == "@missing" else "--auth must be USER:PASSWORD"
   assert result.code == 2 and message in result.error
