@@ -132,18 +132,25 @@ def images_to_measure(
 
   Tiles cover their pictures; for a model of whole images the last is None.
   """
-  from flowpp_tf.data.pipeline import grid_tiles
   from flowpp_tf.data.random_crops import tiles_of
 
-  labels = dataset.labels_of(split) if config.num_classes else None
-  conditioning = {} if labels is None else {"labels": labels[:limit]}
-  if not config.tile_neighbours:
-    return dataset.split(split)[:limit], conditioning, None
-  images = dataset.with_edges().split(split)
-  tiles, chosen = tiles_of(images), np.arange(len(images))[:limit]
-  assert tiles is not None
-  conditioning["condition"] = grid_tiles(images, chosen)[1]
-  return images[:limit], conditioning, tiles.inside(chosen)
+  covering = dataset.with_edges() if config.tile_neighbours else dataset
+  tiles = tiles_of(covering.split(split)) if config.tile_neighbours else None
+  images, conditioning = chosen_images(covering, split, config, slice(limit))
+  return images, conditioning, None if tiles is None else tiles.inside(np.arange(len(images)))
+
+
+def chosen_images(
+  dataset: "ImageDataset", split: str, config: FlowPlusPlusConfig, chosen: slice | np.ndarray
+) -> tuple["Images", dict[str, np.ndarray]]:
+  """Return chosen images of a split, which are read here, and their conditioning by name."""
+  from flowpp_tf.data.pipeline import grid_tiles
+
+  images, labels = dataset.split(split), dataset.labels_of(split) if config.num_classes else None
+  conditioning = {} if labels is None else {"labels": labels[chosen]}
+  if config.tile_neighbours:
+    conditioning["condition"] = grid_tiles(images, np.arange(len(images))[chosen])[1]
+  return images[chosen], conditioning
 
 
 def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> "ImageDataset":

@@ -154,16 +154,15 @@ def _measure_bits(options, model, dataset, about, output, workers):
           flush=True,
         )
       write_record(output, split, result, fingerprint, checkpoint, options.seed, codecs)
-    return result.best
+    return result.best, images, conditioning
 
-  held_out = measure(split, limit)
+  held_out, images, conditioning = measure(split, limit)
   if options.classify:
-    images, conditioning, _ = data_options.images_to_measure(dataset, split, model.config, limit)
     process.phase("measuring the images given each class")
     result = classify(model, np.asarray(images), conditioning["labels"], counts[-1], options.batch_size, options.seed)
     if workers.chief:
       print(f"{dataset.name} {split}: {result}", flush=True)
-  seen = measure("train", len(dataset.split(split)[:limit])) if options.gap else None
+  seen = measure("train", len(dataset.split(split)[:limit]))[0] if options.gap else None
   if seen and workers.chief:
     error = math.hypot(held_out.standard_error, seen.standard_error)
     gap = with_error(held_out.bits_per_dim - seen.bits_per_dim, error, "+.4f")

@@ -131,11 +131,11 @@ def _calibration_of_run(model, settings):
   from flowpp_tf.evaluation.calibration import typical_indices
 
   dataset = data_options.load_data_of_run(settings, model.config, {})
-  images, conditioning, _ = data_options.images_to_measure(dataset, "validation", model.config)
-  chosen = typical_indices(len(images), _MOST_CALIBRATION_IMAGES)
+  chosen = typical_indices(len(dataset.validation), _MOST_CALIBRATION_IMAGES)
+  images, conditioning = data_options.chosen_images(dataset, "validation", model.config, chosen)
   batches = []
-  for start in range(0, len(chosen), _BATCH):
-    part = chosen[start : start + _BATCH]
+  for start in range(0, len(images), _BATCH):
+    part = slice(start, start + _BATCH)
     batch = {name: values[part] for name, values in conditioning.items()}
     batches.append(model.bits_per_dim(images[part], seed=start, **batch).numpy())
   bits = np.concatenate(batches)
@@ -143,7 +143,7 @@ def _calibration_of_run(model, settings):
   return {
     "split": "validation",
     "weight_dtype": "float32",
-    "images": len(chosen),
+    "images": len(images),
     "score": "bits_per_dim",
     "threshold_by_false_alarms": {share: value for share, value in thresholds.items() if math.isfinite(value)},
   }
