@@ -28,6 +28,7 @@ part = numba.njit(**_EXACT)  # which LLVM inlines
 one_exp, one_log = part(portable_math.elementwise_exp), part(portable_math.elementwise_log)
 one_pair_of_sigmoids, one_newton_step = part(portable_math.sigmoids), part(maps.newton_step)
 overload(portable_math.exp)(lambda x: lambda x: one_exp(x))
+overload(portable_math.clip)(lambda x, low, high: lambda x, low, high: min(max(x, low), high))
 overload(portable_math.choose)(lambda condition, a, b: lambda condition, a, b: a if condition else b)
 
 
@@ -151,18 +152,32 @@ def quantile(
         break
 
 
+@part
+def _integer(x):
+  """Return an activation in fixed point."""
+  return np.rint(portable_math.clip(x, -_LARGEST_ACTIVATION, _LARGEST_ACTIVATION) * _ONE)
+
+
 @loop(_matrix, numba.boolean, _matrix)
 def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
-  """The integers of x, or of its concat_elu."""
+  """The integers of x, or of its concat_elu.
+
+  Each inner loop writes to one place only. LLVM vectorizes these: one loop that writes to both halves takes four times
+  as long, for rows of 16 to 96 channels.
+  """
   count, channels = x.shape
   for i in range(count):
+    if not elu:
+      for k in range(channels):
+        rounded[i, k] = _integer(x[i, k])
+      continue
+    first, second = rounded[i, :channels], rounded[i, channels:]
     for k in range(channels):
-      first = second = x[i, k]
-      if elu:
-        small = one_exp(-abs(first)) - 1
-        first, second = first if first > 0 else small, -second if second < 0 else small
-        rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
-      rounded[i, k] = np.rint(min(max(first, -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION) * _ONE)
+      second[k] = one_exp(-abs(x[i, k])) - 1
+    for k in range(channels):
+      first[k] = _integer(x[i, k] if x[i, k] > 0 else second[k])
+    for k in range(channels):
+      second[k] = _integer(-x[i, k] if x[i, k] < 0 else second[k])
 
 
 @loop(_matrix, _count, _count, _count, _count, _count, _number, _vector, _matrix)
@@ -224,7 +239,7 @@ def layer_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, result: np.nd
   for i in range(count):
     total = 0.0
     for k in range(channels):
-      result[i, k] = min(max(x[i, k], -_LARGEST_ACTIVATION), _LARGEST_ACTIVATION)
+      result[i, k] = portable_math.clip(x[i, k], -_LARGEST_ACTIVATION, _LARGEST_ACTIVATION)
       total += np.rint(result[i, k] * _ONE)
     mean = total * (1 / _ONE) / channels
     total = 0.0

@@ -60,7 +60,7 @@ def exp(x: np.ndarray) -> np.ndarray:
 
 def elementwise_exp(x: Any) -> Any:
   """Return the same for an array, or for a number, for which Numba compiles this."""
-  x = np.minimum(np.maximum(x, -_LARGEST), _LARGEST)
+  x = clip(x, -_LARGEST, _LARGEST)
   steps = np.rint(x * _PER_STEP)
   r = x - steps * _STEP_HIGH
   r -= steps * _STEP_LOW  # |r| <= ln 2 / 128
@@ -96,6 +96,11 @@ def elementwise_log(x: Any) -> Any:
   series += 1
   series *= s + s
   return series + exponent * _LN2_LOW + exponent * _LN2_HIGH
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+  """Return the nearest value from low to high, of an array or a number."""
+  return np.clip(x, low, high)
 
 
 def choose(condition: Any, a: Any, b: Any) -> Any:
