@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-import dataclasses
+from collections.abc import Sequence
 import io
-import math
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -20,7 +18,7 @@ from flowpp_tf.compression.archive import (
 )
 from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.description import CodecModel
-from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, max_images
+from flowpp_tf.compression.segment import max_images
 from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels
 from flowpp_tf.io import budget
 
@@ -39,7 +37,6 @@ __all__ = [
   "compress",
   "compress_to",
   "decompress",
-  "read_images",
 ]
 
 
@@ -48,7 +45,7 @@ class LostImagesError(ArchiveError):
 
   Attributes:
     images: those that can, uint8 or uint16 `[N, H, W, C]`; the others are 0.
-    lost: indices of the others in `images`; the message says their numbers in the archive.
+    lost: indices of the others in `images`.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -118,12 +115,12 @@ def decompress(
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
   codec = codec_for(reader, model)
-  numbers, wanted, first = None, slice(None), 0
+  numbers, wanted = None, slice(None)
   if start or stop is not None:
-    numbers, wanted, first = _segments_with(reader.index()["images"], start, stop)
+    numbers, wanted = _segments_with(reader.index()["images"], start, stop)
   parts, problems, size = [], [], 0
   try:
-    for part in read_images(reader, codec, numbers):
+    for part in reader.decoded(codec, numbers):
       parts.append(part)
       size += part.images.nbytes
       budget.claim("memory", 2 * size, "the images of the archive")
@@ -138,18 +135,18 @@ def decompress(
   known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
   if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)
-    raise LostImagesError(f"{'; '.join(problems[:3])}; {_ranges(first + lost)} of {len(images)} found", images, lost)
+    raise LostImagesError(f"{'; '.join(problems[:3])}; {len(lost)} of {len(images)} images lost", images, lost)
   return images
 
 
 def _segments_with(counts, start, stop):
-  """Return the indices of the segments that hold images start .. stop - 1, their slice in these, and the first."""
+  """Return the indices of the segments that hold images start .. stop - 1, and their slice in these."""
   ends = np.cumsum(counts, dtype=np.int64)
   begins = ends - counts
   start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
   numbers = np.flatnonzero((begins < stop) & (start < ends) & (start < stop)).tolist()
   skipped = int(begins[numbers[0]]) if numbers else 0
-  return numbers, slice(start - skipped, max(stop, start) - skipped), start
+  return numbers, slice(start - skipped, max(stop, start) - skipped)
 
 
 @check_arguments
@@ -189,56 +186,6 @@ def compress_to(
   writer.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class DecodedSegment:
-  """The images of a segment.
-
-  Attributes:
-    images: uint8 or uint16 `[N, H, W, C]`; those that are lost are 0.
-    known: bool `[N]`: whether each is right.
-    problem: what is wrong, or "".
-  """
-
-  images: np.ndarray
-  known: np.ndarray
-  problem: str
-
-
-@check_arguments
-def read_images(reader: ArchiveReader, codec: Codec, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
-  """Yield the segments of an archive, decoded.
-
-  Args:
-    reader: of the archive.
-    codec: its `Codec`.
-    numbers: only the segments with these numbers; None for all.
-
-  Raises:
-    ArchiveError: before the first one, if the codec is another; after the last one, if the archive is incomplete.
-
-  Examples:
-    >>> import io
-    >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
-    >>> reader = fpp.compression.ArchiveReader(io.BytesIO(fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))))
-    >>> [segment.images.shape for segment in fpp.compression.read_images(reader, codec)]
-    [(2, 8, 8, 1)]
-  """
-  reader.check(codec)
-  shape, lost = codec.model.image_shape, 0
-  for segment, result in reader.decoded(codec, numbers):
-    if not isinstance(result, SegmentError):
-      yield DecodedSegment(result[0], np.ones(len(result[0]), bool), "")
-      continue
-    lost += segment.images
-    if lost * math.prod(shape) > MAX_PIXELS:
-      raise ArchiveError(f"{lost} images are lost, too many to go on: {result}")
-    images, known = np.zeros((segment.images, *shape), codec.dtype), np.zeros(segment.images, bool)
-    if result.images is not None and result.known is not None:
-      images, known = result.images, result.known
-      images[~known] = 0
-    yield DecodedSegment(images, known, str(result))
-
-
 @check_arguments
 def codec_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Codec | None) -> Codec:
   """Return the codec for an archive: that of the given model, or of the one in the archive.
@@ -257,13 +204,3 @@ def codec_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Codec | 
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
   return Codec(model)
-
-
-def _ranges(indices):
-  """Return numbers of images in an archive as text: "images 3-7, 9 lost"."""
-  if not len(indices):
-    return "no image lost"
-  breaks = np.flatnonzero(np.diff(indices) > 1)
-  starts, ends = indices[np.r_[0, breaks + 1]], indices[np.r_[breaks, len(indices) - 1]]
-  parts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts[:10], ends[:10])]
-  return f"images {', '.join(parts)}{', ...' if len(starts) > 10 else ''} lost"

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import struct
 import threading
 from typing import BinaryIO, TypeAlias
@@ -30,6 +31,7 @@ from flowpp_tf.compression.codec import MAX_DIMS, Codec
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import (
   LEAST_BYTES,
+  DecodedSegment,
   Fields,
   SegmentError,
   decode_segment,
@@ -377,16 +379,23 @@ class ArchiveReader:
     return Segment(first, images, data if _segment_crc(fields, data) == crc else None)
 
   @check_arguments
-  def decoded(
-    self, codec: Codec, numbers: Sequence[int] | None = None
-  ) -> Iterator[tuple[Segment, tuple[np.ndarray, bytes] | SegmentError]]:
-    """Yield segments, of which several are decoded at a time, each with its images and extra bytes.
+  def decoded(self, codec: Codec, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
+    """Yield segments, of which several are decoded at a time; a damaged one says what is wrong.
 
-    A damaged segment has the `SegmentError` instead. Arguments and further errors are those of `segments`.
+    Arguments and further errors are those of `segments`.
 
     Raises:
+      ArchiveError (a ValueError): before the first segment, if the codec is another.
       BudgetError (a ValueError): if this archive would become too large.
+
+    Examples:
+      >>> import io
+      >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
+      >>> reader = fpp.compression.ArchiveReader(io.BytesIO(fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))))
+      >>> [segment.images.shape for segment in reader.decoded(codec)]
+      [(2, 8, 8, 1)]
     """
+    self.check(codec)
 
     def opened():
       for segment in self.segments(numbers):
@@ -394,27 +403,26 @@ class ArchiveReader:
 
     def decode(item):
       segment, fields = item
-      if isinstance(fields, SegmentError):
-        return segment, fields
-      try:
-        return segment, decode_segment(codec, fields, segment.places)
-      except SegmentError as error:
-        return segment, error.with_traceback(None)  # which holds what was decoded
+      if isinstance(fields, Fields):
+        return decode_segment(codec, fields, segment.places)
+      images = np.zeros((segment.images, *codec.shape), codec.dtype)
+      return DecodedSegment(images, np.zeros(len(images), bool), b"", fields)
 
     memory = lambda item: item[1].memory(codec) if isinstance(item[1], Fields) else 0
     yield from map_ahead(decode, opened(), memory, lambda item: segment_pays_in_threads(codec, item[0].images))
 
   def _opened(self, segment, codec):
-    """Return the fields of a segment, whose output is claimed, or the `SegmentError`."""
-    if segment.data is None:
-      return SegmentError("a segment is not where the index says, or has the wrong checksum")
+    """Return the fields of a segment, or what is wrong with it; claim what comes out, zeros for lost images too."""
+    self._output += segment.images * math.prod(codec.shape) * codec.dtype.itemsize
     try:
+      if segment.data is None:
+        raise SegmentError("a segment is not where the index says, or has the wrong checksum")
       fields = Fields.from_bytes(segment.data, codec)
+      if fields.count != segment.images:
+        raise SegmentError("a segment holds another number of images than it says")
+      self._output += fields.extra_size
     except SegmentError as error:
-      return error.with_traceback(None)
-    if fields.count != segment.images:
-      return SegmentError("a segment holds another number of images than it says")
-    self._output += fields.output_bytes(codec)
+      fields = str(error)
     claim_output(self._output, self.size, "the archive")
     return fields
 

@@ -67,16 +67,24 @@ _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
 
 
 class SegmentError(Exception):
-  """Raised for a segment that cannot be decoded.
+  """Raised for a segment that cannot be decoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedSegment:
+  """What came out of a segment.
 
   Attributes:
-    images: uint8 or uint16 images, of which some were decoded; None if their number is not known.
-    known: bool for each image: whether it was decoded and has the right checksum.
+    images: uint8 or uint16 `[N, H, W, C]`; those that are lost are 0.
+    known: bool `[N]`: whether each was decoded and has the right checksum.
+    extra: the extra bytes; empty if they are lost.
+    problem: what is wrong, or "".
   """
 
-  def __init__(self, message: str, images: np.ndarray | None = None, known: np.ndarray | None = None) -> None:
-    super().__init__(message)
-    self.images, self.known = images, known
+  images: np.ndarray
+  known: np.ndarray
+  extra: bytes
+  problem: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +132,7 @@ class Fields:
     except BudgetError:
       raise
     except _DAMAGE as error:
-      problem = str(error)
-    raise SegmentError(problem)  # without a context, whose frames hold what was read
+      raise SegmentError(str(error)) from None
 
   @classmethod
   def _parse(cls, file, codec):
@@ -174,10 +181,6 @@ class Fields:
     size = 4 * len(self.words) + len(self.left_out_images)
     segment = _memory(codec, self.count, self.initial + len(self.left_out), self.extra_size)
     return _COPIES_OF_DATA * size + segment + self.batch_memory(codec)
-
-  def output_bytes(self, codec: Codec) -> int:
-    """Return how many bytes come out: those of the images, and the extra bytes."""
-    return self.count * int(np.prod(codec.shape)) * codec.dtype.itemsize + self.extra_size
 
 
 def encode_fields(
@@ -228,16 +231,13 @@ def encode_fields(
   )
 
 
-def decode_segment(codec: Codec, fields: Fields, places: Collection[bytes]) -> tuple[np.ndarray, bytes]:
-  """Return the images, uint8 or uint16, and the extra bytes of a segment.
+def decode_segment(codec: Codec, fields: Fields, places: Collection[bytes]) -> DecodedSegment:
+  """Decode a segment, which may be damaged, or encoded by other networks.
 
   Args:
     codec: `Codec` of the model.
     fields: of the segment.
     places: to one of these it must be bound.
-
-  Raises:
-    SegmentError: if it is damaged, or was encoded by other networks; it has the images that are known to be right.
   """
   images = np.zeros((fields.count, *codec.shape), codec.dtype)
   known = np.zeros(fields.count, bool)
@@ -247,10 +247,11 @@ def decode_segment(codec: Codec, fields: Fields, places: Collection[bytes]) -> t
       images[fields.left_out] = decode_lzma_images(fields.left_out_images, shape, codec.dtype)
       known[fields.left_out] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
-    return images, _decode_content(content, fields, images, places)
+    extra = _decode_content(content, fields, images, places)
+    return DecodedSegment(images, np.ones_like(known), extra, "")
   except _DAMAGE as error:
-    problem = str(error)
-  raise SegmentError(problem, images, known)  # without a context, whose frames hold all that was computed
+    images[~known] = 0
+    return DecodedSegment(images, known, b"", str(error))
 
 
 def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | None = None) -> int:

@@ -19,7 +19,7 @@ import time
 import numpy as np
 import tqdm
 
-from flowpp_tf.compression import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter, Codec, compress_to, read_images
+from flowpp_tf.compression import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter, Codec, compress_to
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, with_error
@@ -141,7 +141,7 @@ def _compress_images(model, workdir, images, options):
 
   def compare(reader):
     start = 0
-    for part in read_images(reader, codec):
+    for part in reader.decoded(codec):
       if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
         raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
       start += len(part.images)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from flowpp_tf.compression import ArchiveError, ArchiveReader, Codec, CodecModel, read_images
+from flowpp_tf.compression import ArchiveError, ArchiveReader, Codec, CodecModel
 from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.core.settings import setting
 from flowpp_tf.io import gate
@@ -107,7 +107,7 @@ def _write_array(archive, reader, codec, output):
   outputs.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
-  with contextlib.closing(_read(archive, read_images(reader, codec))) as parts:
+  with contextlib.closing(_read(archive, reader.decoded(codec))) as parts:
     outputs.write_file(output, lambda path: counts.extend(_save(path, parts, codec, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 

@@ -193,8 +193,8 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
     writer.close()
     taken.clear()
     results = archive.ArchiveReader(file).decoded(small_codec())
-    assert next(results)[1][1] == extras[0] and len(taken) == count
-    assert [result[1] for _, result in results] == extras[1:]
+    assert next(results).extra == extras[0] and len(taken) == count
+    assert [result.extra for result in results] == extras[1:]
 
 
 def test_a_part_that_does_not_pay_beside_others_waits_for_them():

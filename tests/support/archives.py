@@ -92,8 +92,11 @@ def encode_segment(codec, images, extra=b"", largest=None):
 
 
 def decode_segment(codec, data):
-  """The images and the extra bytes of a segment in no place."""
-  return segment.decode_segment(codec, segment.Fields.from_bytes(data, codec), [b""])
+  """The images and the extra bytes of a segment in no place; raise a `SegmentError` if it is damaged."""
+  decoded = segment.decode_segment(codec, segment.Fields.from_bytes(data, codec), [b""])
+  if decoded.problem:
+    raise segment.SegmentError(decoded.problem)
+  return decoded.images, decoded.extra
 
 
 def apart(data):

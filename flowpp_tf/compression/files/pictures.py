@@ -25,17 +25,10 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.archive import (
-  SEGMENT_IMAGES,
-  ArchiveError,
-  ArchiveReader,
-  ArchiveWriter,
-  Segment,
-  SegmentContent,
-)
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, SegmentContent
 from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.files.reading import MAX_CODED, ImageFile, check_metadata, join_wrapper
-from flowpp_tf.compression.segment import SegmentError, max_images
+from flowpp_tf.compression.segment import DecodedSegment, SegmentError, max_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
@@ -216,7 +209,6 @@ def read_pictures(
   Raises:
     ArchiveError: after the last file, if the archive is damaged or incomplete.
   """
-  reader.check(codec)
   check_channels(codec.model.image_shape[2])
   wanted = None if names is None else set(names)
   for item in _read_all(reader, codec):
@@ -227,8 +219,8 @@ def read_pictures(
 def _read_all(reader, codec):
   unfinished = _Unfinished()
   try:
-    for segment, result in reader.decoded(codec):
-      for item in unfinished.read(segment, result, codec):
+    for segment in reader.decoded(codec):
+      for item in unfinished.read(segment, codec):
         unfinished.names[item.name] -= 1
         yield item
   except ArchiveError:
@@ -249,20 +241,21 @@ class _Unfinished:
     self.files: list[StoredFile] = []
     self.names = collections.Counter[str]()
 
-  def read(
-    self, segment: Segment, result: tuple[np.ndarray, bytes] | SegmentError, codec: Codec
-  ) -> Iterator[ImageFile | Lost]:
+  def read(self, segment: DecodedSegment, codec: Codec) -> Iterator[ImageFile | Lost]:
     """Yield the files that a segment makes complete, and what is lost with it."""
+    tiles = segment.images
     try:
-      tiles, begun, items = _parsed(result, codec)
-      if segment.images and self.files and begun != sum(file.missing for file in self.files):
+      if segment.problem:
+        raise SegmentError(segment.problem)
+      begun, items = parse_list(segment.extra, codec.model.image_shape, codec.dtype.itemsize)
+      if len(tiles) and self.files and begun != sum(file.missing for file in self.files):
         raise SegmentError("a segment goes on with another file than the one before it")
     except SegmentError as error:
-      if segment.images:
+      if len(tiles):
         yield from self._give_up(str(error))
       yield Lost("", str(error))
       return
-    if segment.images:
+    if len(tiles):
       tiles = tiles if self.files else tiles[begun:]  # of a file whose beginning is lost
       items = [*self.files, *items]
       self.files = []
@@ -288,14 +281,6 @@ class _Unfinished:
     yield from self._give_up("its last tiles are missing")
     for name in self.names.elements():
       yield Lost(name, "its segment is damaged or missing")
-
-
-def _parsed(result, codec):
-  """Return the tiles of a decoded segment, how many of them are of an earlier segment's file, and its files."""
-  if isinstance(result, SegmentError):
-    raise result
-  tiles, extra = result
-  return tiles, *parse_list(extra, codec.model.image_shape, codec.dtype.itemsize)
 
 
 class StoredFile:

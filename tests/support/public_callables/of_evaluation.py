@@ -215,12 +215,11 @@ _COMPRESSION = {
     images=ARRAYS,
     segment_images=wrong.count(2, huge=wrong.same(4096)),
   ),
-  "read_images": row(lambda w: lambda **kwargs: [*compression.read_images(**kwargs)]),
   "codec_for": row(model=lambda w: w.codec, look=repr),
   "Codec": row(model=lambda w: w.codec.model, from_bytes=1 << 20, look=lambda codec: codec.model_hash),
   "ArchiveReader": row(file=lambda w: io.BytesIO(w.archive), look=lambda reader: look(reader.header)),
   "ArchiveReader.segments": row(lambda w: lambda **kwargs: [*w.reader.segments(**kwargs)]),
-  "ArchiveReader.decoded": row(lambda w: lambda **kwargs: [result[0] for _, result in w.reader.decoded(**kwargs)]),
+  "ArchiveReader.decoded": row(lambda w: lambda **kwargs: [result.images for result in w.reader.decoded(**kwargs)]),
   "ArchiveWriter": row(file=lambda w: io.BytesIO(), kind=wrong.name("images"), look=lambda writer: None),
   "ArchiveWriter.write_segments": row(
     lambda w: lambda **kwargs: [*w.writer.write_segments(**kwargs)],
