@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from flowpp_tf.compression.archive import (
-  SEGMENT_IMAGES,
-  ArchiveError,
-  ArchiveReader,
-  ArchiveWriter,
-  Progress,
-  SegmentContent,
-)
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, SegmentContent
 from flowpp_tf.compression.codec import Codec
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import max_images
@@ -158,7 +151,7 @@ def compress_to(
   segment_images: int = SEGMENT_IMAGES,
   embed_model: bool = False,
   max_batch: int | None = None,
-  progress: Progress = lambda count: None,
+  progress: Callable[[int], None] = lambda count: None,
 ) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`.
 
@@ -179,10 +172,11 @@ def compress_to(
   content(0, 1)  # which may raise, before anything is written
   check_count("segment_images", segment_images, high=2**63 - 1)
   segment_images = min(segment_images, max_images(shape))
-  writer = ArchiveWriter(file, codec, "images", embed_model, max_batch, progress)
+  writer = ArchiveWriter(file, codec, "images", embed_model, max_batch)
   starts = range(0, len(images), segment_images)
-  for _ in writer.write_segments(content(start, start + segment_images) for start in starts):
-    pass
+  segments = writer.write_segments(content(start, start + segment_images) for start in starts)
+  for _, start in zip(segments, starts):
+    progress(min(segment_images, len(images) - start))
   writer.close()
 
 

@@ -13,15 +13,14 @@ for, at least one. Any segment can be decoded separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import struct
-import threading
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 import zlib
 
 import numpy as np
@@ -40,13 +39,11 @@ from flowpp_tf.compression.segment import (
   max_images,
 )
 from flowpp_tf.compression.threads import map_ahead
-from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.tiles.neighbours import TileLayout
 from flowpp_tf.version import __version__
-
-Progress: TypeAlias = Callable[[int], None]
 
 VERSION = 4  # of the format
 SEGMENT_IMAGES = 4096
@@ -107,7 +104,7 @@ class SegmentContent:
     fallback: bytes to write as segments without images, each as one, in place of all others if that is smaller; empty
       for no alternative.
     runs: for a model whose tiles see their neighbours, `(height, width, first, count)` of each run of tiles, as
-      tiles/neighbours.py says; None if each is a picture of its own.
+      tiles/neighbours.py says; empty if each is a picture of its own.
     behind: bytes to write as further segments without images, each as one.
 
   Examples:
@@ -117,7 +114,7 @@ class SegmentContent:
   images: np.ndarray
   extra: bytes = b""
   fallback: Sequence[bytes] = ()
-  runs: Sequence[tuple[int, int, int, int]] | None = None
+  runs: Sequence[tuple[int, int, int, int]] = ()
   behind: Sequence[bytes] = ()
 
 
@@ -130,7 +127,6 @@ class ArchiveWriter:
     kind: see `Header`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
     max_batch: the largest batch size of the networks; None for one that is fast.
-    progress: called with the number of further images that have been coded, from any thread, one at a time.
 
   Examples:
     >>> import io
@@ -142,22 +138,15 @@ class ArchiveWriter:
 
   @check_arguments
   def __init__(
-    self,
-    file: BinaryIO,
-    codec: Codec,
-    kind: str = "images",
-    embed_model: bool = False,
-    max_batch: int | None = None,
-    progress: Progress = lambda count: None,
+    self, file: BinaryIO, codec: Codec, kind: str = "images", embed_model: bool = False, max_batch: int | None = None
   ) -> None:
     if kind not in _KINDS:
       raise InputError(f"`kind` must be one of {', '.join(_KINDS)}, got {kind!r}")
     if max_batch is not None:
       check_count("max_batch", max_batch, high=2**63 - 1)
-    self._file, self._codec, self._max_batch, self._progress = file, codec, max_batch, progress
+    self._file, self._codec, self._max_batch = file, codec, max_batch
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images, self._place = 0, 0
-    self._lock = threading.Lock()  # one thread at a time tells of its progress
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = codec.model.to_bytes() if embed_model else b""
     header = Header(kind, codec.model_hash, codec.shape, codec.levels, len(model))
@@ -177,7 +166,7 @@ class ArchiveWriter:
       contents: of each; arrays must stay as they are until it is written.
 
     Raises:
-      InputError (a ValueError): for other images, or runs that are not theirs.
+      InputError (a ValueError): for images of another shape or dtype.
     """
 
     def memory(content):
@@ -185,44 +174,27 @@ class ArchiveWriter:
       return encoding_memory(self._codec, len(content.images), size, self._max_batch)
 
     pays = lambda content: segment_pays_in_threads(self._codec, len(content.images))
-    for segments, is_fallback in map_ahead(self._encode, map(self._checked, contents), memory, pays):
+    for segments, is_fallback in map_ahead(self._encode, contents, memory, pays):
       for segment in segments:
         if self._held is not None:
           self._write_segment(self._held, False)
         self._held = segment
       yield is_fallback
 
-  def _checked(self, content):
-    """Return a content, with a layout in place of the runs."""
-    check_type("contents", content, SegmentContent)
-    images = as_array("images", content.images, [None, *self._codec.shape])
-    if images.dtype != self._codec.dtype:
-      raise InputError(f"`images` must be {self._codec.dtype}, got {images.dtype}")
-    layout = None
-    if content.runs is not None and self._codec.sees_neighbours:
-      try:
-        layout = TileLayout.from_runs(self._codec.shape, content.runs, self._codec.tile_step)
-      except (ValueError, TypeError, OverflowError):
-        raise InputError(f"`runs` must be parts of pictures, got {shown(content.runs)}") from None
-      if len(layout.waves) != len(images):
-        raise InputError(f"`runs` must have the {len(images)} images, got {len(layout.waves)}")
-    return dataclasses.replace(content, images=images, runs=layout)
-
   def _encode(self, content):
     """Return segments, and whether they are those of `fallback`."""
+    codec, images = self._codec, as_array("images", content.images, [None, *self._codec.shape])
+    if images.dtype != codec.dtype:
+      raise InputError(f"`images` must be {codec.dtype}, got {images.dtype}")
+    layout = None
+    if content.runs and codec.sees_neighbours:
+      layout = TileLayout.from_runs(codec.shape, content.runs, codec.tile_step)
     size_of = lambda segments: sum(len(segment.to_bytes()) for segment in segments)
-    nothing = content.images[:0]
-    without_images = lambda extras: [encode_fields(self._codec, nothing, extra) for extra in extras]
-    segments = [
-      encode_fields(self._codec, content.images, content.extra, self._max_batch, self._coded, content.runs),
-      *without_images(content.behind),
-    ]
+    without_images = lambda extras: [encode_fields(codec, images[:0], extra) for extra in extras]
+    with_images = encode_fields(codec, images, content.extra, self._max_batch, layout)
+    segments = [with_images, *without_images(content.behind)]
     others = without_images(content.fallback)
     return (others, True) if others and size_of(others) < size_of(segments) else (segments, False)
-
-  def _coded(self, count):
-    with self._lock:
-      self._progress(count)
 
   def _write_segment(self, segment, last):
     count = segment.count

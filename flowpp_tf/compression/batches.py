@@ -76,7 +76,6 @@ def push_batches(
   images: np.ndarray,
   indices: list[int],
   largest: int | None,
-  progress: Callable[[int], None],
   layout: TileLayout | None = None,
 ) -> tuple[list[tuple[int, int]], list[int]]:
   """Push images in batches that grow with the stack.
@@ -87,7 +86,6 @@ def push_batches(
     images: uint8 or uint16 `[N, H, W, C]`.
     indices: of the images to push, in this order.
     largest: the largest batch; None for one that is fast.
-    progress: called with the number of images that were pushed or left out.
     layout: where the images lie, if they are tiles that see their neighbours.
 
   Returns:
@@ -118,7 +116,6 @@ def push_batches(
       batches.append((len(done), trial.salts))
     left_out += failed
     waiting = _without(waiting, [*done, *failed])
-    progress(len(done) + len(failed))
   return batches, sorted(left_out)
 
 

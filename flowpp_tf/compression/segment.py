@@ -23,7 +23,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 import dataclasses
 import hashlib
 import io
@@ -184,12 +184,7 @@ class Fields:
 
 
 def encode_fields(
-  codec: Codec,
-  images: np.ndarray,
-  extra: bytes = b"",
-  largest: int | None = None,
-  progress: Callable[[int], None] = lambda count: None,
-  layout: TileLayout | None = None,
+  codec: Codec, images: np.ndarray, extra: bytes = b"", largest: int | None = None, layout: TileLayout | None = None
 ) -> Fields:
   """Return a segment, whose `to_bytes` are what is stored.
 
@@ -198,7 +193,6 @@ def encode_fields(
     images: uint8 or, of more than 256 levels, uint16 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
     largest: the largest batch; None for one that is fast.
-    progress: called with the number of images that have been coded.
     layout: where the images lie, if the model's tiles see their neighbours; None if each is a picture of its own.
   """
   if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
@@ -210,11 +204,10 @@ def encode_fields(
   initial, content = _initial_content(codec, images, order, layout, packed_extra)
   words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
   stack = Stack(words, sealed=True)
-  progress(initial)
   rest = order[initial:]
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   fitting, others = rest[fits[rest]], rest[~fits[rest]]
-  table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, progress, layout)
+  table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, layout)
   batches = np.array(table, _BATCH)
   left_out = np.array(sorted([*failed, *others]), np.int64)
   coded = _coded(order, initial, left_out)

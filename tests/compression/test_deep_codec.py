@@ -120,10 +120,17 @@ def test_damage_is_found_and_the_other_images_come_back():
   np.testing.assert_array_equal(error.value.images[kept], images[kept])
 
 
-def test_images_of_another_depth_are_refused():
+@pytest.mark.parametrize(
+  "images, message",
+  [
+    (np.zeros([1, 4, 4, 1], np.uint8), "`images` must be uint16, got uint8"),
+    (np.zeros([1, 4, 3, 1], np.uint16), r"`images` must be of shape \[N, 4, 4, 1\]"),
+  ],
+)
+def test_images_of_another_depth_or_shape_are_refused(images, message):
   writer = compression.ArchiveWriter(io.BytesIO(), small_codec())
-  with pytest.raises(fpp.InputError, match="`images` must be uint16, got uint8"):
-    list(writer.write_segments([compression.archive.SegmentContent(np.zeros([1, 4, 4, 1], np.uint8))]))
+  with pytest.raises(fpp.InputError, match=message):
+    list(writer.write_segments([compression.archive.SegmentContent(images)]))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 8, 8, 3)])

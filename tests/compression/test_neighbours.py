@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 
 import numpy as np
 from PIL import Image
@@ -10,7 +9,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.compression import Codec, archive, segment
+from flowpp_tf.compression import Codec, segment
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.stack import Stack, WindowError
 from flowpp_tf.data import ReducedBits
@@ -195,10 +194,6 @@ def test_a_damaged_segment_takes_no_others_with_it(tmp_path):
   np.testing.assert_array_equal(last.pixels, drawings()[1 if len(segments) == 2 else 2])
 
 
-def write(content):
-  list(archive.ArchiveWriter(io.BytesIO(), small_codec()).write_segments([content]))
-
-
 @pytest.mark.parametrize(
   "runs",
   [
@@ -211,15 +206,11 @@ def write(content):
 def test_a_layout_that_pictures_do_not_have_is_an_error(runs):
   with pytest.raises(ValueError, match="its layout is invalid"):
     TileLayout(SHAPE, np.array(runs, RUN), STEP)
-  with pytest.raises(ValueError, match="`runs` must be parts of pictures"):
-    write(archive.SegmentContent(np.zeros((10, *SHAPE), np.uint8), runs=runs))
 
 
 def test_an_image_of_the_model_is_a_picture_of_one_tile():
   tiles, _ = tiles_of(drawings())
   np.testing.assert_array_equal(fpp.decompress(model(), fpp.compress(model(), tiles)), tiles)
-  with pytest.raises(ValueError, match="must have the 3 images, got 1"):
-    write(archive.SegmentContent(tiles[:3], runs=[(*SHAPE[:2], 0, 1)]))
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import io
 import numpy as np
 
 from flowpp_tf import compression, evaluation
-from flowpp_tf.compression.archive import SegmentContent
 from support import wrong_values as wrong
 from support.models import small_images
 from support.public_callables.row import look, row
@@ -221,32 +220,6 @@ _COMPRESSION = {
   "ArchiveReader.segments": row(lambda w: lambda **kwargs: [*w.reader.segments(**kwargs)]),
   "ArchiveReader.decoded": row(lambda w: lambda **kwargs: [result.images for result in w.reader.decoded(**kwargs)]),
   "ArchiveWriter": row(file=lambda w: io.BytesIO(), kind=wrong.name("images"), look=lambda writer: None),
-  "ArchiveWriter.write_segments": row(
-    lambda w: lambda **kwargs: [*w.writer.write_segments(**kwargs)],
-    contents=wrong.some_of(
-      [SegmentContent(IMAGES, b"extra")],
-      [
-        ("one array", IMAGES),
-        ("other images", SegmentContent(IMAGES[:, :3])),
-        ("floats", SegmentContent(IMAGES.astype(np.float32))),
-      ],
-    ),
-  ),
-  "ArchiveWriter.write_segments/runs": row(
-    lambda w: (
-      lambda runs: [
-        *compression.ArchiveWriter(io.BytesIO(), compression.Codec(w.tile_model)).write_segments(
-          [SegmentContent(IMAGES, runs=runs)]
-        )
-      ]
-    ),
-    runs=wrong.optional(
-      wrong.some_of(
-        [(8, 5, 0, 3)], [("too many", (8, 5, 0, 4)), ("too few", (4, 4, 0, 1)), ("fraction", (8, 5, 0, 2.5))]
-      )
-    ),
-    slow=True,
-  ),
   "CodecModel": row(
     description=lambda w: w.codec.model.description,
     weights=lambda w: w.codec.model.weights,

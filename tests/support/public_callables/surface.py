@@ -47,6 +47,7 @@ WITHOUT_ROWS = {
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
   ),
   "what segments call, with their own stack": "Codec.conditioned_on Codec.pays_in_threads Codec.pop Codec.push",
+  "what `compress_to` and `write_pictures` call, with their own contents": "ArchiveWriter.write_segments",
   "what the pipeline calls, with places that it has drawn": (
     "RandomCrops.cut RandomCrops.cut_regions RandomCrops.grid_places RandomCrops.inside RandomCrops.random_places "
     "ReducedBits.reduce"
