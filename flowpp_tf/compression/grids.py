@@ -18,6 +18,7 @@ import dataclasses
 
 import numpy as np
 
+from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.stack import check_inside
 from flowpp_tf.tiles.cutting import unit_of, without_middle
 
@@ -82,33 +83,32 @@ class Lifts:
     grid: of the step's input, `[H, W, C]`.
     scale: ActNorm's, `[H, W, C]`.
     bias: ActNorm's, `[H, W, C]`.
-    kernel: a matrix for each half, `[2, C / 2, C / 2]`, or None.
+    kernel: a matrix for each half, `[2, C / 2, C / 2]`; None for the identity.
 
   Attributes:
     grid: of the output.
   """
 
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
-    factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
-    shift = grid.shift * factor + bias.astype(np.float64)
+    # Weights of an archive's model may have any shape; they must not make the grid larger.
+    scale, bias = (np.broadcast_to(weights, grid.scale.shape).astype(np.float64) for weights in (scale, bias))
+    factor = np.maximum(scale, _SMALLEST_SCALE)
+    shift = grid.shift * factor + bias
     self.grid = Grid(grid.scale * factor, shift, grid.unit)
     self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors of the j
-    self._order = None
-    if kernel is None:
-      return
     *places, channels = grid.scale.shape
     half = channels // 2
-    scales = self.grid.scale.reshape(*places, 2, half)
-    matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
+    if kernel is None:
+      kernel = np.stack([np.eye(half)] * 2)
+    kernel = kernel.astype(np.float64).reshape(2, half, half)
+    mixed = portable_math.total(self.grid.shift.reshape(*places, 2, half, 1) * kernel, axis=-2)
+    # A row vector of integers times this matrix.
+    matrices = self.grid.scale.reshape(*places, 2, half, 1) * kernel
     self._order, diagonal, lower, upper = _decompose(matrices)
     for i in range(half - 1):
       self._lifts.append((i, range(i + 1, half), lower[..., i]))
     for i in range(half - 1, 0, -1):
       self._lifts.append((i, range(i), upper[..., i]))
-    shifts = self.grid.shift.reshape(*places, 2, half)
-    mixed = np.zeros_like(shifts)
-    for j in range(half):
-      mixed += shifts[..., j, None] * kernel[:, j, :].astype(np.float64)
     self.grid = Grid(diagonal.reshape(*places, channels), mixed.reshape(*places, channels), grid.unit)
 
   def forward(self, n: np.ndarray) -> np.ndarray:
@@ -117,8 +117,6 @@ class Lifts:
     Raises:
       WindowError: if they are too large.
     """
-    if self._order is None:
-      return n
     halves = n.reshape(*n.shape[:-1], 2, -1)
     order = self._part(self._order, n)
     halves = np.take_along_axis(halves, order[None], axis=-1)
@@ -128,8 +126,6 @@ class Lifts:
 
   def inverse(self, n: np.ndarray) -> np.ndarray:
     """Return the integers of the input; errors as for `forward`."""
-    if self._order is None:
-      return n
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
     for i, rows, factors in self._lifts[::-1]:
       halves[..., i] -= _rounded_sum(halves, rows, self._part(factors, n))
@@ -161,27 +157,17 @@ def _decompose(matrices):
     The row of M for each row of L, `[..., C]`; D, `[..., C]`; a matrix with L below its diagonal; and one with U above
     its diagonal, whose columns are divided by D so that it applies to a row vector that D has scaled.
   """
-  work = matrices.copy()
-  size = work.shape[-1]
-  order = np.broadcast_to(np.arange(size), work.shape[:-1]).copy()
+  size = matrices.shape[-1]
+  work = matrices.reshape(-1, size, size).copy()
+  order = np.tile(np.arange(size), (len(work), 1))
+  each = np.arange(len(work))
   for k in range(size):
-    column = np.abs(work[..., k:, k])
-    pivot = k + np.argmax(column, axis=-1)
-    _swap_rows(work, k, pivot)
-    _swap_rows(order[..., None], k, pivot)
-    for i in range(k + 1, size):
-      factor = work[..., i, k] / work[..., k, k]
-      work[..., i, k] = factor
-      work[..., i, k + 1 :] -= factor[..., None] * work[..., k, k + 1 :]
+    pivot = k + np.argmax(np.abs(work[:, k:, k]), axis=-1)
+    for array in (work, order):
+      array[each, k], array[each, pivot] = array[each, pivot], array[each, k]
+    factors = work[:, k + 1 :, k] / work[:, k, k, None]
+    work[:, k + 1 :, k] = factors
+    work[:, k + 1 :, k + 1 :] -= factors[..., None] * work[:, k, None, k + 1 :]
+  work, order = work.reshape(matrices.shape), order.reshape(matrices.shape[:-1])
   diagonal = np.diagonal(work, axis1=-2, axis2=-1).copy()
   return order, diagonal, work, work / diagonal[..., None, :]
-
-
-def _swap_rows(matrices, k, pivots):
-  """Swap the row k of each matrix `[..., C, D]` with the row `pivots [...]`, in place."""
-  pivots = pivots[..., None, None]
-  here = np.full_like(pivots, k)
-  row = np.take_along_axis(matrices, here, axis=-2)
-  pivot_row = np.take_along_axis(matrices, pivots, axis=-2)
-  np.put_along_axis(matrices, pivots, row, axis=-2)
-  np.put_along_axis(matrices, here, pivot_row, axis=-2)
