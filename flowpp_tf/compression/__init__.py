@@ -193,8 +193,7 @@ def codec_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Codec | 
   """
   if isinstance(model, Codec):
     return model
-  if model is None and reader.model is not None:
-    return Codec(reader.model, reader.header.embedded)
+  model = reader.model if model is None else model
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
   return Codec(model)

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 import zlib
 
 import numpy as np
@@ -283,7 +283,8 @@ class ArchiveReader:
     self.model = None
     if self.header.embedded:
       claim("memory", 4 * self.header.embedded, "the archive's model")
-      self.model = CodecModel.from_bytes(self._read(self.header.embedded, "its model"), "the archive's model")
+      model = CodecModel.from_bytes(self._read(self.header.embedded, "its model"), "the archive's model")
+      self.model = dataclasses.replace(model, embedded=self.header.embedded)
       if self.model.sha256()[:32] != self.header.model:
         raise ArchiveError("the archive's model is damaged: it has the wrong hash")
 
@@ -389,7 +390,7 @@ class ArchiveReader:
     try:
       if segment.data is None:
         raise SegmentError("a segment is not where the index says, or has the wrong checksum")
-      fields = Fields.from_bytes(segment.data, codec)
+      fields: Any = Fields.from_bytes(segment.data, codec)
       if fields.count != segment.images:
         raise SegmentError("a segment holds another number of images than it says")
       self._output += fields.extra_size
@@ -430,12 +431,10 @@ class ArchiveReader:
 
   def _check_hash(self):
     """Raise an `ArchiveError` unless the hash of the archive is right, which covers what the checksums do not."""
-    digest, left = hashlib.sha256(), self.size - _FOOTER.size
+    digest, end = hashlib.sha256(), self.size - _FOOTER.size
     self._file.seek(0)
-    while left:
-      data = self._read(min(left, 1 << 20), "its end")
-      digest.update(data)
-      left -= len(data)
+    for start in range(0, end, 1 << 20):
+      digest.update(self._read(min(end - start, 1 << 20), "its end"))
     if _FOOTER.unpack(self._read(_FOOTER.size, "its end"))[1] != digest.digest():
       raise ArchiveError("the archive is damaged: its hash is wrong")
 

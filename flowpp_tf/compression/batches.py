@@ -77,19 +77,19 @@ def push_batches(
   indices: list[int],
   largest: int | None,
   layout: TileLayout | None = None,
-) -> tuple[list[tuple[int, int]], list[int]]:
+) -> tuple[Stack, list[tuple[int, int]], list[int]]:
   """Push images in batches that grow with the stack.
 
   Args:
     codec: `Codec`.
-    stack: with bits for one image; changed.
+    stack: with bits for one image.
     images: uint8 or uint16 `[N, H, W, C]`.
     indices: of the images to push, in this order.
     largest: the largest batch; None for one that is fast.
     layout: where the images lie, if they are tiles that see their neighbours.
 
   Returns:
-    Number of images and bytes of salt of each batch; the indices of the images that were left out.
+    The stack with the batches; number of images and bytes of salt of each; indices of images that were left out.
   """
   largest = largest_batch(codec, largest)
   batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
@@ -103,7 +103,7 @@ def push_batches(
   following: _Trial | None = None
   while waiting:
     trial = following or _Trial(codec, stack, images, next_of(waiting, stack), layout)
-    left = _without(waiting, trial.indices)
+    left = waiting[len(trial.indices) :]
     following = None
     if left and trial.is_pushed:
       following = _Trial(codec, trial.stack, images, next_of(left, trial.stack), layout)
@@ -112,11 +112,12 @@ def push_batches(
       following = None
       done, failed, trial = _try_again(codec, stack, images, done, layout, error)
     if done:
-      stack.replace(trial.stack)
+      stack = trial.stack
       batches.append((len(done), trial.salts))
     left_out += failed
-    waiting = _without(waiting, [*done, *failed])
-  return batches, sorted(left_out)
+    coded = {*done, *failed}
+    waiting = [i for i in waiting if i not in coded]
+  return stack, batches, sorted(left_out)
 
 
 class _Trial:
@@ -142,11 +143,6 @@ class _Trial:
       return
     begin = in_background if codec.pays_in_threads(len(indices)) else functools.partial
     self.error = begin(_check, step, self.stack.copy(), stack.copy(), batch)
-
-
-def _without(waiting, done):
-  done = set(done)
-  return [i for i in waiting if i not in done]
 
 
 def batch_step(

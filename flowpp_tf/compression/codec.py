@@ -31,7 +31,7 @@ from flowpp_tf.compression.steps import (
   Sequence,
   Step,
 )
-from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, pixel_dtype
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim, claim_output
@@ -75,8 +75,6 @@ class Codec:
 
   Args:
     model: `FlowPlusPlus`, or a `CodecModel`, for which TensorFlow is not needed.
-    from_bytes: how many bytes the model was read from, of one that came with an archive: its memory is then claimed as
-      what comes out of them, since few weights can describe attention over thousands of positions. None for others.
 
   Attributes:
     model: `CodecModel`.
@@ -94,13 +92,11 @@ class Codec:
   """
 
   @check_arguments
-  def __init__(self, model: FlowPlusPlus | CodecModel, from_bytes: int | None = None) -> None:
+  def __init__(self, model: FlowPlusPlus | CodecModel) -> None:
     check_extra("constriction", "compression", "compression")
-    if from_bytes is not None:
-      check_count("from_bytes", from_bytes, high=2**48)
     self.model = model if isinstance(model, CodecModel) else CodecModel.from_model(model)
     try:
-      self._check_size(from_bytes)
+      self._check_size()
       self._build(Networks(self.model))
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
       if not isinstance(model, CodecModel) or isinstance(error, InputError):
@@ -108,7 +104,7 @@ class Codec:
       raise InputError(f"the codec model is invalid: {type(error).__name__}: {error}") from None
     self.model_hash = self.model.sha256()[:32]
 
-  def _check_size(self, from_bytes):
+  def _check_size(self):
     shape, levels, num_dims = self.model.image_shape, self.model.levels, self.model.num_dims
     if not 0 < num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= MOST_LEVELS:
       raise InputError(
@@ -119,8 +115,8 @@ class Codec:
     self.memory = CodecMemory.from_model(self.model)
     size = self.memory.model + self.memory.batch(1)
     claim("memory", size, "the codec model")
-    if from_bytes is not None:
-      claim_output(size, from_bytes, "the memory of the archive's model")
+    if self.model.embedded is not None:
+      claim_output(size, self.model.embedded, "the memory of the archive's model")
 
   def _build(self, networks):
     model = self.model

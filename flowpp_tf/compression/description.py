@@ -45,6 +45,8 @@ class CodecModel:
       sees them. A flow is a dict of `stages`, `[kind, couplings]` each;
       `coupling`, `components`, `invertible_conv`; `margin` if it has one; and `network`.
     weights: float32 arrays by name.
+    embedded: how many bytes it takes in the archive that it came with, or None: a `Codec` claims its memory as what
+      comes out of these, since few weights can describe attention over thousands of positions.
 
   Examples:
     >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
@@ -54,10 +56,12 @@ class CodecModel:
 
   description: Mapping[str, Any]
   weights: Mapping[str, np.ndarray]
+  embedded: int | None = None
 
   def __post_init__(self) -> None:
     check_type("description", self.description, Mapping)
     check_type("weights", self.weights, Mapping)
+    check_type("embedded", self.embedded, int | None)
     for name, value in self.weights.items():
       dtype = np.asarray(value).dtype
       if (dtype.kind, dtype.itemsize) != ("f", 4):  # others would be rounded in the hash and in an archive

@@ -7,11 +7,9 @@ which a test compares with measured peaks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
-import functools
 import itertools
-import re
 import threading
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 from flowpp_tf.compression import threads
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.layers import LayerNorm, Product, attention, gated_sum, largest_of_three
-from flowpp_tf.config.structure import context_channels
+from flowpp_tf.config.structure import Stage, context_channels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import claim
@@ -35,8 +33,6 @@ _INPUTS, _OUTPUTS = 3, 10  # arrays of a layer's input and output
 _PARAMETERS, _VALUES = 5, 30  # arrays of a coupling's parameters, and of the values of an image
 _WEIGHTS = 3  # a weight as float64, with all shifts side by side, and while it is rounded
 _GRIDS, _TRIANGLES = 8, 3  # of a coupling: arrays of its values, and of the matrices of a 1x1 convolution
-_KERNEL = re.compile(r"((?:\w+/)*\d+/network|\w+/context|condition)/(?:.+/)?kernel")
-_KINDS = ("squeeze", "columns", "channels")
 
 
 class _Block:
@@ -60,7 +56,7 @@ class _Block:
     x = gated_sum(x, self.conv_output(h, elu=True), self.conv_norm)
     if self.mixer == "none":
       return x
-    h = self.mixer_input(x + embedding)
+    h = self.mixer_input(x + np.broadcast_to(embedding, x.shape[1:]))
     if self.mixer == "attention":
       h = attention(h, self.heads)
     else:
@@ -72,20 +68,14 @@ class Network:
   """The network of a coupling, or one that reads images for the couplings of the dequantizer and of the augmenter.
 
   Args:
-    weights: of the network, by name below its own.
+    model: `CodecModel`.
+    name: of the network's weights.
     spec: `blocks`, `mixer`, `heads`, `layer_norm`, `context`; `output_concat_elu` of a coupling's network.
-    image_shape: of the model.
-    step: of its tiles, see tiles/cutting.py.
   """
 
-  def __init__(
-    self,
-    weights: Mapping[str, np.ndarray],
-    spec: Mapping[str, Any],
-    image_shape: tuple[int, int, int],
-    step: tuple[int, int],
-  ) -> None:
-    self._unit = lambda shape: unit_of(shape, image_shape, step)
+  def __init__(self, model: CodecModel, name: str, spec: Mapping[str, Any]) -> None:
+    weights = below(model.weights, name)
+    self._image_shape, self._step = model.image_shape, model.tile_step
     self._input = Product(weights, "input_conv")
     self._blocks = [_Block(below(weights, f"block_{i}"), spec) for i in range(spec["blocks"])]
     self._embedding = None if spec["mixer"] == "none" else weights["position_embedding"].astype(np.float64)
@@ -97,7 +87,8 @@ class Network:
     h = self._input(x)
     embedding = self._embedding
     if embedding is not None:
-      embedding = without_middle(embedding, x.shape[1], x.shape[2], self._unit(embedding.shape))
+      unit = unit_of(embedding.shape, self._image_shape, self._step)
+      embedding = without_middle(embedding, x.shape[1], x.shape[2], unit)
     for block in self._blocks:
       h = block(h, embedding, context)
     if self._output is None:
@@ -114,7 +105,6 @@ class Networks:
 
   def __init__(self, model: CodecModel) -> None:
     self._dims = model.num_dims
-    make = functools.partial(Network, image_shape=model.image_shape, step=model.tile_step)
     self._conditioners: dict[str, list[Network]] = {}
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
     memory = CodecMemory.from_model(model)
@@ -124,14 +114,12 @@ class Networks:
     self._free = threading.Semaphore(most)
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
-      self._conditioners[part] = [
-        make(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)
-      ]
+      self._conditioners[part] = [Network(model, f"{name}/{i}/network", flow["network"]) for i in range(couplings)]
       if part != "flow":
         spec = model.description[part]["context"]
-        self._context_nets[part] = make(below(model.weights, f"{part}/context"), spec), spec["levels"]
+        self._context_nets[part] = Network(model, f"{part}/context", spec), spec["levels"]
     if model.sees_neighbours:
-      self._condition_net = make(below(model.weights, "condition"), model.description["condition"])
+      self._condition_net = Network(model, "condition", model.description["condition"])
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
@@ -198,7 +186,6 @@ class CodecMemory:
       LookupError, TypeError, ValueError, ArithmeticError, AttributeError: for a description without meaning.
     """
     height, width, channels = model.image_shape
-    widest = _widest_layers(model.weights)
     numbers = _WEIGHTS * sum(value.size for value in model.weights.values())
     network = outputs = 0
     for part, (name, flow) in model.flows().items():
@@ -207,15 +194,17 @@ class CodecMemory:
       augmented = (model.description["augmenter"] or {}).get("channels", 0)
       own = {"flow": channels + augmented, "dequantizer": channels, "augmenter": augmented}[part]
       for index, (rows, columns, depth) in enumerate(_couplings(flow["stages"], (height, width, own))):
-        network = max(network, _network(widest[f"{name}/{index}/network"], flow["network"], rows, columns))
-        outputs = max(outputs, rows * columns * model.weights[f"{name}/{index}/network/output_conv/bias"].size)
+        weights = below(model.weights, f"{name}/{index}/network")
+        network = max(network, _network(weights, flow["network"], rows, columns))
+        outputs = max(outputs, rows * columns * weights["output_conv/bias"].size)
         numbers += rows * columns * depth * (_GRIDS + _TRIANGLES * depth)
       if part != "flow":
-        context = _network(widest[f"{part}/context"], model.description[part]["context"], height, width // 2)
+        spec, weights = model.description[part]["context"], below(model.weights, f"{part}/context")
+        context = _network(weights, spec, height, width // 2)
         network, outputs = max(network, context), max(outputs, context // _PARAMETERS)
     numbers_of_image = _PARAMETERS * outputs + _VALUES * model.num_dims
     if model.sees_neighbours:
-      condition = _network(widest["condition"], model.description["condition"], height, width)
+      condition = _network(below(model.weights, "condition"), model.description["condition"], height, width)
       network = max(network, condition)
       numbers_of_image += condition + _PARAMETERS * height * width * context_channels(channels)
     return cls(_FLOAT * numbers, _FLOAT * network, _FLOAT * numbers_of_image, max((1 << 12) // (height * width), 1))
@@ -225,34 +214,22 @@ class CodecMemory:
     return count * self.image + min(count, self.at_a_time) * self.network
 
 
-def _couplings(stages: Sequence[tuple[str, int]], shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+def _couplings(stages, shape):
   """Yield the shape of the values of each coupling of a flow."""
-  height, width, channels = shape
   for kind, couplings in stages:
-    if kind not in _KINDS or not isinstance(couplings, int) or couplings < (kind != "squeeze"):
-      raise InputError(f"the model has a stage {kind!r} of {couplings!r} couplings")
-    if kind == "squeeze":
-      height, width, channels = height // 2, width // 2, 4 * channels
-    if not height * width * channels:
-      raise InputError("the model has more stages than its images can have")
-    inner = (height, width // 2, 2 * channels) if kind == "columns" else (height, width, channels)
-    yield from itertools.repeat(inner, couplings)
+    stage = Stage(kind, couplings, shape)
+    shape = stage.output_shape
+    if couplings < (kind != "squeeze") or 0 in shape:  # which could go on without end
+      raise InputError(f"the model has a stage {kind!r} of {couplings!r} couplings, which its images cannot have")
+    yield from itertools.repeat(stage.split_shape, couplings)
 
 
-def _widest_layers(weights):
-  """Return the most numbers that a layer holds for a pixel, by the name of its network."""
-  widest: dict[str, int] = {}
-  for name, value in weights.items():
-    if found := _KERNEL.fullmatch(name):
-      if value.ndim == 4 and max(value.shape[:2]) > _MAX_KERNEL:
-        raise InputError(f"the model has a kernel of {value.shape[0]}x{value.shape[1]}; at most 3x3 is coded")
-      inputs, outputs = value.shape[-2:]
-      widest[found[1]] = max(widest.get(found[1], 0), _INPUTS * inputs + _OUTPUTS * outputs)
-  return widest
-
-
-def _network(widest, spec, height, width):
+def _network(weights, spec, height, width):
   """Return how many numbers a network holds for an image, padding and attention included."""
+  kernels = [value.shape for name, value in weights.items() if name.endswith("kernel")]
+  if any(max(shape[:-2], default=1) > _MAX_KERNEL for shape in kernels):
+    raise InputError(f"the model has a kernel of more than {_MAX_KERNEL}x{_MAX_KERNEL}")
+  widest = max(_INPUTS * inputs + _OUTPUTS * outputs for *_, inputs, outputs in kernels)
   pixels = (height + _MAX_KERNEL) * (width + _MAX_KERNEL)
   scores = spec["heads"] * (height * width) ** 2 if spec["mixer"] == "attention" else 0
   return int(widest * pixels + _SCORES * scores)

@@ -42,7 +42,7 @@ from flowpp_tf.compression.batches import (
   push_batches,
 )
 from flowpp_tf.compression.codec import Codec
-from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, pack, unpack
+from flowpp_tf.compression.lzma_images import decode_lzma_images, encode_lzma_images, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
 from flowpp_tf.core.errors import InputError
@@ -52,10 +52,10 @@ from flowpp_tf.tiles.neighbours import RUN, TileLayout
 MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images
 _MAX_EXTRA = 1 << 28
-# Bytes of memory that a decoder takes for each pixel value and each extra byte; a test measures them.
+# Bytes of memory that a segment takes, for each image and each byte of it, and each extra byte; a test measures them.
 _BYTES_OF_LZMA = 20 << 20  # its dictionary
-_COPIES_OF_LZMA = 3  # of its images: their bytes, and before and after a sum
-_COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
+_COPIES_OF_IMAGES = 7  # where they belong, and as LZMA images their bytes, planes, and before and after a sum
+_BYTES_OF_TABLES, _COPIES_OF_EXTRA = 350, 3.1
 _COPIES_OF_DATA = 3  # the segment, its fields, the stack
 _COPIES_TO_PACK, _MOST_TO_PACK = 12, 192 << 20  # of an encoder's LZMA
 _RUN_IMAGES = 64
@@ -142,7 +142,7 @@ class Fields:
     num_coded = count - initial - num_left_out
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or num_coded < 0 or num_batches > count:
       raise ValueError("its header is invalid")
-    claim("memory", _memory(codec, count, initial + num_left_out, extra_size), "a segment of the archive")
+    claim("memory", _memory(codec, count, extra_size), "a segment of the archive")
     num_runs = _RUNS.unpack(file.read(_RUNS.size))[0] if codec.sees_neighbours else 0
     if num_runs > count:
       raise ValueError("its layout is invalid")
@@ -169,18 +169,14 @@ class Fields:
       raise ValueError("its tables are invalid")
     sizes = content_size, extra_size, packed_size
     fields = cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
-    claim("memory", fields.batch_memory(codec), "a batch of the archive")
+    claim("memory", fields.memory(codec), "a segment of the archive")
     return fields
-
-  def batch_memory(self, codec: Codec) -> int:
-    """Return about how many bytes of memory the largest batch takes."""
-    return codec.memory.batch(int(self.batches["images"].max(initial=0)))
 
   def memory(self, codec: Codec) -> int:
     """Return about how many bytes of memory `decode_segment` takes, with what comes out."""
     size = 4 * len(self.words) + len(self.left_out_images)
-    segment = _memory(codec, self.count, self.initial + len(self.left_out), self.extra_size)
-    return _COPIES_OF_DATA * size + segment + self.batch_memory(codec)
+    batch = codec.memory.batch(int(self.batches["images"].max(initial=0)))
+    return _COPIES_OF_DATA * size + _memory(codec, self.count, self.extra_size) + batch
 
 
 def encode_fields(
@@ -207,7 +203,7 @@ def encode_fields(
   rest = order[initial:]
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   fitting, others = rest[fits[rest]], rest[~fits[rest]]
-  table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, layout)
+  stack, table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, layout)
   batches = np.array(table, _BATCH)
   left_out = np.array(sorted([*failed, *others]), np.int64)
   coded = _coded(order, initial, left_out)
@@ -250,15 +246,13 @@ def decode_segment(codec: Codec, fields: Fields, places: Collection[bytes]) -> D
 def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | None = None) -> int:
   """Return about how many bytes of memory `encode_fields` takes: a batch is checked beside the next one."""
   batches = 2 * codec.memory.batch(min(count, largest_batch(codec, largest)))
-  return _memory(codec, count, 0, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)
+  return _memory(codec, count, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)
 
 
-def _memory(codec, count, num_lzma, extra_size):
-  """Return the bytes of memory that a segment takes, without those of a batch; `num_lzma` are LZMA images."""
-  copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of LZMA images too
-  values = (count + _COPIES_OF_LZMA * num_lzma) * copies * int(np.prod(codec.shape))
-  values += (count + num_lzma) * _BYTES_OF_TABLES
-  return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
+def _memory(codec, count, extra_size):
+  """Return the bytes of memory that a segment takes, without those of a batch."""
+  image = _COPIES_OF_IMAGES * codec.dtype.itemsize * int(np.prod(codec.shape)) + _BYTES_OF_TABLES
+  return _BYTES_OF_LZMA + count * image + int(_COPIES_OF_EXTRA * extra_size)
 
 
 def _pop_batches(codec, fields, images, known):
@@ -307,14 +301,11 @@ def _initial_content(codec, images, order, layout, packed_extra):
 def _decode_content(content, fields, images, places):
   """Set the LZMA images at the beginning, and return the extra bytes."""
   stored = content.astype("<u4").tobytes()[: fields.content_size]
-  try:
-    extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
-    initial = _order(fields.layout, fields.count)[: fields.initial]
-    if len(initial):
-      shape = len(initial), *images.shape[1:]
-      images[initial] = decode_lzma_images(stored[fields.packed_size :], shape, images.dtype)
-  except LzmaImagesError as error:
-    raise ValueError(f"the initial content is damaged: {error}") from None
+  extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
+  initial = _order(fields.layout, fields.count)[: fields.initial]
+  if len(initial):
+    shape = len(initial), *images.shape[1:]
+    images[initial] = decode_lzma_images(stored[fields.packed_size :], shape, images.dtype)
   digest = _digest(images, extra)
   if fields.digest not in [hashlib.sha256(digest + place).digest() for place in places]:
     raise ValueError("pixels have the wrong checksum, or it is in the place of another segment")

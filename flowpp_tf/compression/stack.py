@@ -79,10 +79,6 @@ class Stack:
     copy._coder = self._coder.clone()
     return copy
 
-  def replace(self, other: Stack) -> None:
-    """Take the content of another stack."""
-    self._coder = other._coder
-
   def words(self) -> np.ndarray:
     """Return the whole content, for `Stack(words, sealed=False)`."""
     return self._coder.get_compressed()

@@ -211,7 +211,7 @@ def _find_codec(reader, options):
   if options.model is not None or stored.is_file():
     return Codec(CodecModel.load(stored))
   if reader.model is not None:
-    return Codec(reader.model, reader.header.embedded)
+    return Codec(reader.model)
   if named:
     return Codec(_load_model(options, wanted))
   raise ArchiveError(

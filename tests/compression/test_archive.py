@@ -21,7 +21,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
-from flowpp_tf.compression.lzma_images import LzmaImagesError, decode_lzma_images, encode_lzma_images, unpack
+from flowpp_tf.compression.lzma_images import decode_lzma_images, encode_lzma_images, unpack
 from flowpp_tf.data import load_dataset
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 from hardening.mutations import mutate_bytes
@@ -88,9 +88,9 @@ def test_plain_bytes_never_take_more_memory_than_they_should():
   bomb = encode_lzma_images(np.zeros((1, 2000, 2000, 1), np.uint8))
   assert len(bomb) < 1000
   for broken in (bomb, bomb[:50], b"", b"\x09", b"\x00abc"):
-    with pytest.raises(LzmaImagesError):
+    with pytest.raises(ValueError, match="compressed bytes (are damaged|hold more)|LZMA images of an unknown kind"):
       decode_lzma_images(broken, (1, 4, 4, 1))
-  with pytest.raises(LzmaImagesError, match="hold more than the 10 expected"):
+  with pytest.raises(ValueError, match="hold more than the 10 expected"):
     unpack(bomb[1:], 10)
 
 

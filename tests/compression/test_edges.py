@@ -97,7 +97,7 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   assert not len(coded.left_out)
   stack = Stack(np.random.default_rng(0).integers(1 << 32, size=1 << 14, dtype=np.uint32), sealed=True)
   before, every = stack.num_bits, list(layout.order)
-  segment.push_batches(codec, stack, tiles, every, None, layout)
+  stack, _, _ = segment.push_batches(codec, stack, tiles, every, None, layout)
   noise = np.random.default_rng(1).normal(size=(len(tiles), *SHAPE))
   exact, bound = (stack.num_bits - before) / image.size, bits_of(tiles, layout, noise, **changes).sum() / image.size
   whole = TileLayout.from_runs(SHAPE, [(*image.shape[:2], 0, len(tiles))], SHAPE[:2])

@@ -128,6 +128,8 @@ MISFITS = {  # weights that an archive's model may have; NumPy refuses some, and
     "parameters of 16 mixtures for 8 values",
   ),
   "a wide matrix": ({"flow/1/kernel": (2, 2, 1)}, "the codec model is invalid"),
+  "scales of more axes": ({"flow/0/scale": (999, 1, 1, 1)}, "the codec model is invalid"),
+  "embeddings of more axes": ({"flow/0/network/position_embedding": (999, 1, 1, 1)}, "more dimensions than allowed"),
 }
 
 

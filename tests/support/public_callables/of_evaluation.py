@@ -215,7 +215,7 @@ _COMPRESSION = {
     segment_images=wrong.count(2, huge=wrong.same(4096)),
   ),
   "codec_for": row(model=lambda w: w.codec, look=repr),
-  "Codec": row(model=lambda w: w.codec.model, from_bytes=1 << 20, look=lambda codec: codec.model_hash),
+  "Codec": row(model=lambda w: w.codec.model, look=lambda codec: codec.model_hash),
   "ArchiveReader": row(file=lambda w: io.BytesIO(w.archive), look=lambda reader: look(reader.header)),
   "ArchiveReader.segments": row(lambda w: lambda **kwargs: [*w.reader.segments(**kwargs)]),
   "ArchiveReader.decoded": row(lambda w: lambda **kwargs: [result.images for result in w.reader.decoded(**kwargs)]),
