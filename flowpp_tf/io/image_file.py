@@ -27,12 +27,12 @@ class ImageFileError(InputError):
   """Raised for a file that is not a complete image of a known format, or is too large; it names the file.
 
   Attributes:
-    reason: what is wrong, without the file's name.
+    reason: what is wrong, without the file's name; the message if not given.
   """
 
-  def __init__(self, message: str, reason: str) -> None:
+  def __init__(self, message: str, reason: str = "") -> None:
     super().__init__(message)
-    self.reason = reason
+    self.reason = reason or message
 
 
 @contextlib.contextmanager

@@ -200,10 +200,12 @@ def test_json_of_an_archive_claims_what_it_can_take():
         read()
 
 
-def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours():
+@pytest.mark.parametrize("b", [[10**15, 0], ["metadata", 4, 4, 0, 1, 10**15], ["wrapper", 4, 4, 0, 1, 10**15, 0, 0]])
+def test_a_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours(b):
   crc = lambda data: segment.zlib.crc32(data)
-  entries = [["a", 5, crc(b"hello")], ["b", 10**15, crc(b"abc")], ["c", 0, crc(b"")]]
-  back = list(unpack_files(files_archive(entries, b"helloabc")))
+  entries = [["a", 5, crc(b"hello")], ["b", *b], ["c", 0, crc(b"")]]
+  tiles = example_images()[:1] if len(b) > 2 else example_images()[:0]
+  back = list(unpack_files(files_archive(entries, b"helloabc", tiles)))
   assert [(type(item).__name__, item.name) for item in back] == [("ImageFile", "a"), ("Lost", "b"), ("ImageFile", "c")]
   assert "should have 1,000,000,000,000,000 bytes, of which 3 are there" in back[1].reason
 

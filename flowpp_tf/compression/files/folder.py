@@ -6,6 +6,7 @@ decodes the archive again, and writes what is missing. A file that exists with o
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 import concurrent.futures
 import contextlib
@@ -59,7 +60,7 @@ class OutputFolder:
     # Of the files that are written. File systems may hold two names for one, and list another form of a name, so files
     # are compared by their inodes.
     self.paths, self._inodes = set[str](), set[int | None]()
-    self._numbers = dict[str, int]()
+    self._numbers = collections.defaultdict[pathlib.PurePath, Iterator[int]](itertools.count)
 
   @contextlib.contextmanager
   def writing(self) -> Iterator[OutputFolder]:
@@ -105,21 +106,17 @@ class OutputFolder:
 
   def _finish(self):
     """Give the folder its name when all files are on the disk; without files remove it."""
-    with contextlib.suppress(FileNotFoundError):
-      (self._partial / _UNFINISHED).unlink()
-    lock = self._partial / _LOCK
+    (self._partial / _UNFINISHED).unlink(missing_ok=True)
+    lock, found = self._partial / _LOCK, [self._partial, *self._partial.rglob("*")]
     known = {*self._inodes, _inode(lock)}
-    for root, _, names in os.walk(self._partial):
-      for path in (os.path.join(root, name) for name in names):
-        if _inode(path) not in known:
-          raise DifferentFileError(f"{path!r} is not one of the files that this command writes; remove it")
+    for path in found:
+      if not path.is_dir() and _inode(path) not in known:
+        raise DifferentFileError(f"{str(path)!r} is not one of the files that this command writes; remove it")
     if not self.paths:
       shutil.rmtree(self._partial)
       return
     with concurrent.futures.ThreadPoolExecutor(_SYNCS) as pool:  # file systems write what several wait for at once
-      list(pool.map(lambda path: sync(self._partial / path), self.paths))
-    for root, _, _ in os.walk(self._partial):
-      sync(root)
+      list(pool.map(sync, found))
     lock.unlink()
     os.replace(self._partial, self._target)  # also over an empty folder
     sync(self._target.parent)
@@ -130,20 +127,15 @@ class OutputFolder:
     if len(path.parts) > _DEEPEST:
       raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
     (self._partial / path.parent).mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(self._numbers.get(str(path), 0)):
-      numbered = path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
-      if _inode(self._partial / numbered) not in self._inodes:
-        self._numbers[str(path)] = number + 1
-        return str(numbered)
-    raise AssertionError("not reached")
+    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") if n else path for n in self._numbers[path])
+    return str(next(name for name in names if _inode(self._partial / name) not in self._inodes))
 
 
 def _check_without_links(partial):
   """Raise a `DifferentFileError` if NAME.partial is or has a link, through which a file would lie outside of it."""
-  found = (os.path.join(root, name) for root, folders, names in os.walk(partial) for name in (*folders, *names))
-  for path in (os.fspath(partial), *found):
-    if os.path.islink(path):
-      raise DifferentFileError(f"{path!r} is a link, not what an earlier call has written; remove it")
+  for path in itertools.chain([partial], partial.rglob("*")):
+    if path.is_symlink():
+      raise DifferentFileError(f"{str(path)!r} is a link, not what an earlier call has written; remove it")
 
 
 def _inode(path):
@@ -189,5 +181,4 @@ def _content(file):
     content.write(import_extra("imagecodecs", "codecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
   else:
     Image.fromarray(pixels).save(content, format="PNG")
-  png = content.getvalue()
-  return with_metadata(png, file.metadata) if file.metadata else png
+  return with_metadata(content.getvalue(), file.metadata)

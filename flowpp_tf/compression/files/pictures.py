@@ -19,8 +19,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Collection, Iterable, Iterator, Sequence
 import dataclasses
+import io
 import json
-import struct
 import zlib
 
 import numpy as np
@@ -34,15 +34,19 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 
-_MAX_STORED, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment, and those behind it, before the next one begins
+_MAX_STORED, _MAX_FILES = 1 << 26, 1 << 13  # bytes and files in a segment and those behind it, before the next begins
 _MAX_SHARED = 1 << 13  # bytes of files without tiles that share a segment, whose headers are 2 % of that
 _ENTRY_BYTES = 80  # of a file in a list, without its name
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written
-_MAX_LIST = 1 << 24  # bytes of a list that is decoded
-_LENGTH = struct.Struct("<I")
-_WITH_TILES = ("tiles", "metadata", "wrapper")
-# How many numbers an entry has, by its word, and which of them is the size of bytes behind the list.
-_NUMBERS = {"name": (0, None), "verbatim": (2, 0), "tiles": (4, None), "metadata": (5, 4), "wrapper": (7, 4)}
+_OF_PIXELS = "width", "height", "crc", "tiles"
+# The numbers of an entry, by its word; size is that of the bytes behind the list.
+_NUMBERS = {
+  "name": (),
+  "verbatim": ("size", "crc"),
+  "tiles": _OF_PIXELS,
+  "metadata": (*_OF_PIXELS, "size"),
+  "wrapper": (*_OF_PIXELS, "size", "place", "layout"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +84,7 @@ def write_pictures(
 def _contents(pictures, pending):
   """Yield the contents of segments."""
   for picture in pictures:
-    pending.add(picture)
-    while pending.is_full:
-      yield pending.take()
+    yield from pending.add(picture)
   if pending.files or len(pending.tiles):
     yield pending.take()
 
@@ -105,39 +107,38 @@ class _Pending:
     self.tiles, self.begun = np.zeros((0, *tile_shape), dtype), 0
     self.runs: list[tuple[int, int, int, int]] = []
     self.files: list[ImageFile] = []
-    self._stored = self._entries = 0  # bytes of these files without their tiles, and of their entries
+    self._stored = 0  # bytes of these files without their tiles
 
-  def add(self, picture: ImageFile) -> None:
-    """Add a file."""
+  def add(self, picture: ImageFile) -> Iterator[SegmentContent]:
+    """Add a file; yield the contents of the segments that are full then."""
     self.files.append(picture)
     self._stored += len(picture.metadata) + picture.size
-    self._entries += len(picture.name) + _ENTRY_BYTES
     if picture.pixels is not None:
       new = to_tiles(picture.pixels, self._tile_shape)
       self.tiles = np.concatenate([self.tiles, new])
       self.runs.append((*picture.pixels.shape[:2], 0, len(new)))
-
-  @property
-  def is_full(self) -> bool:
-    """Return whether there is enough for a segment."""
-    return len(self.tiles) >= self._size or self._stored > _MAX_STORED or self._entries > _MAX_ENTRIES
+    while len(self.tiles) >= self._size or self._stored > _MAX_STORED or len(self.files) >= _MAX_FILES:
+      yield self.take()
 
   def take(self) -> SegmentContent:
     """Return the content of a segment: the files, and as many tiles as it holds; keep the others."""
-    files = self.files
-    behind = self._without_tiles([picture for picture in files if picture.pixels is None])
-    fallback = list[ImageFile]()
-    if 0 < len(self.tiles) <= self._size and not self.begun:
-      fallback = [picture.fallback or picture for picture in files]
-    if any(picture.pixels is not None for picture in fallback):
+    files, fallback = self.files, [picture.fallback or picture for picture in self.files]
+    whole = 0 < len(self.tiles) <= self._size and not self.begun
+    if not whole or any(picture.pixels is not None for picture in fallback):
       fallback = []
+    behind = self._without_tiles([picture for picture in files if picture.pixels is None])
     if len(self.tiles):
       listed = [picture.name if picture.pixels is None else picture for picture in files]
       behind.insert(0, list_of_files(self._tile_shape, self.begun, listed))
     tiles, self.tiles = self.tiles[: self._size], self.tiles[self._size :]
-    written, self.runs = _split_runs(self.runs, self._size)
-    self.begun, self.files, self._stored, self._entries = len(self.tiles), [], 0, 0
-    return SegmentContent(tiles, behind[0], self._without_tiles(fallback), written, behind[1:])
+    runs, self.runs = self.runs, []
+    if len(self.tiles):  # they are those of the last picture
+      height, width, first, count = runs[-1]
+      taken = count - len(self.tiles)
+      runs[-1] = (height, width, first, taken)
+      self.runs = [(height, width, first + taken, len(self.tiles))]
+    self.begun, self.files, self._stored = len(self.tiles), [], 0
+    return SegmentContent(tiles, behind[0], self._without_tiles(fallback), runs, behind[1:])
 
   def _without_tiles(self, pictures):
     """Return the extra bytes of segments of files without tiles: only those of a few bytes share one."""
@@ -152,17 +153,6 @@ class _Pending:
     return [list_of_files(self._tile_shape, 0, group) for group in groups]
 
 
-def _split_runs(runs, size):
-  """Return the runs of the first `size` tiles, and those of the others."""
-  first, others, room = [], [], size
-  for height, width, start, count in runs:
-    taken = min(count, room)
-    room -= taken
-    first += [(height, width, start, taken)] if taken else []
-    others += [(height, width, start + taken, count - taken)] if taken < count else []
-  return first, others
-
-
 def list_of_files(tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile | str]) -> bytes:
   """Return the extra bytes of a segment in which `pictures` begin, behind `begun` tiles of an earlier file.
 
@@ -174,11 +164,11 @@ def list_of_files(tile_shape: tuple[int, int, int], begun: int, pictures: Sequen
     if isinstance(picture, str):
       entries.append([picture])
       continue
-    entry, *parts = _entry(picture, tile_shape)
+    entry, behind = _entry(picture, tile_shape)
     entries.append([picture.name, *entry])
-    stored += parts
+    stored.append(behind)
   text = json.dumps([begun, entries], separators=(",", ":")).encode()
-  return _LENGTH.pack(len(text)) + text + b"".join(stored)
+  return len(text).to_bytes(4, "little") + text + b"".join(stored)
 
 
 def _entry(picture, tile_shape):
@@ -193,7 +183,7 @@ def _entry(picture, tile_shape):
     return ["wrapper", *numbers, len(wrapper), place, layout], wrapper
   if picture.metadata:
     return ["metadata", *numbers, len(picture.metadata)], picture.metadata
-  return (numbers,)
+  return numbers, b""
 
 
 def read_pictures(
@@ -210,19 +200,21 @@ def read_pictures(
     ArchiveError: after the last file, if the archive is damaged or incomplete.
   """
   check_channels(codec.model.image_shape[2])
-  wanted = None if names is None else set(names)
   for item in _read_all(reader, codec):
-    if wanted is None or not item.name or item.name in wanted:
+    if names is None or not item.name or item.name in names:
       yield item
 
 
 def _read_all(reader, codec):
-  unfinished = _Unfinished()
+  unfinished = _Unfinished(codec)
   try:
     for segment in reader.decoded(codec):
-      for item in unfinished.read(segment, codec):
-        unfinished.names[item.name] -= 1
-        yield item
+      try:
+        yield from unfinished.complete(segment)
+      except SegmentError as error:
+        if len(segment.images):
+          yield from unfinished.give_up(str(error))
+        yield Lost("", str(error))
   except ArchiveError:
     yield from unfinished.end()
     raise
@@ -237,29 +229,26 @@ class _Unfinished:
     names: how often a file of a name is to come in a segment without images.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, codec: Codec) -> None:
+    self._shape, self._itemsize = codec.model.image_shape, codec.dtype.itemsize
     self.files: list[StoredFile] = []
     self.names = collections.Counter[str]()
 
-  def read(self, segment: DecodedSegment, codec: Codec) -> Iterator[ImageFile | Lost]:
-    """Yield the files that a segment makes complete, and what is lost with it."""
-    tiles = segment.images
-    try:
-      if segment.problem:
-        raise SegmentError(segment.problem)
-      begun, items = parse_list(segment.extra, codec.model.image_shape, codec.dtype.itemsize)
-      if len(tiles) and self.files and begun != sum(file.missing for file in self.files):
-        raise SegmentError("a segment goes on with another file than the one before it")
-    except SegmentError as error:
-      if len(tiles):
-        yield from self._give_up(str(error))
-      yield Lost("", str(error))
-      return
-    if len(tiles):
-      tiles = tiles if self.files else tiles[begun:]  # of a file whose beginning is lost
-      items = [*self.files, *items]
-      self.files = []
-    for item in items:
+  def complete(self, segment: DecodedSegment) -> Iterator[ImageFile | Lost]:
+    """Yield the files that a segment makes complete.
+
+    Raises:
+      SegmentError: if it is damaged, its list cannot be read, or it is not the one that follows.
+    """
+    if segment.problem:
+      raise SegmentError(segment.problem)
+    tiles, (begun, items) = segment.images, parse_list(segment.extra, self._shape, self._itemsize)
+    if len(tiles) and not self.files:
+      tiles = tiles[begun:]  # those before are of a file whose beginning is lost
+    elif len(tiles) and begun != sum(file.missing for file in self.files):
+      raise SegmentError("a segment goes on with another file than the one before it")
+    files, self.files = self.files, []
+    for item in (*files, *items):
       if isinstance(item, str):
         self.names[item] += 1
         continue
@@ -267,37 +256,52 @@ class _Unfinished:
       if item.missing:
         self.files.append(item)
       else:
-        yield item.finished()
+        self.names[item.name] -= 1
+        yield item.restored()
     if len(tiles):
       yield Lost("", "a segment has tiles that belong to no file")
 
-  def _give_up(self, reason):
-    for file in self.files:
+  def give_up(self, reason: str) -> Iterator[Lost]:
+    """Yield the files that lack tiles."""
+    files, self.files = self.files, []
+    for file in files:
       yield Lost(file.name, reason)
-    self.files = []
 
   def end(self) -> Iterator[Lost]:
     """Yield the files that are still not complete when nothing more can come."""
-    yield from self._give_up("its last tiles are missing")
+    yield from self.give_up("its last tiles are missing")
     for name in self.names.elements():
       yield Lost(name, "its segment is damaged or missing")
 
 
+@dataclasses.dataclass
 class StoredFile:
-  """A file of an entry, some of whose tiles have been read; some entries have no tiles."""
+  """A file as its entry describes it.
 
-  def __init__(self, name: str, word: str, numbers: list[int], stored: bytes) -> None:
-    self.name, self._word, self._numbers, self._stored = name, word, numbers, stored
-    self.missing = numbers[3] if word in _WITH_TILES else 0
-    self._tiles: list[np.ndarray] = []
+  Attributes:
+    name: of the file.
+    word: the kind of entry.
+    numbers: of the entry, by name.
+    stored: the bytes behind the list.
+    missing: how many of its tiles are still to come, 0 if it is stored verbatim.
+    tiles: the others.
+  """
+
+  name: str
+  word: str
+  numbers: dict[str, int]
+  stored: bytes
+  missing: int
+  tiles: list[np.ndarray] = dataclasses.field(default_factory=list)
 
   def take(self, tiles: np.ndarray) -> np.ndarray:
     """Take the tiles that are missing; return those of the next file."""
-    self._tiles.append(tiles[: self.missing])
-    self.missing -= len(self._tiles[-1])
-    return tiles[len(self._tiles[-1]) :]
+    taken, others = tiles[: self.missing], tiles[self.missing :]
+    self.tiles.append(taken)
+    self.missing -= len(taken)
+    return others
 
-  def finished(self) -> ImageFile | Lost:
+  def restored(self) -> ImageFile | Lost:
     """Return the file, whose tiles have all been read, or why it is not what was stored.
 
     Raises:
@@ -305,7 +309,7 @@ class StoredFile:
     """
     try:
       file = self._assembled()
-      if zlib.crc32(file.content) != self._numbers[1 if self._word == "verbatim" else 2]:
+      if zlib.crc32(file.content) != self.numbers["crc"]:
         raise ValueError("it has the wrong checksum")
       check_metadata(file.metadata)
       return file
@@ -315,16 +319,16 @@ class StoredFile:
       return Lost(self.name, str(error))
 
   def _assembled(self):
-    if self._word == "verbatim":
-      size, found = self._numbers[0], len(self._stored)
-      if found < size:
-        raise ValueError(f"it should have {size:,} bytes, of which {found:,} are there")
-      return ImageFile(self.name, data=self._stored)
-    width, height, _, _, *more = self._numbers
-    pixels = from_tiles(np.concatenate(self._tiles), height, width)
-    if self._word == "wrapper":
-      return ImageFile(self.name, data=join_wrapper(self._stored, more[1], more[2], pixels))
-    return ImageFile(self.name, pixels, metadata=self._stored)
+    size, found = self.numbers.get("size", 0), len(self.stored)
+    if found < size:
+      raise ValueError(f"it should have {size:,} bytes, of which {found:,} are there")
+    if self.word == "verbatim":
+      return ImageFile(self.name, data=self.stored)
+    pixels = from_tiles(np.concatenate(self.tiles), self.numbers["height"], self.numbers["width"])
+    if self.word == "wrapper":
+      data = join_wrapper(self.stored, self.numbers["place"], self.numbers["layout"], pixels)
+      return ImageFile(self.name, data=data)
+    return ImageFile(self.name, pixels, metadata=self.stored)
 
 
 def parse_list(extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1) -> tuple[int, list[StoredFile | str]]:
@@ -339,51 +343,42 @@ def parse_list(extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1
     SegmentError: if they cannot be read.
     BudgetError (a ValueError): if what they describe would take too much.
   """
+  if not extra:  # of a segment without images, which ends an archive without files
+    return 0, []
   try:
-    if not extra:  # of a segment without images, which ends an archive without files
-      return 0, []
-    (length,) = _LENGTH.unpack_from(extra)
-    if length > _MAX_LIST:
-      raise ValueError("it is too long")
-    (begun, entries), position = gate.parse_json(extra[4 : 4 + length].decode()), 4 + length
+    file = io.BytesIO(extra)
+    length = int.from_bytes(file.read(4), "little")
+    begun, entries = gate.parse_json(file.read(length).decode())
     if not isinstance(begun, int) or begun < 0:
       raise ValueError("its number of tiles is invalid")
     claim("items", len(entries), "the list of files of a segment")
     result: list[StoredFile | str] = []
-    for name, *numbers in entries:
-      if not isinstance(name, str):
-        raise ValueError("an entry is invalid")
-      word, numbers = _word_and_numbers(numbers, tile_shape, itemsize, name)
-      place = _NUMBERS[word][1]
-      size = 0 if place is None else numbers[place]
-      stored = extra[position : position + size]
-      position += size
-      if len(stored) < size and word in _WITH_TILES:
-        raise ValueError("it is cut off")
-      result.append(name if word == "name" else StoredFile(name, word, numbers, stored))
+    for name, *fields in entries:
+      word, numbers = _word_and_numbers(name, fields, tile_shape, itemsize)
+      stored = file.read(numbers.get("size", 0))
+      missing = numbers.get("tiles", 0)
+      result.append(name if word == "name" else StoredFile(name, word, numbers, stored, missing))
     return begun, result
   except BudgetError:
     raise
-  except (ValueError, TypeError, struct.error) as error:
+  except (ValueError, TypeError) as error:
     raise SegmentError(f"its list of files cannot be read: {error}") from None
 
 
-def _word_and_numbers(fields, tile_shape, itemsize, name):
-  """Return what kind of entry it is, and its numbers; raise a `ValueError` if it is none. Claim what it takes."""
+def _word_and_numbers(name, fields, tile_shape, itemsize):
+  """Return the kind of an entry, and its numbers by name; raise a `ValueError` if it has none. Claim what it takes."""
   word = {0: "name", 2: "verbatim"}.get(len(fields), "tiles")
   if fields and isinstance(fields[0], str):
     word, *fields = fields
-  if not all(isinstance(n, int) and n >= 0 for n in fields) or len(fields) != _NUMBERS.get(word, (-1,))[0]:
+  names = _NUMBERS.get(word, ())
+  are_numbers = len(fields) == len(names) and all(isinstance(n, int) and n >= 0 for n in fields)
+  if not are_numbers or not isinstance(name, str) or word not in _NUMBERS:
     raise ValueError("an entry is invalid")
-  if word in _WITH_TILES:
-    _check_pixels(name, fields, tile_shape, itemsize)
-  return word, fields
-
-
-def _check_pixels(name, numbers, tile_shape, itemsize):
-  """Raise a `ValueError` for numbers that no picture has; claim its memory."""
-  width, height, _, tiles, *_ = numbers
-  values = width * height * tile_shape[2]
-  if tiles != count_tiles(height, width, tile_shape) or not 0 < values <= MAX_CODED:
-    raise ValueError("an entry is invalid")
-  claim("memory", _COPIES * itemsize * values, f"{name!r} in the archive")
+  numbers = dict(zip(names, fields))
+  if "tiles" in numbers:
+    height, width = numbers["height"], numbers["width"]
+    values = height * width * tile_shape[2]
+    if not 0 < values <= MAX_CODED or numbers["tiles"] != count_tiles(height, width, tile_shape):
+      raise ValueError("an entry is invalid")
+    claim("memory", _COPIES * itemsize * values, f"{name!r} in the archive")
+  return word, numbers

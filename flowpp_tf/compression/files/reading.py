@@ -48,17 +48,16 @@ _LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
-# Layouts of pixels in a file, as flags.
+# Layouts of pixels in a file are sums of these flags.
 BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
 BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
-_OF_ITEMSIZE = {1: (BLUE_FIRST, BOTTOM_FIRST, PADDED), 2: (BIG_ENDIAN, SIGNED, PLANES)}
-_OF_COLOUR = BLUE_FIRST | PLANES
+_LAYOUTS = {1: range(0, 8), 2: range(0, 64, 8)}  # by bytes of a value
 MAX_CODED = 1 << 28  # pixel values of a file that is coded
 MAX_METADATA = 1 << 24  # bytes, of one file
 _BEHIND = "bytes behind the image"
 _OTHER = "another depth or format"
 _HEAD = struct.Struct(">I4s")
-_HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
+_PIXELS = b"IDAT"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
@@ -135,7 +134,7 @@ def read_picture(
   data = read_bytes(folder / name, _MAX_FILE)
   verbatim = ImageFile(name, data=data, reason=SMALLER)
   try:
-    pixels, metadata, lossy = _read(data, name, channels, lossy_pixels, levels)
+    pixels, metadata, lossy = _read(data, channels, lossy_pixels, levels)
     picture = _with_pixels(data, name, pixels, metadata, keep_bytes)
   except VerbatimError as error:
     return dataclasses.replace(verbatim, reason=str(error))
@@ -152,35 +151,31 @@ def read_picture(
 class VerbatimError(ImageFileError):
   """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
 
-  def __init__(self, reason: str) -> None:
-    super().__init__(reason, reason)
 
-
-def _read(data, name, channels, lossy_pixels, levels):
+def _read(data, channels, lossy_pixels, levels):
   """Return pixels, metadata, and whether the file is lossy; metadata are None if the file must come back whole."""
   if levels > 256:
-    pixels = _deep_pixels(data, name, channels)
+    pixels = _deep_pixels(data, channels)
     return pixels, _packed(_png(data, 16)) if data.startswith(PNG) else None, False
-  with open_image(data, name, _FORMATS, MAX_CODED) as image:
+  with open_image(data, formats=_FORMATS, most_pixels=MAX_CODED) as image:
     if image.width * image.height * channels > MAX_CODED:
       raise VerbatimError("too large")
     if image.mode != {1: "L", 3: "RGB"}[channels]:
       raise VerbatimError("another mode")
-    lossy = is_lossy(image, data)
+    lossy = image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
     if lossy and not lossy_pixels:
       raise VerbatimError("lossy")
-    metadata = _metadata(image, data)
-    return np.asarray(image).reshape(image.height, image.width, channels).copy(), metadata, lossy
+    pixels = np.array(image).reshape(image.height, image.width, channels)
+    return pixels, _metadata(image, data), lossy
 
 
-def _deep_pixels(data, name, channels):
+def _deep_pixels(data, channels):
   """Return the pixels of a file of 16 bits."""
   try:
-    pixels = read_deep(data, channels, name, MAX_CODED)
-  except ImageFileError:
-    raise VerbatimError(_OTHER) from None
-  except InputError:
-    raise VerbatimError("a package that reads it is not installed") from None
+    pixels = read_deep(data, channels, most_pixels=MAX_CODED)
+  except InputError as error:
+    is_other = isinstance(error, ImageFileError)
+    raise VerbatimError(_OTHER if is_other else "a package that reads it is not installed") from None
   if pixels.size > MAX_CODED:
     raise VerbatimError("too large")
   return pixels
@@ -214,28 +209,19 @@ def _metadata(image, data):
 
 def _packed(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
   """Return chunks as they are stored."""
-  before = b"".join(_HEAD.pack(len(content), kind) + content for kind, content in chunks)
-  result = before.removesuffix(_HEAD.pack(0, _PIXELS))
-  if len(result) > MAX_METADATA:
+  packed = b"".join(_HEAD.pack(len(content), kind) + content for kind, content in chunks)
+  if len(packed) > MAX_METADATA:
     raise VerbatimError("metadata")
-  return result
-
-
-def is_lossy(image: Image.Image, data: bytes) -> bool:
-  """Return whether the pixels of a file take more bytes than the file, as those of JPEG and lossy WebP do."""
-  return image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
+  return packed.removesuffix(_HEAD.pack(0, _PIXELS))
 
 
 def check_metadata(metadata: bytes) -> None:
   """Raise a `ValueError` unless these are chunks that a PNG file can have besides those of its pixels."""
   if len(metadata) > MAX_METADATA:
     raise ValueError(f"its metadata have more than {MAX_METADATA:,} bytes")
-  pixels = 0
-  for kind, content in _chunks(metadata):
-    claim("items", pixels := pixels + 1, "the metadata of a file")
-    if kind == _PIXELS and not content:
-      continue
-    if not is_metadata(kind):
+  for number, (kind, content) in enumerate(_chunks(metadata), 1):
+    claim("items", number, "the metadata of a file")
+    if not is_metadata(kind) and (kind, content) != (_PIXELS, b""):
       raise ValueError(f"its metadata have a chunk {kind!r}, which is not metadata")
 
 
@@ -246,52 +232,46 @@ def is_metadata(kind: bytes) -> bool:
 
 def with_metadata(png: bytes, metadata: bytes) -> bytes:
   """Return a PNG file of pixels, as Pillow writes it, with metadata."""
-  before, after = list[bytes](), list[bytes]()
-  part = before
-  for kind, content in _chunks(metadata):
+  start, end = len(PNG) + 12 + 13, len(png) - 12  # behind IHDR, before IEND
+  parts, pixels = [png[:start]], png[start:end]
+  for kind, content in (*_chunks(metadata), (_PIXELS, b"")):
     if kind == _PIXELS:
-      part = after
+      parts.append(pixels)
+      pixels = b""  # now they are there
     else:
-      part.append(_HEAD.pack(len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content)))
-  start = len(PNG) + 12 + 13  # behind IHDR
-  end = len(png) - 12  # before IEND
-  return b"".join([png[:start], *before, png[start:end], *after, png[end:]])
+      parts.append(_HEAD.pack(len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content)))
+  return b"".join(parts) + png[end:]
 
 
 def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
   """Yield kind and content of each chunk; raise a `ValueError` if one is cut off."""
-  place = 0
-  while place < len(metadata):
-    if place + _HEAD.size > len(metadata):
+  file = io.BytesIO(metadata)
+  while head := file.read(_HEAD.size):
+    size, kind = int.from_bytes(head[:4], "big"), head[4:]
+    content = file.read(size)
+    if len(head) < _HEAD.size or len(content) < size:
       raise ValueError("its metadata are cut off")
-    size, kind = _HEAD.unpack_from(metadata, place)
-    place += _HEAD.size
-    if size > len(metadata) - place:
-      raise ValueError("its metadata are cut off")
-    yield kind, metadata[place : place + size]
-    place += size
+    yield kind, content
 
 
 def _png(data, bits):
+  """Yield the chunks of metadata of a PNG file, and an empty one where its pixels are."""
   if data[24] != bits:
     raise VerbatimError(_OTHER)
-  found = False
-  for kind, begin, end in png_chunks(data):
+  _, *chunks, (_, _, end) = png_chunks(data)  # between IHDR and IEND
+  if end + 4 < len(data):
+    raise VerbatimError(_BEHIND)
+  previous = b""
+  for kind, begin, end in chunks:
     if kind == b"acTL":
       raise VerbatimError("several frames")
-    if kind == _END:
-      if end + 4 != len(data):
-        raise VerbatimError(_BEHIND)
-      return
-    if kind == _PIXELS:
-      if not found:
-        yield _PIXELS, b""
-      found = True
-    elif is_metadata(kind):
+    if is_metadata(kind):
       yield kind, data[begin:end]
-    elif kind != _HEADER:
+    elif kind != _PIXELS:
       raise VerbatimError("metadata")
-  raise VerbatimError("no image")
+    elif previous != _PIXELS:
+      yield _PIXELS, b""
+    previous = kind
 
 
 def _webp(image, data):
@@ -327,14 +307,14 @@ def _jpeg(image, data):
 
 def _from_info(image, comments=()):
   """Return the chunks of what Pillow found in a WebP or JPEG file, as it writes them to a PNG file."""
-  found, text, file = image.info, PngImagePlugin.PngInfo(), io.BytesIO()
+  found, text = image.info, PngImagePlugin.PngInfo()
   for comment in comments:
     text.add_text("Comment", comment)
   if found.get("xmp"):
     text.add_itxt("XML:com.adobe.xmp", found["xmp"])
   written = {name: found[name] for name in ("icc_profile", "exif", "dpi") if found.get(name)}
-  Image.new("L", (1, 1)).save(file, "PNG", pnginfo=text, **written)
-  return _png(file.getvalue(), 8)
+  chunks = PngImagePlugin.getchunks(Image.new("L", (1, 1)), pnginfo=text, **written)
+  return [(kind, content) for kind, content, _ in chunks if is_metadata(kind)]
 
 
 def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | None:
@@ -344,9 +324,7 @@ def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | N
     data: the file.
     pixels: uint8 or uint16 `[H, W, C]`.
   """
-  if len(data) < pixels.nbytes:
-    return None
-  for layout in _layouts(pixels):
+  for layout in _LAYOUTS[pixels.itemsize]:
     block = _block(pixels, layout)
     place = data.find(block)
     if place >= 0:
@@ -356,17 +334,9 @@ def split_wrapper(data: bytes, pixels: np.ndarray) -> tuple[bytes, int, int] | N
 
 def join_wrapper(wrapper: bytes, place: int, layout: int, pixels: np.ndarray) -> bytes:
   """Return the file of `split_wrapper`; raise a `ValueError` for a place or layout that no wrapper has."""
-  if place > len(wrapper) or layout not in _layouts(pixels):
+  if place > len(wrapper) or layout not in _LAYOUTS[pixels.itemsize]:
     raise ValueError("its wrapper is invalid")
   return wrapper[:place] + _block(pixels, layout) + wrapper[place:]
-
-
-def _layouts(pixels) -> Iterator[int]:
-  """Yield the layouts that such pixels can have."""
-  layouts = [0]
-  for flag in _OF_ITEMSIZE[pixels.itemsize]:
-    layouts += [layout | flag for layout in layouts]
-  return (layout for layout in layouts if pixels.shape[2] > 1 or not layout & _OF_COLOUR)
 
 
 def _block(pixels, layout):
