@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import importlib
+import itertools
 import logging as std_logging
 import os
 import re
@@ -29,7 +30,8 @@ _LIMITS = {  # flags: field of `Budget`, and help
 def run_command(command: str) -> None:
   """Read the flags of a command as its options, and call `run(options)` of the command's module."""
   options_class = options_of(command)
-  define_flags(options_class)
+  for flag in itertools.chain(*flags_of(options_class).values()):
+    flag.define()
   arguments = parse_flags(options_class, sys.argv)[1:]
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
@@ -71,14 +73,7 @@ def flags_of(options_class: type[Options]) -> dict[str, list[Flag]]:
   ]
   for name, (field, text) in _LIMITS.items():
     of_all.append(Flag(name, str, f"{text} (default: {budget.size_text(getattr(Budget, field))})"))
-  return flags_in_groups(options_class) | {"All commands": sorted(of_all, key=lambda flag: flag.name)}
-
-
-def define_flags(options_class: type[Options]) -> None:
-  """Define the flags of a command."""
-  for found in flags_of(options_class).values():
-    for flag in found:
-      flag.define()
+  return flags_in_groups(options_class) | {"All commands": of_all}
 
 
 def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:
@@ -90,7 +85,7 @@ def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except (flags.Error, ValueError, OSError) as error:
-    process.fail(error)
+    process.fail(str(error).removeprefix("ERROR:: "))  # with which absl begins, where it cannot open a flag file
   prefer_command_line(argv)
   if others := rest[1 + len(options_class.ARGUMENTS) :]:
     other = "other " if options_class.ARGUMENTS else ""

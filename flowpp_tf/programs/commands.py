@@ -33,6 +33,9 @@ def _start(command):
   if "version" in (argument.lstrip("-") for argument in sys.argv[1:] if argument.startswith("-")):
     print(f"flowpp_tf {__version__}")
     return
+  if command not in COMMANDS:
+    _explain(command)
+    return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster without AVX-512 too, where TensorFlow leaves it off
   importlib.import_module("flowpp_tf.programs.command").run_command(command)  # once signals are answered
@@ -43,14 +46,10 @@ def main() -> None:
   command = sys.argv[1] if len(sys.argv) > 1 else ""
   if command in COMMANDS:
     sys.argv[:2] = [f"flowpp-{command}"]
-    start(command)
-  process.run_and_exit(lambda: _explain(command))
+  start(command)
 
 
 def _explain(command):
-  if command == "--version":
-    print(f"flowpp_tf {__version__}")
-    return
   if command not in ("", "--help", "-h", "help"):
     process.fail(unknown_name("command", command, COMMANDS))
   usage = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())

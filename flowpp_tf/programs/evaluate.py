@@ -23,7 +23,7 @@ from flowpp_tf.io.model_folders import EVALUATION
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.imports import import_tensorflow
-from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
+from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions, load_on_devices
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
 _OF_BITS = ("num_samples", "limit", "gap", "codecs", "classify")  # options of bits/dim, not of samples
@@ -87,11 +87,8 @@ def run(options: EvaluateOptions) -> None:
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import read_record
-  from flowpp_tf.training import Workers
 
-  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
-  with workers.scope():
-    model, settings = workdir.load(options.precision)
+  workdir, workers, model, settings = load_on_devices(options)
   if options.classify and not model.config.num_classes:
     raise InputError("--classify is for a model with classes, and this one has none")
   if model.has_exact_density and (options.codecs or options.samples):

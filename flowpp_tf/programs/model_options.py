@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowpp_tf.config import PRECISIONS
 from flowpp_tf.core.errors import InputError
@@ -17,6 +17,8 @@ from flowpp_tf.programs.options import Options, names_among
 if TYPE_CHECKING:
   import tensorflow as tf
 
+  from flowpp_tf.devices import Workers
+  from flowpp_tf.models import FlowPlusPlus
   from flowpp_tf.training import Workdir
 
 
@@ -27,13 +29,13 @@ class ModelOptions(Options):
   GROUP = "The trained model"
 
   _: dataclasses.KW_ONLY  # so that the archive of bin/decompress comes first
-  workdir: str | None = setting(None, "Directory of the run.")
   preset: str | None = setting(
     None,
     "Trained model instead of a run, the folder of a preset, or hf://USER/MODEL. It is copied to presets/NAME, which "
     "is then the directory of the run.",
     names_among(presets()),
   )
+  workdir: str | None = setting(None, "Directory of the run.")
   accept_unchecked: bool = setting(False, "Use weights whose checksum is lost.")
 
   def find_model(self) -> tuple[str, pathlib.Path]:
@@ -126,3 +128,12 @@ class DeviceOptions(Options):
     if Workers(strategy).count > 1:
       process.keep_teardown()
     return strategy
+
+
+def load_on_devices(options: Any) -> "tuple[Workdir, Workers, FlowPlusPlus, dict[str, Any]]":
+  """Return the run that `PrecisionOptions` name, the workers of `DeviceOptions`, the model, and the run's settings."""
+  from flowpp_tf.devices import Workers
+
+  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
+  with workers.scope():
+    return workdir, workers, *workdir.load(options.precision)

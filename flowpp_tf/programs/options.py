@@ -71,6 +71,7 @@ class Flag(NamedTuple):
     return f"{text} (default: {default}" if default else text
 
 
+@dataclasses.dataclass(frozen=True)
 class Options(Settings):
   """Base class of the options of a command, a frozen dataclass whose fields are made by `setting`.
 
@@ -87,7 +88,7 @@ class Options(Settings):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+    for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if value in ("", ()) and field.default is None:
         raise InputError(f"`{field.name}` is empty; leave it out, or give a value")
@@ -106,12 +107,12 @@ def names_among(names: Iterable[str]) -> Range:
 def flags_in_groups(options_class: type[Options]) -> dict[str, list[Flag]]:
   """Return the flags of a command by the title above them."""
   groups: dict[str, list[Flag]] = {Options.GROUP: []}
-  for field in _fields(options_class):
+  for field in dataclasses.fields(options_class):
     if field.name not in (*options_class.ARGUMENTS, "settings"):
       groups.setdefault(_title(options_class, field), []).append(_flag(field, None))
   for title, (settings_class, default) in options_class.SETTINGS.items():
-    groups[title] = [_flag(field, default) for field in _fields(settings_class)]
-  return {title: sorted(found, key=lambda flag: flag.name) for title, found in groups.items() if found}
+    groups[title] = [_flag(field, default) for field in dataclasses.fields(settings_class)]
+  return {title: found for title, found in groups.items() if found}
 
 
 def options_from_flags(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
@@ -150,10 +151,6 @@ def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]]
   return "\n".join([*lines, "", f"--helpfull explains all {sum(map(len, groups.values()))} flags."])
 
 
-def _fields(settings_class: type) -> tuple[dataclasses.Field, ...]:
-  return dataclasses.fields(settings_class)
-
-
 def _flag(field, default):
   """Return the flag of a field; `default`: what the help says instead of the field's own default."""
   kind, value, allowed = value_type(field), field.default, field.metadata["range"]
@@ -172,7 +169,8 @@ def _title(options_class, field):
 
 def _values(settings_class, given):
   """Return the values of those fields whose flags were given, by name."""
-  return {field.name: _value(field, given[field.name]) for field in _fields(settings_class) if field.name in given}
+  fields = {field.name: field for field in dataclasses.fields(settings_class)}
+  return {name: _value(fields[name], value) for name, value in given.items() if name in fields}
 
 
 def _value(field, value):

@@ -23,7 +23,7 @@ from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.imports import import_tensorflow
-from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
+from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions, load_on_devices
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
 _KINDS, _DRAWN = ("interpolate", "reconstruct", "neighbours"), ("samples", "neighbours")  # the latter have samples
@@ -135,11 +135,8 @@ def run(options: SampleOptions) -> None:
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import BatchedModel, write_animation
-  from flowpp_tf.training import Workers
 
-  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
-  with workers.scope():
-    model, settings = workdir.load(options.precision)
+  workdir, workers, model, settings = load_on_devices(options)
   _check_model(options, model.config)
   label = options.labels[0] if options.labels else None
   batched = BatchedModel(model, options.batch_size, label, options.guidance)

@@ -40,12 +40,11 @@ from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.core.settings import Rule, at_least, one_of, setting
-from flowpp_tf.io.files import replace_file, writing
 from flowpp_tf.io.image_folder import is_array_file, open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
 from flowpp_tf.programs.imports import import_tensorflow
-from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions
+from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions, load_on_devices
 from flowpp_tf.programs.options import SEED
 
 if TYPE_CHECKING:
@@ -106,11 +105,8 @@ def run(options: ScoreOptions) -> None:
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import BitMaps, Scorer
-  from flowpp_tf.training import Workers
 
-  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
-  with workers.scope():
-    model, settings = workdir.load(options.precision)
+  workdir, workers, model, settings = load_on_devices(options)
   config, given = model.config, options.given_data
   of_run = {} if options.dataset else given
   own_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, of_run))
@@ -161,9 +157,7 @@ def _plan(options):
   if options.maps is not None:
     outputs.check_is_new(options.maps)
   model, _ = options.find_model()
-  images = options.split_in_words(options.split or "test")
-  if options.images is not None:
-    images = f"the images of {options.images}"
+  images = f"the images of {options.images}" if options.images else options.split_in_words(options.split or "test")
   return f"scoring {images} with {model}, to {options.output or 'standard output'}"
 
 
@@ -223,9 +217,8 @@ class _Measure:
     if path.exists():
       raise InputError(f"--maps: {str(path)!r} is the map of two images; rename one of them")
     picture = heat_map(bits, low, high)
-    with writing(repr(str(path))):
-      path.parent.mkdir(parents=True, exist_ok=True)
-      replace_file(path, lambda file: picture.save(file, format="PNG"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outputs.replace(path, lambda file: picture.save(file, format="PNG"))
 
 
 def _add_p_values(rows, sound):

@@ -37,12 +37,12 @@ class More(Some):
   name: str | None = setting(None, "A name. (default: a)")
 
 
-def test_flags_are_the_fields_below_the_title_of_their_class():
+def test_flags_are_the_fields_in_their_order_below_the_title_of_their_class():
   assert flags_in_groups(More) == {
     "Some": [
       Flag("counts", tuple, "Numbers."),
-      Flag("loud", bool, "Whether to print."),
       Flag("size", int, "A size. (default: 3)"),
+      Flag("loud", bool, "Whether to print."),
     ],
     "This command": [Flag("name", str, "A name. (default: a)")],
   }
