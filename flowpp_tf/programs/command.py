@@ -30,8 +30,7 @@ _LIMITS = {  # flags: field of `Budget`, and help
 def run_command(command: str) -> None:
   """Read the flags of a command as its options, and call `run(options)` of the command's module."""
   options_class = options_of(command)
-  for flag in itertools.chain(*flags_of(options_class).values()):
-    flag.define()
+  define_flags(options_class)
   arguments = parse_flags(options_class, sys.argv)[1:]
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
@@ -74,6 +73,12 @@ def flags_of(options_class: type[Options]) -> dict[str, list[Flag]]:
   for name, (field, text) in _LIMITS.items():
     of_all.append(Flag(name, str, f"{text} (default: {budget.size_text(getattr(Budget, field))})"))
   return flags_in_groups(options_class) | {"All commands": of_all}
+
+
+def define_flags(options_class: type[Options]) -> None:
+  """Define the flags of a command."""
+  for flag in itertools.chain(*flags_of(options_class).values()):
+    flag.define()
 
 
 def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:

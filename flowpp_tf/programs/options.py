@@ -92,7 +92,8 @@ class Options(Settings):
       value = getattr(self, field.name)
       if value in ("", ()) and field.default is None:
         raise InputError(f"`{field.name}` is empty; leave it out, or give a value")
-      if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, tuple) else [value])):
+      texts = value if isinstance(value, tuple) else [value]
+      if any("\0" in str(text) for text in texts):
         raise InputError(f"`{field.name}` has a NUL character: {value!r}")
 
 
@@ -137,7 +138,7 @@ def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]]
   """Return the text of --help or --helpfull: the docstring of the command's module, and its flags."""
   width = min(max(shutil.get_terminal_size((100, 0)).columns, _WIDTHS[0]), _WIDTHS[1])
   about = (sys.modules[options_class.__module__].__doc__ or "").strip().split("\n\n")
-  lines = "\n\n".join(_filled(paragraph, width) for paragraph in (about if full else about[:2])).splitlines() + [""]
+  lines = [line for text in (about if full else about[:2]) for line in (*_filled(text, width).splitlines(), "")]
   if full:
     for title, found in groups.items():
       lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]

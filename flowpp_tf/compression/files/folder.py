@@ -107,7 +107,8 @@ class OutputFolder:
   def _finish(self):
     """Give the folder its name when all files are on the disk; without files remove it."""
     (self._partial / _UNFINISHED).unlink(missing_ok=True)
-    lock, found = self._partial / _LOCK, [self._partial, *self._partial.rglob("*")]
+    lock = self._partial / _LOCK
+    found = [self._partial, *self._partial.rglob("*")]
     known = {*self._inodes, _inode(lock)}
     for path in found:
       if not path.is_dir() and _inode(path) not in known:
@@ -176,7 +177,9 @@ def _check_new(target):
 def _content(file):
   if file.pixels is None:
     return file.data
-  pixels, content = file.pixels[..., 0] if file.pixels.shape[-1] == 1 else file.pixels, io.BytesIO()
+  content, pixels = io.BytesIO(), file.pixels
+  if pixels.shape[-1] == 1:
+    pixels = pixels[..., 0]
   if pixels.dtype == np.uint16 and pixels.ndim == 3:  # which Pillow does not write
     content.write(import_extra("imagecodecs", "codecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
   else:

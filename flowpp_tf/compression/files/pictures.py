@@ -122,7 +122,8 @@ class _Pending:
 
   def take(self) -> SegmentContent:
     """Return the content of a segment: the files, and as many tiles as it holds; keep the others."""
-    files, fallback = self.files, [picture.fallback or picture for picture in self.files]
+    files = self.files
+    fallback = [picture.fallback or picture for picture in files]
     whole = 0 < len(self.tiles) <= self._size and not self.begun
     if not whole or any(picture.pixels is not None for picture in fallback):
       fallback = []
@@ -131,13 +132,14 @@ class _Pending:
       listed = [picture.name if picture.pixels is None else picture for picture in files]
       behind.insert(0, list_of_files(self._tile_shape, self.begun, listed))
     tiles, self.tiles = self.tiles[: self._size], self.tiles[self._size :]
+    self.begun = len(self.tiles)
     runs, self.runs = self.runs, []
-    if len(self.tiles):  # they are those of the last picture
+    if self.begun:  # these tiles are of the last picture
       height, width, first, count = runs[-1]
-      taken = count - len(self.tiles)
+      taken = count - self.begun
       runs[-1] = (height, width, first, taken)
-      self.runs = [(height, width, first + taken, len(self.tiles))]
-    self.begun, self.files, self._stored = len(self.tiles), [], 0
+      self.runs = [(height, width, first + taken, self.begun)]
+    self.files, self._stored = [], 0
     return SegmentContent(tiles, behind[0], self._without_tiles(fallback), runs, behind[1:])
 
   def _without_tiles(self, pictures):
@@ -242,7 +244,8 @@ class _Unfinished:
     """
     if segment.problem:
       raise SegmentError(segment.problem)
-    tiles, (begun, items) = segment.images, parse_list(segment.extra, self._shape, self._itemsize)
+    tiles = segment.images
+    begun, items = parse_list(segment.extra, self._shape, self._itemsize)
     if len(tiles) and not self.files:
       tiles = tiles[begun:]  # those before are of a file whose beginning is lost
     elif len(tiles) and begun != sum(file.missing for file in self.files):
