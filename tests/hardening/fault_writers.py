@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import tempfile
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -28,12 +29,12 @@ from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.programs import outputs
 from flowpp_tf.programs.decompress import codec_model_name, save_codec_model
 from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
-from hardening.faults import contents
 from support import models
 from support.archives import grey_codec, grey_images, grey_model
+from support.files import contents
 from support.models import MINIMAL, perturbed, small_config, small_images
 from support.programs import call
-from support.training_steps import small_data, small_run
+from support.training_steps import small_data, small_run, without_times
 
 # Archives of it are made in a tenth of a second.
 GREY = small_config(models.GREY, dequantization="uniform", coupling="affine")
@@ -174,9 +175,7 @@ def _look_at_store(folder):
     found["config"] = json.loads(workdir.config.read_text())["model"]
   if workdir.best_weights.exists():
     found["weights"] = [array.tobytes() for array in _arrays_of(read_weights(workdir.best_weights))]
-  found["rows"] = [
-    {k: v for k, v in row.items() if k not in ("images_per_second", "cpu_seconds")} for row in workdir.rows()
-  ]
+  found["rows"] = without_times(workdir.rows())
   return found
 
 
@@ -241,12 +240,8 @@ def _folder_of_images(folder):
 
 
 def _decode_folder(folder):
-  before = cache._IN_MEMORY
-  cache._IN_MEMORY = 0
-  try:
+  with mock.patch.object(cache, "_IN_MEMORY", 0):
     found = load_dataset(f"folder:{folder / 'images'}", image_shape=(8, 8, 1), cache_dir=folder / "cache")
-  finally:
-    cache._IN_MEMORY = before
   assert sorted(int(image[0, 0, 0]) for split in data.SPLITS for image in found.split(split)) == [*range(0, 120, 10)]
 
 
@@ -395,11 +390,8 @@ def _export(folder, description="new"):
         (pathlib.Path(path) / name).write_bytes(content)
     (pathlib.Path(path) / "assets" / "metadata.json").write_text(json.dumps({"about": description, "max_batch": 2}))
 
-  original, tf.saved_model.save = tf.saved_model.save, save
-  try:
+  with mock.patch.object(tf.saved_model, "save", save):
     export(minimal(), folder / "exported" / "1", overwrite=True)
-  finally:
-    tf.saved_model.save = original
 
 
 def _look_at_export(folder):

@@ -16,9 +16,7 @@ import errno
 import io
 import mmap
 import os
-import pathlib
 import signal
-import stat
 import threading
 from typing import Any
 
@@ -220,16 +218,6 @@ def ends_within(seconds):
   finally:
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
-
-
-def contents(folder):
-  """The content of each file below a folder, by its path from there."""
-  folder = pathlib.Path(folder)
-  return {
-    path.relative_to(folder).as_posix(): path.read_bytes()
-    for path in sorted(folder.rglob("*"))
-    if stat.S_ISREG(path.lstat().st_mode)
-  }
 
 
 def open_files(folder):

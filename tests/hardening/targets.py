@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import tempfile
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -226,7 +227,7 @@ class Config(Target):
     """`Workdir.load`, up to the model."""
     from flowpp_tf.training import workdir
 
-    with _replaced(workdir, "FlowPlusPlus", lambda config: config):
+    with mock.patch.object(workdir, "FlowPlusPlus", lambda config: config):
       run = workdir.Workdir(folder)
       run._read_best = lambda: type("Weights", (), {"about": {}, "load": staticmethod(lambda model: None)})
       try:
@@ -272,18 +273,14 @@ class Images(Target):
   def run(self, data):
     from flowpp_tf.compression.files.reading import read_picture
     from flowpp_tf.data import images
-    from flowpp_tf.io import image_file
 
-    with contextlib.ExitStack() as stack:
-      if hasattr(image_file, "MOST_PIXELS"):
-        stack.enter_context(_replaced(image_file, "MOST_PIXELS", SMALL_BUDGET.pixels))
-      picture = read_picture(self.folder, self.write("image", data).name, 3)
-      if picture.pixels is None and picture.data != data:
-        raise Wrong("a file that is kept is another")
-      image, _ = images.read_image(io.BytesIO(data), (8, 8, 3), "image")
-      if image.shape != (8, 8, 3) or image.dtype != np.uint8:
-        raise Wrong(f"an image of {image.dtype} and shape {image.shape}")
-      images.upright_size(io.BytesIO(data))
+    picture = read_picture(self.folder, self.write("image", data).name, 3)
+    if picture.pixels is None and picture.data != data:
+      raise Wrong("a file that is kept is another")
+    image, _ = images.read_image(io.BytesIO(data), (8, 8, 3), "image")
+    if image.shape != (8, 8, 3) or image.dtype != np.uint8:
+      raise Wrong(f"an image of {image.dtype} and shape {image.shape}")
+    images.upright_size(io.BytesIO(data))
 
 
 class Metadata(Target):
@@ -412,7 +409,7 @@ class Flags(Target):
     from flowpp_tf.programs import command
     from support.programs import _own_flags
 
-    with _own_flags(), _replaced(sys, "argv", [name]):
+    with _own_flags(), mock.patch.object(sys, "argv", [name]):
       command.define_flags(command.options_of(name))
       yield
       flags.FLAGS.unparse_flags()
@@ -442,16 +439,6 @@ class Flags(Target):
       options = options_from_flags(options_class, rest[1:])
       if name == "train":
         options.recipe().config  # noqa: B018
-
-
-@contextlib.contextmanager
-def _replaced(owner, name, value):
-  original = getattr(owner, name)
-  setattr(owner, name, value)
-  try:
-    yield
-  finally:
-    setattr(owner, name, original)
 
 
 TARGETS = {target.name: target for target in (Archive, Weights, Config, Images, Metadata, Flags)}

@@ -7,6 +7,7 @@ images, archives and descriptions are what test_fuzz.py makes; a disk that is fu
 """
 
 import collections
+import functools
 import json
 import pathlib
 import random
@@ -29,7 +30,7 @@ from support import hostile_files as hostile
 from support.models import TINY, small_images
 from support.programs import LIMIT, ROOT, call, finish, served, start_workers, wait_for
 from support.runs import TINY_RUN
-from support.training_steps import small_run
+from support.training_steps import small_run, without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
@@ -50,9 +51,8 @@ def train(path, steps=4):
 
 
 def end_state(workdir):
-  rows = [{k: v for k, v in row.items() if k not in ("images_per_second", "cpu_seconds")} for row in workdir.rows()]
   weights = [weight.tobytes() for weight in workdir.load()[0].get_weights()]
-  return rows, weights, json.loads(workdir.config.read_text())
+  return without_times(workdir.rows()), weights, json.loads(workdir.config.read_text())
 
 
 # --- Flags ----------------------------------------------------------------------------------------
@@ -174,24 +174,24 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   say(capsys, f"damaged files of a run: 1500 tried, {dict(counts)}")
 
 
+@functools.cache
+def _state():
+  return training.TrainState(fpp.FlowPlusPlus(TINY), training.TrainingConfig(steps=4))
+
+
 def _restored(workdir):
   import tensorflow as tf
 
   from flowpp_tf.training.checkpoints import Checkpoints
 
-  state = training.TrainState(fpp.FlowPlusPlus(TINY), training.TrainingConfig(steps=4)) if not _STATE else _STATE[0]
-  _STATE[:] = [state]
   kept = Checkpoints(
     workdir.checkpoints,
     2,
     best=tf.Variable(0.0, dtype=tf.float64),
     recorded=tf.Variable(0, dtype=tf.int64),
-    **state.trackables(),
+    **_state().trackables(),
   )
   return kept.restore().step
-
-
-_STATE: list = []
 
 
 # --- Memory ---------------------------------------------------------------------------------------

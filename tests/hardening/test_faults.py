@@ -11,14 +11,16 @@ import itertools
 import os
 import shutil
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from flowpp_tf.core.errors import InputError
 from hardening.fault_writers import HIDDEN, WRITERS
-from hardening.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
+from hardening.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, ends_within, open_files
 from hardening.native_faults import NativeFaults, library
+from support.files import contents
 from support.programs import ROOT, finish, start
 
 MOST_SECONDS = 10  # beyond the time of the same work without a fault
@@ -39,11 +41,6 @@ def fresh(before, folder):
 
 def leftovers(folder):
   return [name for name in contents(folder) if any(part.startswith(HIDDEN) for part in name.split("/"))]
-
-
-def _by_call(cases):
-  """The cases of each call."""
-  return [(n, [*of_call]) for n, of_call in itertools.groupby(cases, key=lambda case: case[0])]
 
 
 def _move_back(folder):
@@ -89,7 +86,8 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
     for lasting in ((False, True) if error in (errno.ENOSPC, errno.EIO, CLAIM) else (False,))
   ]
   if writer.slow:  # another kind of fault at each call
-    cases = [of_call[n % len(of_call)] for n, of_call in _by_call(cases)]
+    by_call = [(n, [*of_call]) for n, of_call in itertools.groupby(cases, key=lambda case: case[0])]
+    cases = [of_call[n % len(of_call)] for n, of_call in by_call]
   every = request.config.getoption("--faults") == "all"
   most = 2 if writer.slow else 4
   for n, error, lasting in cases if every else spread(cases, most):
@@ -165,23 +163,10 @@ class _Snapshots(Faults):
     super().call(kind, where)
     if kind in ("open to read", "read", "claim"):
       return
-    with _unpatched(self):
+    with mock.patch.object(self, "_root", "/nowhere"):  # calls of the copy are not counted
       copy = shutil.copytree(self._folder, self._kills / str(number), symlinks=True)
       for path in sorted(copy.rglob(f".tmp.{os.getpid()}.*"), reverse=True):
         path.rename(path.with_name(path.name.replace(str(os.getpid()), _DEAD, 1)))
-
-
-class _unpatched:
-  """Context in which calls of the copy are not counted."""
-
-  def __init__(self, faults):
-    self._faults = faults
-
-  def __enter__(self):
-    self._root, self._faults._root = self._faults._root, "/nowhere"
-
-  def __exit__(self, *error):
-    self._faults._root = self._root
 
 
 def _look_or_none(writer, path):

@@ -1,6 +1,5 @@
 """A run that is stopped at any moment ends as the run that was not."""
 
-import json
 import random
 import resource
 import shutil
@@ -12,9 +11,11 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.training import Workdir
 from flowpp_tf.training.checkpoints import Checkpoints
 from support.programs import finish, start, wait_for
 from support.runs import TINY_RUN
+from support.training_steps import without_times
 
 
 def start_run(workdir):
@@ -38,10 +39,7 @@ def end_state(workdir):
   newest = max((workdir / "checkpoints").glob("step_*")) / "state"
   reader = tf.train.load_checkpoint(str(newest))
   tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  for row in rows:
-    del row["images_per_second"], row["cpu_seconds"]
-  return tensors, (workdir / "best.weights.safetensors").read_bytes(), rows
+  return tensors, (workdir / "best.weights.safetensors").read_bytes(), without_times(Workdir(workdir).rows())
 
 
 def assert_same_end(a, b):

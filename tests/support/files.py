@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import stat
 import zlib
 
 from PIL import Image
@@ -24,6 +25,16 @@ def spoiled(folder):
     yield
   finally:
     write(lambda content: content)
+
+
+def contents(folder):
+  """Return the content of each file below a folder, by its path from there; links are left out."""
+  folder = pathlib.Path(folder)
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if stat.S_ISREG(path.lstat().st_mode)
+  }
 
 
 def written(write):

@@ -17,7 +17,6 @@ import numpy as np
 mpmath.mp.dps = 40
 
 _X = [0.0, *(sign * size for size in (1.0, 17.0, 1e3, 1e6) for sign in (-1, 1))]
-_COMPONENTS = (1, 2, 8, 64)
 _LOGITS = {"equal": np.zeros, "falling": lambda k: np.linspace(0, -80, k), "rising": lambda k: np.linspace(-80, 0, k)}
 _LOG_SCALES = {
   "narrow": lambda k: np.full(k, -7.0),

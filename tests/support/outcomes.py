@@ -5,11 +5,11 @@ import dataclasses
 import io
 import os
 import re
-import signal
 from typing import Any
 
 import numpy as np
 
+from hardening.faults import Hang, ends_within
 from support.public_callables.row import Row
 from support.public_callables.world import World
 from support.wrong_values import CONSTANT, EMPTY, INFINITE, NAN, REFUSED, Argument, Same, Wrong
@@ -33,10 +33,6 @@ class Outcome:
     return self.kind in (ERROR, ANSWER)
 
 
-class _Hangs(BaseException):
-  pass
-
-
 def valid_values(row: Row, world: World) -> dict[str, Any]:
   """The valid value of each argument, except for those that are None by default."""
   return {name: _value(argument, world) for name, argument in row.arguments.items()}
@@ -55,7 +51,7 @@ def wrong_values(row: Row, world: World) -> dict[str, list[Wrong]]:
 def call(row: Row, world: World, **changed):
   """Call with valid arguments but for the changed ones; return what the result is compared by."""
   try:
-    with contextlib.redirect_stdout(io.StringIO()), _limited():
+    with contextlib.redirect_stdout(io.StringIO()), ends_within(MOST_SECONDS):
       return row.look(row.make(world)(**{**valid_values(row, world), **changed}))
   finally:
     if row.reset is not None:
@@ -67,7 +63,7 @@ def outcome(row: Row, world: World, name: str, wrong: Wrong, errors: tuple[type[
   value = wrong.value()
   try:
     result = call(row, world, **{name: value})
-  except _Hangs:
+  except Hang:
     return Outcome(HANGS)
   except Exception as error:
     return _of_error(error, (name, *row.arguments[name].names), value, errors)
@@ -194,19 +190,3 @@ def _equal(one, other):
 def _short(value):
   text = " ".join(repr(value).split())
   return text if len(text) < 100 else f"{text[:97]}..."
-
-
-@contextlib.contextmanager
-def _limited():
-  """Ends a call that takes too long."""
-
-  def end(number, frame):
-    raise _Hangs
-
-  before = signal.signal(signal.SIGALRM, end)
-  signal.alarm(MOST_SECONDS)
-  try:
-    yield
-  finally:
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)

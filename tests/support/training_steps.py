@@ -70,6 +70,11 @@ def small_run(path, config=MINIMAL, dataset=None, log_fn=lambda line: None, stra
   return workdir, best
 
 
+def without_times(rows):
+  """Return rows of a run's metrics without the columns that measure time."""
+  return [{k: v for k, v in row.items() if k not in ("images_per_second", "cpu_seconds")} for row in rows]
+
+
 def stored_run(path, model, **settings):
   """The working directory of a run that ended with a model, and had these settings."""
   workdir = training.Workdir(path)

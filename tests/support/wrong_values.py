@@ -104,7 +104,7 @@ def _not_numbers(valid):
   yield "complex tensor", lambda: tf.constant(array.astype(np.complex64))
 
 
-def _sizes(array, event, first=0):
+def _sizes(array, event):
   """Arrays whose last `event` dimensions have other sizes, or are fewer."""
   for axis in range(array.ndim - event, array.ndim):
     short = np.take(array, [0], axis)
@@ -157,13 +157,13 @@ def real_values(valid, event=None, batch=None, finite=False, cast=None):
 real = kind(real_values)
 
 
-def data(valid, event=None):
+def data(valid):
   """Finite numbers: examples side by side."""
-  return real(valid, event, batch=1, finite=True)
+  return real(valid, batch=1, finite=True)
 
 
 @kind
-def images(valid, levels, exact=True, of_int=True):
+def images(valid, levels, exact=True):
   """Integer images `[N, H, W, C]`; `exact`: whether their size is fixed."""
   array = np.asarray(valid)
   floats = array.astype(np.float32)
@@ -201,7 +201,7 @@ def images(valid, levels, exact=True, of_int=True):
 
 
 @kind
-def labels(valid, classes, lowest=0, exact=True, one=True):
+def labels(valid, classes, lowest=0, one=True):
   """Class labels `[N]` in lowest .. classes - 1; `one`: whether one is for all."""
   array = np.asarray(valid)
   yield from _not_numbers(array)
@@ -222,12 +222,11 @@ def labels(valid, classes, lowest=0, exact=True, one=True):
     yield "no label", np.full(array.shape, -1)
   if not one:
     yield "one for all", 0
-  if exact:
-    yield "one too few", array[:-1]
-    yield "one too many", np.concatenate([array, array[:1]])
-    yield "an array of one", array[:1]
-    yield "a column", array[:, np.newaxis]
-    yield "empty", array[:0]
+  yield "one too few", array[:-1]
+  yield "one too many", np.concatenate([array, array[:1]])
+  yield "an array of one", array[:1]
+  yield "a column", array[:, np.newaxis]
+  yield "empty", array[:0]
 
 
 # --- Numbers ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import shutil
 import signal
 
@@ -20,7 +19,7 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from support.comparing import assert_same
 from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_config, small_images
-from support.training_steps import small_data, small_run, step, train_state
+from support.training_steps import small_data, small_run, step, train_state, without_times
 
 NO_DROPOUT = dict(
   steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0, ema_decay=0.9, seed=1, tensorboard=()
@@ -32,11 +31,7 @@ run = functools.partial(small_run, dataset=DATA, **NO_DROPOUT)
 
 
 def rows(workdir):
-  volatile = ("images_per_second", "cpu_seconds")
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in volatile}
-    for line in workdir.metrics.read_text().splitlines()
-  ]
+  return without_times(workdir.rows())
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):

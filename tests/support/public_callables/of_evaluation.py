@@ -143,6 +143,7 @@ _EVALUATION = {
   "image_grid": row(
     images=wrong.images(GREY, 8).but(*ANY_SIZE, "another number of channels").also(("two channels", IMAGES)),
     columns=wrong.optional(wrong.count(2, huge=None)),
+    gap=wrong.count(1, low=0),
     wide_columns=wrong.some_of([1]).but("list with a wrong number"),
     title="title",
     row_labels=wrong.some_of(["a", "b"]).but("list with a wrong text"),
@@ -181,7 +182,7 @@ _EVALUATION = {
     result=RESULT,
     fingerprint={"sha256": "a"},
     checkpoint={"sha256": "b"},
-    seed=wrong.count(0, low=-(2**63), huge=wrong.same(2**62)),
+    seed=wrong.count(0, low=-(2**63), huge=wrong.same(2**62)).but("negative"),  # which programs take
     codecs=wrong.some_of([]),
   ),
   "reconstruct": row(seed=wrong.seed(0)),
