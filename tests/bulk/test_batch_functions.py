@@ -9,6 +9,7 @@ import flowpp_tf as fpp
 from flowpp_tf.bulk import CompressImages, EncodeImages, ScoreImages
 from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import BatchedModel, Scorer
+from support.files import contents
 
 IMAGES = load_dataset("digits").test[:20]
 
@@ -52,9 +53,9 @@ def test_archives_have_every_image_where_the_columns_say_so(tmp_path):
   decoded = {path.name: fpp.decompress(model, path.read_bytes()) for path in (tmp_path / "archives").iterdir()}
   for index, archive, position in zip(found["index"], found["archive"], found["position"]):
     np.testing.assert_array_equal(decoded[archive][position], IMAGES[index])
-  contents = {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
+  before = contents(tmp_path / "archives")
   in_batches(compress, 12, 8)  # as after a worker has died
-  assert contents == {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
+  assert contents(tmp_path / "archives") == before
 
 
 @pytest.mark.needs("constriction")

@@ -24,21 +24,13 @@ from flowpp_tf.compression.files.folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
 from support.archives import example, files_archive, pack_files, small_codec
+from support.files import contents
 
 pytestmark = pytest.mark.needs("constriction")
 
 
 def verbatim(name, data=b"hello"):
   return pictures.ImageFile(name, data=data)
-
-
-def content_of(folder):
-  """The bytes of all files, by path."""
-  return {
-    os.path.relpath(os.path.join(root, name), folder): (folder / root / name).read_bytes()
-    for root, _, names in os.walk(folder)
-    for name in names
-  }
 
 
 def written(partial):
@@ -62,7 +54,7 @@ def stored(tmp_path_factory):
   assert len(archive.ArchiveReader(io.BytesIO((folder / "a.fpp").read_bytes())).index()) > 4
   result = programs.call("decompress", "a.fpp", "--output=right", cwd=folder)
   assert result.code == 0 and "wrote right: 40 files" in result.out, result
-  assert not (folder / "right.partial").exists() and len(content_of(folder / "right")) == 40
+  assert not (folder / "right.partial").exists() and len(contents(folder / "right")) == 40
   return folder
 
 
@@ -91,7 +83,7 @@ def test_a_full_disk_leaves_what_can_be_resumed_to_the_same_bytes(stored, monkey
   assert len(finished) == number
   result = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
   assert result.code == 0 and f"wrote {output}: 40 files" in result.out, result
-  assert content_of(stored / output) == content_of(stored / "right")
+  assert contents(stored / output) == contents(stored / "right")
   assert not (stored / f"{output}.partial").exists()
   for path, before in finished.items():  # not written again
     assert os.path.samestat(before, (stored / output / path).stat()), path
@@ -152,7 +144,7 @@ def test_what_ends_reading_in_the_middle_is_named_and_can_be_resumed(stored, mon
   assert result.code == 2 and len(result.error.splitlines()) == 1
   assert message in result.error and f"is in {cause}.partial; the same command writes the rest" in result.error, result
   result = programs.call("decompress", "a.fpp", f"--output={cause}", cwd=stored)
-  assert result.code == 0 and content_of(stored / cause) == content_of(stored / "right")
+  assert result.code == 0 and contents(stored / cause) == contents(stored / "right")
 
 
 def test_an_archive_of_arrays_that_cannot_be_read_is_not_called_one_that_cannot_be_written(tmp_path, monkeypatch):
@@ -180,7 +172,7 @@ def test_a_file_that_is_gone_or_was_not_finished_is_written_again(stored, tmp_pa
   (partial / written(partial)[0]).unlink()
   (partial / ".flowpp_tf.unfinished").write_bytes(b"of a process that was killed")
   result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  assert result.code == 0 and content_of(tmp_path / "out") == content_of(stored / "right"), result
+  assert result.code == 0 and contents(tmp_path / "out") == contents(stored / "right"), result
 
 
 @pytest.mark.parametrize("content", [b"x", None], ids=["shorter", "of the same size"])
@@ -194,7 +186,7 @@ def test_a_file_that_differs_is_named_and_never_overwritten(stored, tmp_path, pa
   assert changed.read_bytes() == content and not (tmp_path / "out").exists()
   changed.unlink()
   result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
-  assert result.code == 0 and content_of(tmp_path / "out") == content_of(stored / "right"), result
+  assert result.code == 0 and contents(tmp_path / "out") == contents(stored / "right"), result
 
 
 def test_files_of_something_else_do_not_become_those_of_the_archive(stored, tmp_path, partial):
@@ -225,7 +217,7 @@ def test_an_archive_cannot_write_the_files_of_the_program(tmp_path):
       with pytest.raises(archive.ArchiveError, match="is one that NAME.partial needs"):
         output.write(verbatim(name))
     output.write(verbatim("a/.flowpp_tf.lock"))
-  assert content_of(tmp_path / "out") == {"a/.flowpp_tf.lock": b"hello"}
+  assert contents(tmp_path / "out") == {"a/.flowpp_tf.lock": b"hello"}
 
 
 def test_names_that_are_one_to_the_file_system_get_numbers(tmp_path, monkeypatch):
@@ -259,7 +251,7 @@ def test_a_killed_decompression_is_resumed_or_complete(stored, tmp_path, number)
   if not (tmp_path / "out").exists():
     result = programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
     assert result.code == 0, result
-  assert content_of(tmp_path / "out") == content_of(stored / "right")
+  assert contents(tmp_path / "out") == contents(stored / "right")
 
 
 # --- Names --------------------------------------------------------------------------------------
@@ -287,7 +279,7 @@ def test_a_name_that_cannot_be_written_costs_a_line_and_no_neighbour(tmp_path):
   np_model.write_bytes(small_codec().model.to_bytes())
   result = programs.call("decompress", "a.fpp", "--model=model.npz", "--output=out", cwd=tmp_path)
   good = {name for name, problem in HOSTILE.items() if problem is None}
-  assert result.code == 2 and set(content_of(tmp_path / "out")) == good
+  assert result.code == 2 and set(contents(tmp_path / "out")) == good
   lines = result.error.splitlines()
   assert len(lines) == len(HOSTILE) - len(good) + 1 and "not all could be decoded, only 4 files" in lines[-1]
   assert "\x1b" not in result.error + result.out
@@ -317,7 +309,7 @@ def test_a_name_that_becomes_too_long_by_png_is_refused(tmp_path):
     with pytest.raises(OSError, match="File name too long"):
       output.write(pictures.ImageFile(name, np.zeros((2, 2, 1), np.uint8)))
     assert output.write(verbatim(name)) == name
-  assert content_of(tmp_path / "out") == {name: b"hello"}
+  assert contents(tmp_path / "out") == {name: b"hello"}
 
 
 def test_equal_names_are_numbered_in_linear_time(tmp_path, monkeypatch):
@@ -332,7 +324,7 @@ def test_equal_names_are_numbered_in_linear_time(tmp_path, monkeypatch):
     for _ in range(300):
       output.write(verbatim("a.bin"))
     assert len(looks) < 1000
-  assert len(content_of(tmp_path / "out")) == 300
+  assert len(contents(tmp_path / "out")) == 300
 
 
 def test_the_current_folder_is_no_output(tmp_path, monkeypatch):

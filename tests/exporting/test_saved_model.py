@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.io.files import replace_directory
+from support.files import contents
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import ROOT, call, run
 from support.training_steps import stored_run
@@ -360,7 +361,7 @@ def test_bad_input_of_a_loaded_model_is_an_input_error(flow, call, message):
 
 
 def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monkeypatch):
-  before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+  before = contents(path)
   assert before
   with pytest.raises(fpp.InputError, match="exists already"):
     fpp.export(model, path)
@@ -383,7 +384,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
   monkeypatch.setattr(tf.saved_model, "save", full_disk)
   with pytest.raises(fpp.InputError, match="cannot be written: .*No space left"):
     fpp.export(model, path, overwrite=True)
-  assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+  assert contents(path) == before
   assert [p.name for p in path.parent.iterdir()] == ["1"]
   # A new one takes its place only when it is whole.
   monkeypatch.setattr(

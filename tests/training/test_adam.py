@@ -71,29 +71,6 @@ def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, option
     np.testing.assert_allclose(a, c, rtol=1e-6, atol=1e-6)
 
 
-def steps_of_a_model(optimizer, **options):
-  """Weights, moments and EMA weights after three steps of Keras' `fit`."""
-  keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(small_config(TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
-  # XLA would draw others.
-  model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
-  model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
-  model.adapt(small_images(24))
-  model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
-  return [v.numpy() for v in (*model.trainable_variables, *model.optimizer.variables)]
-
-
-@pytest.fixture(scope="module")
-def steps_with_keras():
-  return steps_of_a_model(keras.optimizers.Adam)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True)], ids=["graph", "eager", "xla"])
-def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
-  assert_same(steps_of_a_model(training.Adam, **options), steps_with_keras, rtol=0, atol=1e-5)
-
-
 def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
   weights, optimizer = variables("float32"), keras.optimizers.Adam(schedule())
   optimizer.build(weights)

@@ -139,10 +139,15 @@ def test_what_float32_does_not_resolve_is_one_line_with_advice():
   assert np.isfinite(fpp.fit(flow, X, constant, steps=2).validation).all()
 
 
-def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():
+def normal_of_act_norm():
+  """A flow that is a normal distribution, and its scale."""
   scale, bias = (keras.Variable(np.full(2, value, np.float32)) for value in (1, 0))
   act_norm = fpp.bijectors.Invert(fpp.bijectors.ActNorm(scale, bias))
-  flow = fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), act_norm)
+  return fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), act_norm), scale
+
+
+def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():
+  flow, scale = normal_of_act_norm()
   fit = lambda: fpp.fit(flow, 3 + 2 * X, validation=0, steps=1, learning_rate=1e-6)
   fit()
   np.testing.assert_allclose(scale, 0.5 / X.std(axis=0), atol=1e-4)
@@ -153,9 +158,7 @@ def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():
 
 
 def test_a_new_flow_is_initialised_from_all_parts_of_sorted_rows():
-  scale, bias = (keras.Variable(np.full(2, value, np.float32)) for value in (1, 0))
-  act_norm = fpp.bijectors.Invert(fpp.bijectors.ActNorm(scale, bias))
-  flow = fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), act_norm)
+  flow, _ = normal_of_act_norm()
   rows = np.sort(np.random.RandomState(0).uniform(0, 10, [8192, 2]).astype(np.float32), axis=0)
   fpp.fit(flow, rows, validation=X, steps=1, learning_rate=1e-6)
   np.testing.assert_allclose(flow.mean(), rows.mean(axis=0), rtol=1e-2)
