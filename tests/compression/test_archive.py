@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import json
-import pathlib
 import random
 import re
 import struct
@@ -74,14 +73,15 @@ def test_a_segment_is_written_as_in_the_stored_archive():
   assert again.data == stored.data
 
 
+@pytest.mark.parametrize("dtype, levels", [(np.uint8, 256), (np.uint16, 1 << 16)])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])
-def test_plain_images_come_back(shape):
-  for array in (
-    RNG(0).integers(0, 256, shape).astype(np.uint8),
-    np.zeros(shape, np.uint8),
-    (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8),
-  ):
-    np.testing.assert_array_equal(decode_lzma_images(encode_lzma_images(array), shape), array)
+def test_plain_images_come_back(shape, dtype, levels):
+  ramp = np.indices(shape).sum(axis=0) * 3 * levels // 256 % levels
+  for array in (RNG(0).integers(0, levels, shape), np.zeros(shape), np.full(shape, levels - 1), ramp):
+    array = array.astype(dtype)
+    np.testing.assert_array_equal(decode_lzma_images(encode_lzma_images(array), shape, dtype), array)
+    with pytest.raises(ValueError, match="hold fewer than"):
+      decode_lzma_images(encode_lzma_images(array), (shape[0] + 1, *shape[1:]), dtype)
 
 
 def test_plain_bytes_never_take_more_memory_than_they_should():
@@ -259,14 +259,8 @@ def test_no_damage_gives_a_wrong_image_without_an_error(request, count):
 
 def with_payload(change):
   """The archive with a payload that `change` made, and checksums that fit it."""
-  file = io.BytesIO()
-  writer = archive.ArchiveWriter(file, grey_codec())
   payload = change(segment.encode_fields(grey_codec(), grey_images(40)).to_bytes(struct.pack("<Q?", 0, True)))
-  writer._entries.append((writer._position, 40))
-  head = struct.pack("<4sQIQ", b"SEGM", 0, 40, len(payload))
-  writer._write(head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload)
-  writer._write_end()
-  return file.getvalue()
+  return archives.put_together(archives.apart(data())[0], [(40, payload)])
 
 
 @pytest.mark.parametrize("field", range(9))
@@ -303,8 +297,11 @@ def test_what_is_lost_is_named_and_the_rest_is_there():
     fpp.decompress(grey_codec(), bytes(compressed), start=-30, stop=65)
   np.testing.assert_array_equal(error.value.lost, np.arange(20))
   np.testing.assert_array_equal(error.value.images[20:], grey_images(70)[60:65])
-  with pytest.raises(compression.LostImagesError, match="truncated.*; 0 of 60 images lost"):
-    fpp.decompress(grey_codec(), data()[: int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
+  end = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2])
+  for truncated in (data()[:end], data()[: end + 9]):  # whole segments are decoded, whose places are not known
+    with pytest.raises(compression.LostImagesError, match="truncated.*; 0 of 60 images lost") as error:
+      fpp.decompress(grey_codec(), truncated)
+    np.testing.assert_array_equal(error.value.images, grey_images(70)[:60])
 
 
 def header_with(**fields):
@@ -611,7 +608,6 @@ def test_arrays_are_decoded_elsewhere(run):
 @pytest.mark.parametrize(
   "program, arguments, message",
   [
-    ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is not a file"),
     ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "exists already"),
     (
       "compress",
@@ -621,10 +617,8 @@ def test_arrays_are_decoded_elsewhere(run):
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images="], "`images` is empty"),
     ("compress", ["--preset=tiny", "--output=x.fpp", "--keep_bytes"], "`keep_bytes` must be left out without --images"),
     ("compress", ["--preset=tiny", "--estimate", "--embed_model"], "`embed_model` must be left out with --estimate"),
-    ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["x.fpp", "--output=x", "--files="], "`files` is empty"),
     ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),
-    ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'"),
   ],
 )
 def test_bad_input_is_one_line(run, program, arguments, message):
@@ -655,15 +649,14 @@ def test_an_estimate_is_close(run):
   assert 3.2 < float(stored) < 3.8 and "nan" not in text
 
 
-FOLDER = pathlib.Path(__file__).parents[1] / "data" / "archives"
-EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+EXPECTED = json.loads((archives.FOLDER / "expected.json").read_text())
 
 
 def test_the_folder_is_complete():
-  assert {path.name for path in FOLDER.glob("*.fpp")} == {*EXPECTED}
+  assert {path.name for path in archives.FOLDER.glob("*.fpp")} == {*EXPECTED}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_stored_archive_decodes_to_the_same_bits(name):
-  images = fpp.decompress(None, (FOLDER / name).read_bytes())
+  images = fpp.decompress(None, (archives.FOLDER / name).read_bytes())
   assert {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()} == EXPECTED[name]

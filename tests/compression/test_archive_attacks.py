@@ -92,13 +92,6 @@ def test_an_archive_may_hold_no_image_and_no_file():
   assert list(unpack_files(without_files)) == []
 
 
-def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_known():
-  position = int(archive.ArchiveReader(io.BytesIO(images_archive())).index()["position"][2])
-  with pytest.raises(compression.LostImagesError, match="truncated.*; 0 of 20 images lost") as error:
-    fpp.decompress(small_codec(), images_archive()[:position])
-  np.testing.assert_array_equal(error.value.images, example_images()[:20])
-
-
 # --- Budgets ------------------------------------------------------------------------------------
 
 

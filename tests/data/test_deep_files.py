@@ -15,7 +15,7 @@ from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import score
 from support import programs
-from support.files import encoded, written
+from support.files import encoded, fits, npy, tiff
 from support.runs import TINY_RUN
 
 LEVELS = 1 << 16
@@ -32,27 +32,11 @@ def colour_png(pixels):
   return pytest.importorskip("imagecodecs").png_encode(pixels)
 
 
-def tiff(pixels, **options):
-  imwrite, planes = pytest.importorskip("tifffile").imwrite, pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-  return written(lambda file: imwrite(file, planes, **options))
-
-
-def npy(pixels):
-  return written(lambda file: np.save(file, pixels))
-
-
-def fits(pixels, compressed=False):
-  module = pytest.importorskip("astropy.io.fits")
-  planes = pixels[..., 0] if pixels.shape[-1] == 1 else np.moveaxis(pixels, -1, 0)
-  part = module.CompImageHDU(planes) if compressed else module.PrimaryHDU(planes)
-  return written(module.HDUList([module.PrimaryHDU(), part] if compressed else [part]).writeto)
-
-
 KINDS = {
   "png": lambda: (png(GREY), GREY),
   "png, colour": lambda: (colour_png(COLOUR), COLOUR),
   "tiff": lambda: (tiff(GREY), GREY),
-  "tiff, colour, deflate": lambda: (tiff(COLOUR, photometric="rgb", compression="deflate"), COLOUR),
+  "tiff, colour, deflate": lambda: (tiff(COLOUR, compression="deflate"), COLOUR),
   "tiff, planes": lambda: (tiff(np.moveaxis(COLOUR, -1, 0), photometric="rgb", planarconfig="separate"), COLOUR),
   "tiff, big-endian": lambda: (tiff(GREY, byteorder=">"), GREY),
   "npy": lambda: (npy(GREY), GREY),
@@ -70,7 +54,7 @@ WRONG = {
   "too large": (lambda: npy(GREY.astype(np.int32) + LEVELS), "expected 0 to 65,535"),
   "real numbers": (lambda: npy(GREY / 7), "it holds float64; expected integers of 16 bits"),
   "real numbers in FITS": (lambda: fits(GREY.astype(np.float32)), "it holds float32"),
-  "several pages": (lambda: tiff(np.stack([GREY[..., 0]] * 2)[..., None], photometric="minisblack"), "it has 2 images"),
+  "several pages": (lambda: tiff(np.stack([GREY[..., 0]] * 2)[..., None]), "it has 2 images"),
   "inverted": (lambda: tiff(GREY, photometric="miniswhite"), "MINISWHITE"),
   "objects": (lambda: npy(np.array([{}])), "cannot be read"),
   "cut off": (lambda: npy(GREY)[:-9], "cannot be read: it claims an array"),

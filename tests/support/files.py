@@ -7,7 +7,9 @@ import pathlib
 import stat
 import zlib
 
+import numpy as np
 from PIL import Image
+import pytest
 
 
 @contextlib.contextmanager
@@ -48,6 +50,27 @@ def encoded(kind, pixels, **options):
   """Return the image file of pixels, or of an image of Pillow."""
   image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
   return written(lambda file: image.save(file, format=kind, **options))
+
+
+def tiff(pixels, **options):
+  """Return the TIFF file of an array `[H, W, C]`."""
+  imwrite, planes = pytest.importorskip("tifffile").imwrite, pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+  options = {"photometric": "rgb" if pixels.shape[-1] == 3 else "minisblack", **options}
+  return written(lambda file: imwrite(file, planes, **options))
+
+
+def npy(pixels):
+  """Return the .npy file of an array."""
+  return written(lambda file: np.save(file, pixels))
+
+
+def fits(pixels, compressed=False):
+  """Return the FITS file of an array `[H, W, C]`."""
+  module = pytest.importorskip("astropy.io.fits")
+  planes = pixels[..., 0] if pixels.shape[-1] == 1 else np.moveaxis(pixels, -1, 0)
+  part = module.CompImageHDU(planes) if compressed else module.PrimaryHDU(planes)
+  part.header["EXPTIME"] = 30.0
+  return written(module.HDUList([module.PrimaryHDU(), part] if compressed else [part]).writeto)
 
 
 def exif(**tags):
