@@ -124,12 +124,10 @@ def test_options_of_training_replace_those_of_the_recipe():
 def test_the_command_line_replaces_what_a_flag_file_says_otherwise(of_file, arguments, expected, tmp_path, monkeypatch):
   values = flags.FlagValues()
   flags.DEFINE_integer("steps", None, "", flag_values=values)
-  flags.DEFINE_float("epochs", None, "", flag_values=values)
-  flags.DEFINE_float("learning_rate", None, "", flag_values=values)
-  flags.DEFINE_string("schedule", None, "", flag_values=values)
-  flags.DEFINE_string("precision", None, "", flag_values=values)
-  flags.DEFINE_string("dtype", None, "", flag_values=values)
-  flags.DEFINE_string("flagfile", "", "", flag_values=values)
+  for name in ("epochs", "learning_rate"):
+    flags.DEFINE_float(name, None, "", flag_values=values)
+  for name in ("schedule", "precision", "dtype", "flagfile"):
+    flags.DEFINE_string(name, None, "", flag_values=values)
   monkeypatch.setattr(flags, "FLAGS", values)
   (tmp_path / "some.flags").write_text(of_file)
   argv = ["train", *(f"--flagfile={tmp_path}/some.flags" if a == "FILE" else a for a in arguments)]

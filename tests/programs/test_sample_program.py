@@ -64,7 +64,7 @@ def test_samples_and_a_row_of_them_for_each_temperature(program):
   assert lines == ["wrote run/samples_t0.5_s7.png"]
   lines, rows = program("--n=3", "--seed=7", "--temperature=1,0.5")
   assert lines == ["wrote run/samples_t1.0-0.5_s7.png"]
-  assert rows.shape == (2, 3, 8, 8, 1)
+  assert rows.shape == (2, 3, 8, 8, 1) and rows.dtype == np.uint8 and rows.max() <= 16
   np.testing.assert_array_equal(rows[1], images)  # the same latents, at any temperature
   assert np.any(rows[0] != images)
   assert has_grid("run/samples_t1.0-0.5_s7.png", rows=2, columns=3)

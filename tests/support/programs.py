@@ -181,21 +181,13 @@ def times_of_files(folder):
   return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*")}
 
 
-def refusal(program, *arguments, cwd, by=call, ways=0):
-  """The one line by which a program refuses its input with exit code 2 before it changes a file.
-
-  Args:
-    program: as in `call`.
-    *arguments: as in `call`.
-    cwd: as in `call`.
-    by: `call` or `run`.
-    ways: number of the lines after it that say what may be done.
-  """
+def refusal(program, *arguments, cwd):
+  """The one line by which a program, called as by `call`, refuses its input with exit code 2 and changes no file."""
   before = times_of_files(cwd)
-  result = by(program, *arguments, cwd=cwd)
+  result = call(program, *arguments, cwd=cwd)
   assert result.code == 2 and not result.out, result
-  line, *more = result.error.splitlines()
-  assert line.startswith(f"{program}: error: ") and len(more) == ways, result.error
+  (line,) = result.error.splitlines()
+  assert line.startswith(f"{program}: error: "), result.error
   assert times_of_files(cwd) == before
   return line
 
