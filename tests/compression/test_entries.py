@@ -14,7 +14,7 @@ from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives
 from support.archives import files_archive, pack_files, unpack_files
 from support.files import encoded as encoded_file
-from support.files import exif, png_chunk
+from support.files import exif, png_chunk, png_chunks
 
 pytestmark = pytest.mark.needs("constriction")
 RNG = np.random.default_rng(0)
@@ -43,16 +43,6 @@ def written(tmp_path, data, **options):
   return bytes(output_folder._content(back))
 
 
-def chunks(png):
-  place, found = 8, []
-  while place < len(png):
-    size, kind = struct.unpack_from(">I4s", png, place)
-    assert struct.unpack_from(">I", png, place + 8 + size)[0] == zlib.crc32(png[place + 4 : place + 8 + size])
-    found.append((kind, png[place + 8 : place + 8 + size]))
-    place += 12 + size
-  return found
-
-
 # --- Metadata -----------------------------------------------------------------------------------
 
 
@@ -63,11 +53,11 @@ def test_all_chunks_of_a_png_come_back_in_their_order_and_the_pixels_too(tmp_pat
   data = encoded("PNG", icc_profile=PROFILE, exif=exif(orientation=6, maker="x"), dpi=(300, 200), pnginfo=text)
   data = data[:-12] + png_chunk(b"tIME", bytes(7)) + data[-12:]
   back = written(tmp_path, data)
-  others = lambda png: [chunk for chunk in chunks(png) if chunk[0] != b"IDAT"]
+  others = lambda png: [chunk for chunk in png_chunks(png) if chunk[0] != b"IDAT"]
   assert others(back) == others(data) and {b"iCCP", b"eXIf", b"pHYs", b"tEXt", b"iTXt", b"tIME"} <= set(
     dict(others(back))
   )
-  kinds = [kind for kind, _ in chunks(back)]
+  kinds = [kind for kind, _ in png_chunks(back)]
   assert kinds.index(b"tIME") > kinds.index(b"IDAT") > kinds.index(b"pHYs")
   np.testing.assert_array_equal(Image.open(io.BytesIO(back)), GREY)
 
@@ -105,8 +95,8 @@ def test_a_jpeg_file_gives_all_that_it_says_or_is_kept(tmp_path):
   (tmp_path / "a").write_bytes(jpeg[:2] + comments + jpeg[2:])
   picture = reading.read_picture(tmp_path, "a", 3, lossy_pixels=True)
   back = reading.with_metadata(encoded("PNG", picture.pixels), picture.metadata)
-  texts = [content for kind, content in chunks(back) if kind == b"tEXt"]
-  assert texts == [b"Comment\0one", b"Comment\0two"] and {b"iCCP", b"eXIf", b"pHYs"} <= set(dict(chunks(back)))
+  texts = [content for kind, content in png_chunks(back) if kind == b"tEXt"]
+  assert texts == [b"Comment\0one", b"Comment\0two"] and {b"iCCP", b"eXIf", b"pHYs"} <= set(dict(png_chunks(back)))
   for kind, content in ((b"\xed", b"Photoshop 3.0\0of IPTC"), (b"\xe1", b"http://ns.adobe.com/xmp/extension/\0")):
     (tmp_path / "a").write_bytes(jpeg[:2] + segment(kind, content) + jpeg[2:])
     assert reading.read_picture(tmp_path, "a", 3, lossy_pixels=True).reason == "metadata"

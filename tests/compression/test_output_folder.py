@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import threading
+from unittest import mock
 import zlib
 
 import numpy as np
@@ -149,10 +150,7 @@ def test_what_ends_reading_in_the_middle_is_named_and_can_be_resumed(stored, mon
 
 def test_an_archive_of_arrays_that_cannot_be_read_is_not_called_one_that_cannot_be_written(tmp_path, monkeypatch):
   (tmp_path / "a.fpp").write_bytes(example("uniform"))
-
-  def failing(self, position):
-    raise OSError(errno.EIO, "Input/output error")
-
+  failing = mock.Mock(side_effect=OSError(errno.EIO, "Input/output error"))
   monkeypatch.setattr(archive.ArchiveReader, "_segment_at", failing)
   result = programs.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path)
   assert result.code == 2 and "'a.fpp' cannot be read: Input/output error" in result.error

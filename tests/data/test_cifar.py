@@ -1,7 +1,6 @@
 """The published files of CIFAR-10 and CIFAR-100, in each form that people have."""
 
 import gzip
-import io
 import os
 import pickle
 import struct
@@ -12,6 +11,7 @@ import pytest
 
 from flowpp_tf import data
 from flowpp_tf.data import published
+from support.hostile_files import tar
 
 COUNTS = {"train": 40, "test": 20}
 IMAGES = {
@@ -96,11 +96,8 @@ def unpack(folder, name, contents=None):
 
 def pack(folder, archive, contents=None):
   name = ARCHIVES[archive]
-  with tarfile.open(folder / archive, "w:gz") as tar:
-    for file, content in (contents or CONTENTS[name]).items():
-      info = tarfile.TarInfo(f"{name}/{file}")
-      info.size = len(content)
-      tar.addfile(info, io.BytesIO(content))
+  members = ((tarfile.TarInfo(f"{name}/{file}"), data) for file, data in (contents or CONTENTS[name]).items())
+  tar(folder / archive, *members, mode="w:gz")
   return folder
 
 
@@ -228,11 +225,11 @@ def test_damaged_archives_are_named(tmp_path, monkeypatch):
   refused(gzip.compress(b"no archive"), f"{archive}' cannot be read: ")
   pack(tmp_path, archive, {"test_batch.bin": b""})
   refused((tmp_path / archive).read_bytes(), "has no data_batch_1.bin and no data_batch_2.bin and ")
-  with tarfile.open(tmp_path / archive, "w:gz") as tar:  # a link out of the archive
+  with tarfile.open(tmp_path / archive, "w:gz") as links:  # out of the archive
     for file in CONTENTS["cifar-10-batches-bin"]:
       info = tarfile.TarInfo(f"cifar-10-batches-bin/{file}")
       info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-      tar.addfile(info)
+      links.addfile(info)
   refused((tmp_path / archive).read_bytes(), "has no data_batch_1.bin")
   monkeypatch.setattr(published, "_MOST", 1 << 16)
   refused(gzip.compress(bytes(1 << 20)), f"{archive}' holds more than 64 KiB")

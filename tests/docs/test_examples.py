@@ -21,6 +21,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf.config import get_config
 from flowpp_tf.data import load_dataset
+from support import hostile_files
 from support.models import SMALL, perturb, small_config
 from support.programs import ROOT, _messages_of_a_process, _own_flags, example, run
 
@@ -217,14 +218,17 @@ def test_tables_of_images_are_not_added_to(tmp_path, monkeypatch):
     call(monkeypatch, "bulk", "--dataset=digits", f"--output={tmp_path}")
 
 
+def write_volume(path, volume):
+  """Write a project of InVesalius, of a volume of int16."""
+  matrix = {"filename": "matrix.dat", "shape": [*volume.shape], "dtype": "int16"}
+  contents = {"main.plist": plistlib.dumps({"matrix": matrix}), "matrix.dat": volume.tobytes()}
+  members = ((tarfile.TarInfo(f"folder/{name}"), content) for name, content in contents.items())
+  hostile_files.tar(path, *members, mode="w:gz")
+
+
 def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
   volume = np.random.default_rng(0).integers(-1024, 3072, [108, 4, 6]).astype(np.int16)
-  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [108, 4, 6], "dtype": "int16"}})
-  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
-    for name, content in (("main.plist", description), ("matrix.dat", volume.tobytes())):
-      member = tarfile.TarInfo(f"folder/{name}")
-      member.size = len(content)
-      project.addfile(member, io.BytesIO(content))
+  write_volume(tmp_path / "a.inv3", volume)
   out = call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
   assert out.startswith("wrote 100 slices to ")
   of_split = collections.defaultdict(set)
@@ -241,12 +245,7 @@ def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
 
 def test_a_volume_of_more_than_12_bits_is_refused_and_no_slice_is_written(tmp_path, monkeypatch):
   """Many scanners mark what is outside of their circle with -2000, which uint16 has not."""
-  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [1, 2, 2], "dtype": "int16"}})
-  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
-    for name, content in (("main.plist", description), ("matrix.dat", np.int16([-2000, 0, 0, 0]).tobytes())):
-      member = tarfile.TarInfo(f"folder/{name}")
-      member.size = len(content)
-      project.addfile(member, io.BytesIO(content))
+  write_volume(tmp_path / "a.inv3", np.int16([-2000, 0, 0, 0]).reshape(1, 2, 2))
   with pytest.raises(ValueError, match="a.inv3 must have values from -1024 to 3071, got -2000 to 0"):
     call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
   assert not (tmp_path / "out").exists()

@@ -80,22 +80,11 @@ def test_figures_of_imagenet_name_its_version():
   """Two data sets have this name, and a quarter of a bit lies between them."""
   cards = ROOT.glob("flowpp_tf/pretrained/*/card.md")
   pages = [ROOT / "README.md", *ROOT.glob("configs/*.flags"), *cards, *(ROOT / "docs").rglob("*.md")]
-  named = sum("ImageNet" in page.read_text() for page in pages)
-  assert named >= 8
-  assert not [(page.name, block) for page in pages for block in without_version(page.read_text())]
-
-
-@pytest.mark.parametrize(
-  "text, count",
-  [
-    ("On ImageNet 64x64 it has 3.69 bits/dim.", 1),
-    ("On the old ImageNet 64x64 it has 3.69 bits/dim.", 0),
-    ("ImageNet has 64x64 pixels.\n\nOn CIFAR-10 it has 3.08.", 0),
-    ("| model | ImageNet, old |\n|---|---|\n| a | 3.69 |\n| b | 3.35, new |", 1),
-  ],
-)
-def test_the_search_finds_figures_without_a_version(text, count):
-  assert len(without_version(text)) == count
+  texts = {page.name: page.read_text() for page in pages}
+  assert sum("ImageNet" in text for text in texts.values()) >= 8
+  assert not [(name, block) for name, text in texts.items() for block in without_version(text)]
+  bare = [re.sub(r"\b(old|new)\b", "", text, flags=re.IGNORECASE) for text in texts.values()]
+  assert sum(map(len, map(without_version, bare))) >= 8  # the search finds what names no version
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +146,6 @@ def test_a_notebook_calls_commands_without_flags(ci, tmp_path, monkeypatch, caps
 def test_the_page_of_all_names_opens_with_the_imports_of_its_examples(ci):
   page = ci("reference_pages").pages()["index.md"]
   assert page.startswith("# All names\n\n```python\nimport numpy as np\n")
-
-
-def test_every_page_of_the_site_is_in_the_navigation(ci):
-  """mkdocs says the same, but only where it is installed."""
-  navigation = (ROOT / "mkdocs.yml").read_text()
-  site = ci("site")
-  for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.py"), *site.CARDS.glob("*/*.md")]:
-    assert f": {site.place(path)}\n" in navigation, path
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]

@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import contextlib
-import errno
-import fcntl
 import json
 import math
 import re
 import shutil
 import subprocess
+from unittest import mock
 
 import keras
 import numpy as np
@@ -110,10 +109,7 @@ def test_partial_results_of_another_evaluation_are_not_taken(model, tmp_path, mo
       evaluation.evaluate_bits_per_dim(model, **{"images": images, "batch_size": 2, "partial": tmp_path, **changes})
     return {*tmp_path.iterdir()}
 
-  def stop(*args):
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(likelihood, "_measure", stop)
+  monkeypatch.setattr(likelihood, "_measure", mock.Mock(side_effect=KeyboardInterrupt))
   found = files()
   assert len(found) == 1 == len(files(images=np.asfortranarray(images), seed=np.int64(0)))  # the same one
   weight = model.trainable_variables[-1]
@@ -218,15 +214,6 @@ def test_a_record_that_several_write_at_once_has_the_entries_of_all(tmp_path):
   assert len(evaluation.read_record(path)) == 40
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
-def test_a_record_on_a_file_system_without_locks_is_written_with_a_warning(number, tmp_path, monkeypatch, caplog):
-  monkeypatch.setattr(fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError(number, "no locks")))
-  (tmp_path / ".evaluation.json.lock").touch()  # as a process leaves it that is killed
-  record.write_entry(tmp_path / "evaluation.json", "test", {"images": 1})
-  assert evaluation.read_record(tmp_path / "evaluation.json") == {"test": {"images": 1}}
-  assert "without locks" in caplog.text
-
-
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
 def test_grid_has_each_image_in_its_place_from_black_to_white(channels, mode):
   images = np.zeros([5, 2, 2, channels], np.uint8)
@@ -266,10 +253,6 @@ def test_two_mirrored_devices_give_the_numbers_of_one():
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def _stop(*arguments):
-  raise InterruptedError
-
-
 @pytest.mark.slow
 @pytest.mark.workers
 def test_two_workers_resume_with_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
@@ -279,8 +262,7 @@ def test_two_workers_resume_with_the_numbers_of_one_process_and_only_the_chief_w
   workdirs = [tmp_path / "chief", tmp_path / "other"]
   for workdir in workdirs:
     shutil.copytree(run, workdir)
-  with pytest.MonkeyPatch.context() as patch, contextlib.suppress(InterruptedError):
-    patch.setattr("flowpp_tf.evaluation.likelihood._summarize", _stop)
+  with mock.patch.object(likelihood, "_summarize", side_effect=InterruptedError), contextlib.suppress(InterruptedError):
     evaluate()
   (partial,) = tmp_path.glob("evaluation-*.npy")
   draws = np.lib.format.open_memmap(partial, mode="r+")

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import struct
 import types
 import zlib
 
@@ -19,27 +18,17 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
 from flowpp_tf.evaluation import conformal_p_value, conformal_threshold
-from support.files import encoded
+from support.files import encoded, png_chunks
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import call, refusal, times_of_files
 from support.training_steps import stored_run
-
-
-def idat(png):
-  """The content of the IDAT chunks of a PNG."""
-  parts, at = [], 8
-  while at < len(png):
-    length, kind = struct.unpack(">I4s", png[at : at + 8])
-    parts.append(png[at + 8 : at + 8 + length] if kind == b"IDAT" else b"")
-    at += 12 + length
-  return parts
 
 
 @pytest.mark.parametrize("shape, chunks", [((8, 8, 1), 1), ((5, 7, 3), 1), ((300, 300, 3), 5)])
 def test_png_bytes_are_those_of_the_deflate_stream_alone(shape, chunks):
   image = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
   file = encoded("PNG", image.squeeze(), optimize=True)
-  parts = [part for part in idat(file) if part]
+  parts = [content for kind, content in png_chunks(file) if kind == b"IDAT"]
   assert len(parts) == chunks
   # Inflate without zlib's frame: what is left over after the stream is its checksum.
   inflate = zlib.decompressobj(wbits=-15)

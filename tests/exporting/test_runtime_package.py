@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -182,10 +183,7 @@ def test_output_that_nobody_can_take_is_one_line(digits, tmp_path):
 
 
 def test_ctrl_c_is_one_line(digits, capsys, monkeypatch):
-  def interrupted(*given):
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(flowpp_runtime.Model, "sample", interrupted)
+  monkeypatch.setattr(flowpp_runtime.Model, "sample", mock.Mock(side_effect=KeyboardInterrupt))
   assert command.main(["sample", str(digits[1])]) == 130
   assert capsys.readouterr().err == "flowpp-runtime: stopped by Ctrl-C\n"
 

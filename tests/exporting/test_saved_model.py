@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.io.files import replace_directory
 from support.files import contents
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import ROOT, call, run
@@ -394,19 +393,6 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
   fpp.export(model, copy)
   fpp.export(model, copy, overwrite=True)
   assert (copy / "saved_model.pb").read_text() == "new"
-
-
-def test_a_directory_that_could_not_be_replaced_is_back_in_its_place(tmp_path):
-  directory = tmp_path / "1"
-  directory.mkdir()
-  (directory / "old").write_text("")
-  with pytest.raises(FileNotFoundError):  # when the new one is to be put there
-    replace_directory(directory, lambda temporary: temporary.rmdir())
-  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
-  directory.rename(tmp_path / ".old.1")  # killed right there
-  with pytest.raises(ZeroDivisionError):
-    replace_directory(directory, lambda temporary: 1 / 0)
-  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
 
 
 def test_bin_export_refuses_in_one_line(workdir, tmp_path):

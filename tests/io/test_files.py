@@ -52,9 +52,13 @@ def test_an_old_directory_is_moved_aside_and_comes_back_if_the_new_one_does_not(
       raise OSError("no")
     replace(source, destination)
 
-  monkeypatch.setattr(files.os, "replace", only_old_ones)
-  with pytest.raises(OSError, match="no"):
+  with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+    patch.setattr(files.os, "replace", only_old_ones)
     replace_directory(target, lambda temporary: None)
+  assert (target / "file").read_text() == "new" and [*tmp_path.iterdir()] == [target]
+  target.rename(tmp_path / ".old.directory")  # killed right there
+  with pytest.raises(ZeroDivisionError):
+    replace_directory(target, lambda temporary: 1 / 0)
   assert (target / "file").read_text() == "new" and [*tmp_path.iterdir()] == [target]
 
 

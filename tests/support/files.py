@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import stat
+import struct
 import zlib
 
 import numpy as np
@@ -84,3 +85,14 @@ def exif(**tags):
 def png_chunk(kind, content):
   """Return a chunk of a PNG file."""
   return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def png_chunks(png):
+  """Return kind and content of each chunk of a PNG file, whose checksums must be right."""
+  place, found = 8, []
+  while place < len(png):
+    size, kind = struct.unpack_from(">I4s", png, place)
+    found.append((kind, png[place + 8 : place + 8 + size]))
+    assert png[place : place + 12 + size] == png_chunk(*found[-1])
+    place += 12 + size
+  return found

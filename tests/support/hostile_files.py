@@ -53,9 +53,9 @@ def npy_header(shape, descr="|u1"):
   return written(lambda file: np.lib.format.write_array_header_1_0(file, header))
 
 
-def tar(path, *members):
+def tar(path, *members, mode="w"):
   """Write a tar file of pairs of `TarInfo` and content."""
-  with tarfile.open(path, "w") as archive:
+  with tarfile.open(path, mode) as archive:
     for info, content in members:
       info.size = len(content)
       archive.addfile(info, io.BytesIO(content))

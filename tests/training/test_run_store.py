@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -69,9 +70,7 @@ def test_trained_weights_are_validated_before_the_first_step_and_kept_unless_oth
 
 @pytest.mark.parametrize("name", ["add_row", slow("save_best"), slow("checkpoint")])
 def test_a_run_that_is_killed_at_step_0_validates_its_trained_weights_once(workdir, tmp_path, monkeypatch, name):
-  def killed(*arguments):
-    raise RuntimeError("killed")
-
+  killed = mock.Mock(side_effect=RuntimeError("killed"))
   begin = models.InitialWeights.find(workdir.path)
   with monkeypatch.context() as patch:
     patch.setattr(*((Checkpoints, "save") if name == "checkpoint" else (training.Workdir, name)), killed)
@@ -148,10 +147,7 @@ def test_a_checkpoint_does_not_bring_back_the_directory_of_a_run(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
-  def no_locks(*arguments):
-    raise OSError(number, os.strerror(number))
-
-  monkeypatch.setattr(fcntl, "flock", no_locks)
+  monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(number, os.strerror(number))))
   with training.Workdir(tmp_path).sole_owner():
     assert "without locks" in caplog.text
   caplog.clear()
@@ -207,14 +203,13 @@ def test_workers_with_different_settings_or_checkpoints_do_not_train(workdir, mo
   assert changed <= {"config.json", "run.lock"}
 
 
-def test_a_run_that_has_saved_nothing_may_begin_with_other_settings(tmp_path, monkeypatch):
+def test_a_run_that_has_saved_nothing_may_begin_with_other_settings(tmp_path):
   """The line about memory asks for a smaller batch."""
 
   def too_large(*batch):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-  with monkeypatch.context() as patch:
-    patch.setattr(loop, "train_step", too_large)
+  with mock.patch.object(loop, "train_step", too_large):
     with pytest.raises(tf.errors.ResourceExhaustedError):
       run(tmp_path, batch_size=16)
   workdir = run(tmp_path, steps=1, batch_size=8)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import shutil
 import signal
+from unittest import mock
 
 import keras
 import numpy as np
@@ -145,11 +146,8 @@ def copied(finished, tmp_path):
 
 @pytest.mark.parametrize("saved", [True, slow(False)])
 def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeypatch, saved):
-  if not saved:  # as on a full disk
-
-    def full(*arguments):
-      raise OSError(28, "No space left on device")
-
+  if not saved:
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr("flowpp_tf.training.checkpoints.Checkpoints.save", full)
   monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
   with pytest.raises(training.Stopped) as stopped:
