@@ -1,17 +1,12 @@
 """The rooms of the package stand on floors: a room imports rooms of lower floors only. All that is public is annotated.
 
 It is read from the text, unimported.
-
-    python tests/test_floors.py [FOLDER]
-
-counts rooms, floors and arrows of a package's folder.
 """
 
 import ast
 import functools
 import pathlib
 import re
-import sys
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "flowpp_tf"
 # From the lowest floor to the highest.
@@ -35,18 +30,18 @@ def room_of(module):
 
 
 @functools.cache
-def modules(folder=PACKAGE):
+def modules():
   """The trees of all modules by name; that of a folder's own module ends in `__init__`."""
   return {
-    ".".join(path.relative_to(folder).with_suffix("").parts): ast.parse(path.read_text())
-    for path in sorted(folder.rglob("*.py"))
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
   }
 
 
-def imports(module, folder=PACKAGE):
+def imports(module):
   """The modules of the package that a module imports anywhere, for types too, with their lines."""
-  names = {*modules(folder)}
-  for node in ast.walk(modules(folder)[module]):
+  names = {*modules()}
+  for node in ast.walk(modules()[module]):
     if isinstance(node, ast.ImportFrom):
       assert not node.level, f"{module}:{node.lineno}: a relative import"
       full = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -55,22 +50,12 @@ def imports(module, folder=PACKAGE):
     else:
       continue
     for name in full:
-      if name.split(".")[0] != folder.name:
+      if name.split(".")[0] != PACKAGE.name:
         continue
       path = name.partition(".")[2]
       while path and path not in names and f"{path}.__init__" not in names:
         path = path.rpartition(".")[0]  # a name in a module
       yield (path if path in names else f"{path}.__init__".lstrip(".")), node.lineno
-
-
-def arrows(folder=PACKAGE):
-  """Pairs of rooms of which the first imports the second."""
-  return {
-    (room_of(module), room_of(other))
-    for module in modules(folder)
-    for other, _ in imports(module, folder)
-    if room_of(module) != room_of(other)
-  }
 
 
 def test_every_room_is_on_a_floor_and_the_root_has_no_loose_modules():
@@ -152,19 +137,3 @@ def test_every_public_function_is_annotated():
       if function.returns is None and function.name != "__init__":
         missing.append(f"{module}.{function.name} ->")
   assert not missing
-
-
-def count(folder):
-  """Rooms, floors and arrows; floors are the longest chain of rooms that import each other."""
-  pairs = arrows(folder)
-
-  @functools.cache
-  def height(room):
-    return 1 + max((height(other) for one, other in pairs if one == room and one != other), default=0)
-
-  return len({room_of(module) for module in modules(folder)}), max(map(height, {a for a, _ in pairs})), len(pairs)
-
-
-if __name__ == "__main__":
-  rooms, floors, pairs = count(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE)
-  print(f"{rooms} rooms, {floors} floors, {pairs} arrows")

@@ -14,7 +14,7 @@ from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.stack import Stack, WindowError
 from flowpp_tf.data import ReducedBits
 from flowpp_tf.data.pipeline import _read_tiles, grid_tiles
-from flowpp_tf.evaluation import PositionScorer, sample_pictures
+from flowpp_tf.evaluation import sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
 from support.archives import apart, decode_segment, pack_files, put_together, unpack_files
@@ -234,16 +234,6 @@ def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
       latents = z[n * count + tile][None, : h // 2, : w // 2]
       there[:] = part.decode(latents, condition=context[None].astype(np.float32))[0]
     np.testing.assert_array_equal(drawn[n], whole[:height, :width])
-
-
-@pytest.mark.slow
-def test_bits_by_position_of_tiles_add_up_to_their_bound():
-  tiles, runs = tiles_of(drawings()[:1])
-  context = TileLayout.from_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256).astype(np.float32)
-  scorer = PositionScorer(model(), num_samples=1)
-  noise = np.repeat(np.asarray(scorer._noise), len(tiles), axis=0)
-  expected = -model().log_prob_bound(tiles, noise=noise, condition=context) / np.log(2)
-  np.testing.assert_allclose(scorer(tiles, condition=context).total.sum(axis=(1, 2)), expected, rtol=1e-5)
 
 
 def test_a_model_of_tiles_is_trained_on_photographs_that_have_neighbours():

@@ -17,6 +17,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.data import cache
 from flowpp_tf.programs import demo
+from support.hostile_files import tar
 from support.programs import call
 from support.tfds_builders import OfSplits, named, prepared
 
@@ -303,16 +304,14 @@ def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):
 
 
 def test_the_archives_of_cifar_10_are_in_the_order_of_tensorflow_datasets(data_dir, tmp_path):
-  with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
-    for file, split, rows in [
-      *((f"data_batch_{i + 1}.bin", "train", range(24 * i, 24 * i + 24)) for i in range(5)),
-      ("test_batch.bin", "test", range(20)),
-    ]:
-      path = tmp_path / file
-      images = [bytes(1) + pixels(split, i, (32, 32, 3)).transpose(2, 0, 1).tobytes() for i in rows]
-      path.write_bytes(b"".join(images))
-      archive.add(path, f"cifar-10-batches-bin/{file}")
-      path.unlink()
+  content = lambda split, i: bytes(1) + pixels(split, i, (32, 32, 3)).transpose(2, 0, 1).tobytes()
+  files = {f"data_batch_{i + 1}.bin": ("train", range(24 * i, 24 * i + 24)) for i in range(5)}
+  files["test_batch.bin"] = "test", range(20)
+  members = [
+    (tarfile.TarInfo(f"cifar-10-batches-bin/{file}"), b"".join(content(split, i) for i in rows))
+    for file, (split, rows) in files.items()
+  ]
+  tar(tmp_path / "cifar-10-binary.tar.gz", *members, mode="w:gz")
   ours, theirs = data.load_dataset("cifar10", tmp_path), data.load_dataset("cifar10", data_dir)
   for split in data.SPLITS:
     np.testing.assert_array_equal(ours.split(split), theirs.split(split))

@@ -265,78 +265,82 @@ def test_the_example_of_the_docs_writes_a_flow_of_vectors(tmp_path, monkeypatch)
   assert (tmp_path / "flow_onnx" / "sample.onnx").is_file()
 
 
-class TestBadCalls:
-  def test_a_part_that_inference_graphs_do_not_have_is_named(self, tmp_path):
-    for changes in (dict(coupling="rational_quadratic"), dict(coupling="mixture_logistic", coupling_margin=0.05)):
-      model = fpp.FlowPlusPlus(small_config(**changes))
-      with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
-        fpp.export(model, tmp_path / "onnx", "onnx")
-    augmented = fpp.FlowPlusPlus(small_config(augment_channels=2))
-    with pytest.raises(fpp.InputError, match="or `augment_channels` cannot be exported to this format"):
-      fpp.export(augmented, tmp_path / "onnx", "onnx")
-    normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
-    flow = fpp.distributions.FlowDistribution(normal, tfp.bijectors.Softplus())
-    with pytest.raises(fpp.InputError, match="^the bijector Softplus 'softplus' cannot be exported"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
-    network = keras.Sequential([keras.Input([3]), keras.layers.Dense(6)])
-    coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
-    flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
-    with pytest.raises(fpp.InputError, match="^a coupling with the network Sequential cannot be exported"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
-    given = fpp.vector_flow(2, context_size=3, couplings=1, hidden=4, blocks=0).given(np.zeros([3], np.float32))
-    with pytest.raises(fpp.InputError, match="^a flow that is `given` a context cannot be exported"):
-      fpp.export(given, tmp_path / "onnx", "onnx")  # its files would ask for a context, and leave this one out
-    wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
-    flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
-    with pytest.raises(fpp.InputError, match="^the base of the flow must be `tfd.Sample` of a standard"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
-    assert not (tmp_path / "onnx").exists()
+# --- Bad calls -----------------------------------------------------------------------------------
 
-  @pytest.mark.parametrize(
-    "padding, context_channels, message",
-    [
-      ("periodic", 0, "a network with `padding` periodic cannot be exported"),  # as if its images had edges
-      ("zeros", 3, r"a flow given a context must be one of vectors to be exported, got events of shape \[4, 4, 2\]"),
-    ],
-  )
-  def test_a_flow_of_images_whose_numbers_would_be_others_is_refused(
-    self, padding, context_channels, message, tmp_path
-  ):
-    config = fpp.layers.NetworkConfig(4, blocks=1, mixer="none", padding=padding)
-    network = fpp.layers.Conditioner((4, 4, 1), 2, config, context_channels)
-    coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector)
-    normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), (4, 4, 2))
-    flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
-    with pytest.raises(fpp.InputError, match=f"^{message}"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
 
-  def test_an_existing_export_is_replaced_only_if_told_so(self, tmp_path):
-    flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
-    fpp.export(flow, tmp_path / "onnx", "onnx", metadata={"data": "moons"})
-    with pytest.raises(fpp.InputError, match="exists already; `overwrite` replaces it"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
-    fpp.export(flow, tmp_path / "onnx", "onnx", overwrite=True)
-    assert "data" not in json.loads((tmp_path / "onnx" / "metadata.json").read_text())
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").touch()
-    with pytest.raises(fpp.InputError, match="cannot be overwritten: it is not an export in the format 'onnx'"):
-      fpp.export(flow, tmp_path / "other", "onnx", overwrite=True)
-    with pytest.raises(fpp.InputError, match=r"^'.*aaa' cannot be written: \w+"):  # no name is so long
-      fpp.export(flow, tmp_path / ("a" * 300), "onnx")
-    with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
-      fpp.export(flow, tmp_path / "new", "onnx", metadata={"data": object()})
-    with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: format, versions$"):
-      fpp.export(flow, tmp_path / "new", "onnx", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
+def test_a_part_that_inference_graphs_do_not_have_is_named(tmp_path):
+  for changes in (dict(coupling="rational_quadratic"), dict(coupling="mixture_logistic", coupling_margin=0.05)):
+    model = fpp.FlowPlusPlus(small_config(**changes))
+    with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
+      fpp.export(model, tmp_path / "onnx", "onnx")
+  augmented = fpp.FlowPlusPlus(small_config(augment_channels=2))
+  with pytest.raises(fpp.InputError, match="or `augment_channels` cannot be exported to this format"):
+    fpp.export(augmented, tmp_path / "onnx", "onnx")
+  normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
+  flow = fpp.distributions.FlowDistribution(normal, tfp.bijectors.Softplus())
+  with pytest.raises(fpp.InputError, match="^the bijector Softplus 'softplus' cannot be exported"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")
+  network = keras.Sequential([keras.Input([3]), keras.layers.Dense(6)])
+  coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
+  flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
+  with pytest.raises(fpp.InputError, match="^a coupling with the network Sequential cannot be exported"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")
+  given = fpp.vector_flow(2, context_size=3, couplings=1, hidden=4, blocks=0).given(np.zeros([3], np.float32))
+  with pytest.raises(fpp.InputError, match="^a flow that is `given` a context cannot be exported"):
+    fpp.export(given, tmp_path / "onnx", "onnx")  # its files would ask for a context, and leave this one out
+  wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
+  flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
+  with pytest.raises(fpp.InputError, match="^the base of the flow must be `tfd.Sample` of a standard"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")
+  assert not (tmp_path / "onnx").exists()
 
-  def test_weights_must_fit_the_dtype_in_which_they_are_stored(self, tmp_path):
-    flow = fpp.VectorFlow(2, couplings=1, hidden=4, blocks=0)
-    for weight in flow.trainable_variables:
-      weight.assign(tf.fill(weight.shape, 1e5) if weight.name == "kernel" else weight)
-    with pytest.raises(fpp.InputError, match="^the weights do not fit float16: the largest is 100000$"):
-      fpp.export(flow, tmp_path / "onnx", "onnx", weight_dtype="float16")
 
-  def test_weights_must_be_finite(self, tmp_path):
-    flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
-    flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
-    with pytest.raises(fpp.InputError, match="^the weights of the model must be finite"):
-      fpp.export(flow, tmp_path / "onnx", "onnx")
+@pytest.mark.parametrize(
+  "padding, context_channels, message",
+  [
+    ("periodic", 0, "a network with `padding` periodic cannot be exported"),  # as if its images had edges
+    ("zeros", 3, r"a flow given a context must be one of vectors to be exported, got events of shape \[4, 4, 2\]"),
+  ],
+)
+def test_a_flow_of_images_whose_numbers_would_be_others_is_refused(padding, context_channels, message, tmp_path):
+  config = fpp.layers.NetworkConfig(4, blocks=1, mixer="none", padding=padding)
+  network = fpp.layers.Conditioner((4, 4, 1), 2, config, context_channels)
+  coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector)
+  normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), (4, 4, 2))
+  flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
+  with pytest.raises(fpp.InputError, match=f"^{message}"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")
+
+
+def test_an_existing_export_is_replaced_only_if_told_so(tmp_path):
+  flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
+  fpp.export(flow, tmp_path / "onnx", "onnx", metadata={"data": "moons"})
+  with pytest.raises(fpp.InputError, match="exists already; `overwrite` replaces it"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")
+  fpp.export(flow, tmp_path / "onnx", "onnx", overwrite=True)
+  assert "data" not in json.loads((tmp_path / "onnx" / "metadata.json").read_text())
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other" / "file").touch()
+  with pytest.raises(fpp.InputError, match="cannot be overwritten: it is not an export in the format 'onnx'"):
+    fpp.export(flow, tmp_path / "other", "onnx", overwrite=True)
+  with pytest.raises(fpp.InputError, match=r"^'.*aaa' cannot be written: \w+"):  # no name is so long
+    fpp.export(flow, tmp_path / ("a" * 300), "onnx")
+  with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
+    fpp.export(flow, tmp_path / "new", "onnx", metadata={"data": object()})
+  with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: format, versions$"):
+    fpp.export(flow, tmp_path / "new", "onnx", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
+
+
+def test_weights_must_fit_the_dtype_in_which_they_are_stored(tmp_path):
+  flow = fpp.VectorFlow(2, couplings=1, hidden=4, blocks=0)
+  for weight in flow.trainable_variables:
+    weight.assign(tf.fill(weight.shape, 1e5) if weight.name == "kernel" else weight)
+  with pytest.raises(fpp.InputError, match="^the weights do not fit float16: the largest is 100000$"):
+    fpp.export(flow, tmp_path / "onnx", "onnx", weight_dtype="float16")
+
+
+def test_weights_must_be_finite(tmp_path):
+  flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
+  flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
+  with pytest.raises(fpp.InputError, match="^the weights of the model must be finite"):
+    fpp.export(flow, tmp_path / "onnx", "onnx")

@@ -1,5 +1,7 @@
 """Keras layers: constructors and calls, and the functions of networks."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -36,15 +38,13 @@ def _of_inputs(*shape):
 
 def _call(make, **arguments):
   """A row of a layer's call; the layer has the same weights in all calls."""
-  made = []
 
+  @functools.cache
   def call(w):
-    if not made:
-      layer = make()
-      if not layer.built:
-        layer.build((None, *next(iter(arguments.values())).valid.shape[1:]))
-      made.append(_set(layer))
-    return made[0]
+    layer = make()
+    if not layer.built:
+      layer.build((None, *next(iter(arguments.values())).valid.shape[1:]))
+    return _set(layer)
 
   return row(call, **arguments)
 
