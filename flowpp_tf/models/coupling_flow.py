@@ -1,4 +1,4 @@
-"""Coupling steps in the order that a structure gives: the flow without its ends. Flow++ section 4.
+"""Coupling steps in the order that a structure gives, and the distribution that they make. Flow++ section 4.
 
 A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves of the channels. The layers own the weights,
 the bijectors use them.
@@ -9,14 +9,18 @@ import functools
 from typing import Any
 
 import keras
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import CouplingConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.registry import COUPLINGS, registered
+from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import Conditioner
 from flowpp_tf.types import Shape
+
+tfd = tfp.distributions
 
 
 class CouplingStep(keras.layers.Layer):
@@ -50,15 +54,12 @@ class CouplingStep(keras.layers.Layer):
     self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
     if model.invertible_conv != "none":
-      name, size = f"{self.name}_invertible_conv", (2, half, half)
+      is_dense = model.invertible_conv == "dense"
       noise = keras.initializers.RandomNormal(stddev=model.invertible_conv_stddev)  # follows `set_random_seed`
-      if model.invertible_conv == "dense":
-        near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
-        self.kernel = add_weight(name="kernel", shape=size, initializer=near_identity)
-        mixing = [fb.Invertible1x1Conv(self.kernel, whitening=whitening, name=name)]
-      else:
-        self.kernel = add_weight(name="kernel", shape=size, initializer=noise)
-        mixing = [fb.Invertible1x1ConvLU(self.kernel, name=name)]
+      near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
+      self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=near_identity if is_dense else noise)
+      conv = functools.partial(fb.Invertible1x1Conv, whitening=whitening) if is_dense else fb.Invertible1x1ConvLU
+      mixing = [conv(self.kernel, name=f"{self.name}_invertible_conv")]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
@@ -93,7 +94,8 @@ class CouplingFlow(keras.layers.Layer):
     structure: see structure.py.
     image_shape: `(H, W, C)`.
     config: `CouplingConfig` of each step.
-    context_size: height and width of the couplings' context; None for one that has those of each coupling, or 1 and 1.
+    context_size: height and width of the couplings' context, 1 and 1 if all positions have one; None for those of each
+      coupling.
 
   Attributes:
     bijector: the chain of all parts, from data to latent.
@@ -118,7 +120,7 @@ class CouplingFlow(keras.layers.Layer):
       is_first = not parts or isinstance(parts[-1], fb.Squeeze)  # at its resolution
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
       size = stage.split_shape[:2]
-      block = [whole // part for whole, part in zip(context_size or size, size)]
+      block = [max(1, whole // part) for whole, part in zip(context_size or size, size)]
       with keras.name_scope(self.name, caller=self):  # of the weights' paths
         steps = [
           CouplingStep(
@@ -136,3 +138,14 @@ class CouplingFlow(keras.layers.Layer):
     self.latent_shape = stage.output_shape
     self.bijector = fb.Chain(parts[::-1], name=f"{self.name}_chain")
     self.built = True
+
+  def distribution(self, before: Sequence[tfp.bijectors.Bijector], name: str) -> FlowDistribution:
+    """Return the distribution whose latents are standard normal.
+
+    Args:
+      before: bijectors from data to what the couplings transform, the first one last.
+      name: of the distribution.
+    """
+    prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.latent_shape)
+    to_latent = fb.Chain([*self.bijector.bijectors, *before], name="data_to_latent")
+    return FlowDistribution(prior, fb.Invert(to_latent), name=name)

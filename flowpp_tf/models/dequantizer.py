@@ -23,45 +23,38 @@ tfd = tfp.distributions
 
 
 class Noise(keras.layers.Layer):
-  """Standard normal noise, independent of the images; it has no weights.
+  """Noise that is independent of the images; it has no weights.
 
-  It is the augmented channels of `augment_posterior` "normal", and the noise that the flows below transform.
-  `posterior(images)` is the distribution of a draw, `[N, *event_shape]`.
+  Standard normal noise is what the flows below transform, and the augmented channels of `augment_posterior` "normal".
+  Uniform noise is the u of uniform dequantization. `posterior(images)` is the distribution of a draw,
+  `[N, *event_shape]`.
 
   Args:
     config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
     channels: of a draw; 0 where images are real-valued, to which no noise is added.
+    uniform: whether the noise is uniform in [0, 1), and not standard normal.
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, uniform: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], channels)
+    self._uniform = uniform
     self.built = True
 
   def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> FlowDistribution:
     """Return the distribution of a draw for `images [N, H, W, C]`, on which it does not depend."""
-    noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(images)[:1], self.variable_dtype), 1.0), self.event_shape)
+    batch_shape = shape_of(images)[:1]
+    if self._uniform:
+      return uniform_dequantization(batch_shape, self.event_shape, self.variable_dtype)
+    noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
-    return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
-
-
-class UniformDequantizer(Noise):
-  """Uniform noise u. It has no weights."""
-
-  def posterior(
-    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
-  ) -> FlowDistribution:
-    """Return the distribution of u in [0, 1) for `images [N, H, W, C]`, on which it does not depend."""
-    return uniform_dequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
-
-  def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    """Draw uniform noise `[*shape, H, W, C]`, which `transform` of the distribution takes."""
-    return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
+    draw = tf.random.stateless_uniform if self._uniform else tf.random.stateless_normal
+    return draw([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
 class _ConditionalFlow(Noise):
@@ -110,17 +103,11 @@ class _ConditionalFlow(Noise):
       labels: `[N]`, of a model with classes.
     """
     context = self.context_net(tf.convert_to_tensor(images), ctx=ctx.fold_in("context_net"))
-    networks = [self.context_net]
     if self.label_embedding is not None:
       context += self.label_embedding(labels)
-      networks.append(self.label_embedding)
-    return VariationalDequantization(
-      self.bijector,
-      context,
-      self.event_shape,
-      context_variables=[v.value for network in networks for v in network.variables],
-      dtype=self.variable_dtype,
-    )
+    networks: list[Any] = [self.context_net, self.label_embedding]
+    variables = [v.value for network in networks if network is not None for v in network.variables]
+    return VariationalDequantization(self.bijector, context, self.event_shape, variables, self.variable_dtype)
 
 
 class VariationalDequantizer(_ConditionalFlow):

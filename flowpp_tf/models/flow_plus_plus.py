@@ -34,7 +34,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite
 from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.io.gate import reading
@@ -44,17 +43,14 @@ from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import Conditioning, conditioning_specs, conditioning_tensors
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, UniformDequantizer, VariationalDequantizer
-from flowpp_tf.models.fitted_transform import FittedTransform
+from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, VariationalDequantizer
+from flowpp_tf.models.fitted_transform import FittedTransform, make_standardization
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import KerasModelMixin
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
-
-tfd = tfp.distributions
-_DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": Noise}
 
 
 class BoundTerms(NamedTuple):
@@ -115,14 +111,15 @@ class FlowPlusPlus(KerasModelMixin):
     self.config = config
     channels = config.image_shape[2]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      make_dequantizer: Any = functools.partial(Noise, uniform=config.dequantization == "uniform")
+      if config.dequantization == "variational":
+        make_dequantizer = VariationalDequantizer
       drawn = 0 if self.has_exact_density else channels
-      self.dequantizer = _DEQUANTIZERS[config.dequantization](config, drawn, dtype=dtype, name="dequantizer")
+      self.dequantizer = make_dequantizer(config, drawn, dtype=dtype, name="dequantizer")
       self.augmenter = None
       self.pixel_transform = None
       if self.has_exact_density:
-        weight = functools.partial(self.add_weight, shape=(channels,), trainable=False, autocast=False)
-        mean, stddev = weight(name="mean", initializer="zeros"), weight(name="stddev", initializer="ones")
-        self.standardization = fb.Standardization(mean, stddev)  # `adapt` fits it, training does not change it
+        self.standardization = make_standardization(self.add_weight, channels)
         of_pixels = [self.standardization]
       else:
         self.pixels_to_logit = fb.PixelsToLogit(config.levels)
@@ -155,9 +152,7 @@ class FlowPlusPlus(KerasModelMixin):
         dtype=dtype,
         name="flow",
       )
-    prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
-    pixels_to_latent = fb.Chain([*self.coupling_flow.bijector.bijectors, *of_pixels], name="pixels_to_latent")
-    self.flow = FlowDistribution(prior, fb.Invert(pixels_to_latent))
+    self.flow = self.coupling_flow.distribution(of_pixels, "flow")
     self.built = True
 
   @property

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 import functools
 
 import keras
-import tensorflow as tf
-import tensorflow_probability as tfp
 
-from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import check_arguments, check_shape_of_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.models.coupling_flow import CouplingFlow
+from flowpp_tf.models.fitted_transform import make_standardization
 from flowpp_tf.types import Shape
 
-tfd = tfp.distributions
 _MOST_SQUEEZES = 2  # of the default structure
 
 
@@ -67,15 +64,15 @@ def image_flow(
     >>> flow.log_prob(fields).shape, flow.sample(3).shape
     (TensorShape([64]), TensorShape([3, 8, 8, 1]))
   """
-  check_shape_of_images("shape", shape)
+  shape = check_shape_of_images("shape", shape)
   if len(context_shape):
     check_shape_of_images("context_shape", context_shape)
   if dtype not in ("float32", "float64"):
     raise InputError(f"`dtype` must be float32 or float64, got {dtype!r}")
   config = FlowPlusPlusConfig(
-    tuple(shape),
+    shape,
     dequantization="none",
-    structure=_structure(tuple(shape)) if structure is None else structure,
+    structure=_structure(shape) if structure is None else structure,
     coupling=coupling,
     components=components,
     filters=filters,
@@ -86,9 +83,14 @@ def image_flow(
     condition_channels=context_shape[2] if len(context_shape) == 3 else 1,
     dtype=dtype,
   )
-  if config.condition_shape and config.condition_shape[:2] not in ((1, 1), config.image_shape[:2]):
+  sides = config.condition_shape[:2]
+  if sides not in ((), (1, 1), shape[:2]):
     raise InputError(f"`context_shape` must have the sides of `shape`, or 1 and 1, got {config.condition_shape}")
-  return _flow(config)
+  number = keras.backend.get_uid("image_flow") - 1  # as of the names that Keras gives to layers
+  with keras.name_scope(f"image_flow_{number}" if number else "image_flow"):
+    couplings = CouplingFlow(config.structure, shape, config.flow_couplings, sides, dtype=dtype, name="flow")
+    standardization = make_standardization(functools.partial(keras.Variable, dtype=dtype), shape[2])
+  return couplings.distribution([standardization], "image_flow")
 
 
 def _structure(shape):
@@ -108,25 +110,3 @@ def _structure(shape):
   if not stages:
     raise InputError(f"`shape` must have an even width or an even number of channels, got {shape}")
   return ",".join(stages)
-
-
-def _flow(config):
-  """Return the flow of a config, with weights of its own."""
-  sides = config.condition_shape[:2]
-  number = keras.backend.get_uid("image_flow") - 1  # as of the names that Keras gives to layers
-  with keras.name_scope(f"image_flow_{number}" if number else "image_flow"):
-    couplings = CouplingFlow(
-      config.structure,
-      config.flow_shape,
-      config.flow_couplings,
-      None if sides == (1, 1) else sides,
-      dtype=config.dtype,
-      name="flow",
-    )
-    variable = functools.partial(
-      keras.Variable, shape=config.image_shape[2:], dtype=config.dtype, trainable=False, autocast=False
-    )
-    standardization = fb.Standardization(variable("zeros", name="mean"), variable("ones", name="stddev"))
-    parts = [*couplings.bijector.bijectors, standardization]
-  base = tfd.Sample(tfd.Normal(tf.zeros([], config.dtype), 1.0), couplings.latent_shape)
-  return FlowDistribution(base, fb.Invert(fb.Chain(parts)), name="image_flow")

@@ -27,6 +27,7 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io import budget
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.flow import Flow
+from flowpp_tf.models.fitted_transform import make_standardization
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
@@ -122,14 +123,8 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
     check_number("df", df, 0.0, ends=False)
   kept = event_size // 2
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
-
-  def standardization(size, prefix="", **kwargs):
-    mean = variable(np.zeros(size), trainable=False, name=f"{prefix}mean")
-    stddev = variable(np.ones(size), trainable=False, name=f"{prefix}stddev")
-    return fb.Standardization(mean, stddev, name=f"{prefix}standardization", **kwargs)
-
   bijector_fn = functools.partial(_mixture_bijector, components=components)
-  parts: list[fb.Bijector] = [standardization(event_size)]
+  parts: list[fb.Bijector] = [make_standardization(variable, event_size)]
   for i in range(couplings):
     conditioner = DenseConditioner(
       kept,
@@ -161,7 +156,9 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
   bijector: fb.Bijector = fb.Chain(parts[::-1])
   if context_size:
-    bijector = fb.ContextTransform(bijector, standardization(context_size, "context_", allow_constant=True))
+    bijector = fb.ContextTransform(
+      bijector, make_standardization(variable, context_size, "context_", allow_constant=True)
+    )
   return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(bijector), name="vector_flow")
 
 

@@ -13,7 +13,7 @@ from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.evaluation import BatchedModel, Scorer, image_grid, reconstruct
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models.conditioning import Conditioning
-from flowpp_tf.models.fitted_transform import fit_asinh
+from flowpp_tf.models.fitted_transform import FittedTransform
 from support.marks import quick_rows
 from support.models import SMALL, perturb, small_config
 
@@ -120,8 +120,15 @@ def test_values_above_the_levels_are_errors():
     made.log_prob_bound(np.full([1, *CONFIG.image_shape], LEVELS))
 
 
+def fitted(images):
+  """Offset and scale of the transform that is fitted to images."""
+  transform = FittedTransform(LEVELS)
+  transform.fit(images)
+  return float(transform.offset), float(transform.scale)
+
+
 def test_the_transform_is_fitted_to_the_sky():
-  offset, scale = fit_asinh(frames(64), LEVELS)
+  offset, scale = fitted(frames(64))
   assert 1300 < offset * LEVELS < 1500  # the sky has 1,400
   assert float(np.float16(offset)) == offset and float(np.float16(scale)) == scale
   # The noise of the sky, of standard deviation 21, is a hundred times wider in the transformed range than before.
@@ -132,7 +139,7 @@ def test_the_transform_is_fitted_to_the_sky():
 
 @pytest.mark.parametrize("images", [np.zeros([4, 8, 8, 1]), np.full([4, 8, 8, 1], 65535), np.zeros([4, 8, 1, 1])])
 def test_images_without_noise_have_a_transform_too(images):
-  offset, scale = fit_asinh(images, LEVELS)
+  offset, scale = fitted(images)
   assert 0 <= offset <= 1 and 0 < scale < 17
 
 
