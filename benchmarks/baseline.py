@@ -32,7 +32,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components))
     )
 
-  def _bound_terms(self, images, conditioning, noise, call):
+  def _latents_and_terms(self, images, given, noise, call):
     x, q_call = tf.cast(images, self.variable_dtype), call.fold_in("dequantizer")
     q_call = q_call.with_condition(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)
@@ -43,7 +43,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
     )
     log_p = self.flow.log_prob(x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
     terms = BoundTerms(tf.zeros_like(log_p), log_p, -log_q)
-    return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
+    return None, terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
 
 def _plain(bijector, components):

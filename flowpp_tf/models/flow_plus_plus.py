@@ -240,7 +240,7 @@ class FlowPlusPlus(KerasModelMixin):
     images = self.check_images(images)
     count = images.shape[0] or tf.shape(images)[0]
     others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._bound_terms(images, *others))
+    return _importance_weighted(self._latents_and_terms(images, *others)[1])
 
   def bound_terms(
     self,
@@ -256,16 +256,17 @@ class FlowPlusPlus(KerasModelMixin):
     The last one is 0 for real-valued images, to which no noise is added.
     """
     images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
-    return self._bound_terms(images, *self._checked(count, labels, condition, num_samples, noise, seed))
+    others = self._checked(shape_of(images)[0], labels, condition, num_samples, noise, seed)
+    return self._latents_and_terms(images, *others)[1]
 
-  def _bound_terms(self, images, conditioning, noise, ctx):
-    conditioning = self._with_label_dropout(conditioning, ctx)
+  def _latents_and_terms(self, images, given, noise, ctx):
+    """The latents of images, and the terms of their bound."""
+    conditioning = self._with_label_dropout(Conditioning(**given), ctx)
     log_q, dequantized = self._dequantize(images, conditioning, noise, ctx)
     of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
     z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
     terms = BoundTerms(log_det, self.flow.distribution.log_prob(z), -log_q)
-    return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
+    return z, terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
   def bits_per_dim(
     self,
@@ -329,16 +330,15 @@ class FlowPlusPlus(KerasModelMixin):
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     images = self.check_images(images)
-    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
+    given, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
-    present = {name: value for name, value in conditioning._asdict().items() if value is not None}
+    ctx = EvalContext(initialize=True)
 
     def bound(images, noise, *values):
-      conditioning = Conditioning(**dict(zip(present, values)))
-      return _importance_weighted(self._bound_terms(images, conditioning, noise, EvalContext(initialize=True)))
+      return _importance_weighted(self._latents_and_terms(images, dict(zip(given, values)), noise, ctx)[1])
 
-    bounds = in_eager_lanes(bound, images, noise, *present.values(), filters=self.config.filters)
+    bounds = in_eager_lanes(bound, images, noise, *given.values(), filters=self.config.filters)
     self.initialized = True
     return bounds
 
@@ -398,14 +398,8 @@ class FlowPlusPlus(KerasModelMixin):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     images = self.check_images(images)
-    conditioning, noise, ctx = self._checked(images.shape[0] or tf.shape(images)[0], labels, condition, 1, noise, seed)
-
-    def latents():
-      dequantized = self._dequantize(images, conditioning, noise, ctx)[1]
-      of_flow = ctx.with_condition(self._context(conditioning, ctx))
-      return evaluate(self.flow.bijector, dequantized, inverse=True, ctx=of_flow)[0]
-
-    return _finite("the latents of the model", latents)
+    others = self._checked(shape_of(images)[0], labels, condition, 1, noise, seed)
+    return _finite("the latents of the model", lambda: self._latents_and_terms(images, *others)[0])
 
   def decode(
     self,
@@ -481,7 +475,7 @@ class FlowPlusPlus(KerasModelMixin):
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     noise = noise[0] if noise.shape[0] == 1 else noise
     ctx = EvalContext(training, seed if training else None, batch_offset)
-    return Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
+    return self.check_conditioning(count, labels, condition), noise, ctx
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
