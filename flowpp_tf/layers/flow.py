@@ -30,6 +30,7 @@ class Adaptable:
 
   def _check_new(self, overwrite):
     """Raise an `InputError` if `adapt` would replace weights without being asked to."""
+    check_type("overwrite", overwrite, bool)
     if self.initialized and not overwrite:
       raise InputError(
         "the weights would be replaced: the model is initialised already, by `adapt` or by loaded weights; give "
@@ -140,7 +141,6 @@ class Flow(Adaptable, keras.layers.Layer):
     self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False
   ) -> Float[tf.Tensor, "..."]:
     """Initialise the flow as `adapt` does, and return the log density of `x`, `[N]` nats."""
-    check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     flow = self._given(context)
     if not hasattr(flow, "initialize"):

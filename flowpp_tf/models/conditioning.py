@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_event
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
@@ -55,6 +55,7 @@ def conditioning_tensors(
     if value is not None:
       tensor = as_tensor(name, value)
       tensor = _checked_labels(tensor, config) if name == "labels" else tensor
+      check_event(name, tensor.shape, specs[name].shape[1:])
       tensors[name] = tf.cast(tensor, specs[name].dtype)
       check_all_finite(name, tensors[name])  # in the model's dtype, which may overflow
   return tensors
@@ -76,10 +77,9 @@ def _checked_labels(labels, config):
     return labels
   if not labels.dtype.is_integer:
     raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
-  if labels.dtype == tf.uint64:  # a cast would make -1 of the largest
-    labels = tf.minimum(labels, config.num_classes)
-  labels = tf.cast(labels, tf.int64)
-  return tf.where((labels >= lowest_label(config)) & (labels < config.num_classes), labels, config.num_classes)
+  values = tf.cast(labels, tf.float64)  # a cast to integers would make -1 of the largest uint64
+  is_known = (values >= lowest_label(config)) & (values < config.num_classes)
+  return tf.where(is_known, tf.cast(labels, tf.int32), config.num_classes)
 
 
 @check_arguments
@@ -100,9 +100,8 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
     >>> images.shape, sorted(conditioning)
     ((2, 8, 8, 1), ['labels'])
   """
-  inputs = by_key(batch)
-  taken = [name for name in conditioning_specs(config, tf.float32) if KEYS[name] in inputs]
-  return inputs["image"], {name: inputs[KEYS[name]] for name in taken}
+  inputs, names = by_key(batch), conditioning_specs(config, tf.float32)
+  return inputs["image"], {name: inputs[KEYS[name]] for name in names if KEYS[name] in inputs}
 
 
 def by_key(batch: Any) -> dict[str, Any]:

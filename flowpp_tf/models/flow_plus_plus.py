@@ -19,7 +19,6 @@ from flowpp_tf.core.checks import (
   as_sample_shape,
   as_tensor,
   check_all_finite,
-  check_arguments,
   check_count,
   check_number,
   check_pixels,
@@ -292,10 +291,10 @@ class FlowPlusPlus(KerasModelMixin):
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
     if not tf.is_tensor(log_prob):
-      log_prob = as_array("log_prob", log_prob) * 1.0
+      log_prob = as_array("log_prob", log_prob)
     elif not log_prob.dtype.is_floating:
       log_prob = tf.cast(as_tensor("log_prob", log_prob), self.variable_dtype)
-    return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
+    return log_prob / (-math.prod(self.config.image_shape) * math.log(2))
 
   def initialize(
     self,
@@ -326,7 +325,6 @@ class FlowPlusPlus(KerasModelMixin):
       InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for input that does not
         fit.
     """
-    check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     images = self.check_images(images)
@@ -466,10 +464,8 @@ class FlowPlusPlus(KerasModelMixin):
     else:
       noise = as_tensor("noise", noise, self.variable_dtype)
       check_all_finite("noise", noise)
-      noise = noise[tf.newaxis] if len(noise.shape) == 4 else noise
-      samples = next(iter(noise.shape), None) or 1
-      if not tf.is_tensor(num_samples) and num_samples > 1:
-        samples = num_samples
+      noise = noise if len(noise.shape) > 4 else noise[tf.newaxis]
+      samples = noise.shape[0] or 1 if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
       check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
       if self.config.dequantization == "uniform":
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
@@ -485,7 +481,7 @@ class FlowPlusPlus(KerasModelMixin):
       >>> fpp.FlowPlusPlus(fpp.get_config("digits_by_class")).conditioning_specs
       {'labels': TensorSpec(shape=(None,), dtype=tf.int32, name='labels')}
     """
-    return conditioning_specs(self.config, tf.as_dtype(self.variable_dtype))
+    return conditioning_specs(self.config, self.variable_dtype)
 
   def check_conditioning(
     self, count: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
@@ -550,7 +546,7 @@ class FlowPlusPlus(KerasModelMixin):
     """
     x = tf.cast(images, self.variable_dtype)
     if not tf.executing_eagerly():
-      x = tf.where(pixels_are_valid(images, self.config.pixel_levels), x, tf.cast(math.nan, x.dtype))
+      x = tf.where(pixels_are_valid(images, self.config.pixel_levels), x, math.nan)
     if self.has_exact_density:
       batch = shape_of(noise)[:-3]
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
@@ -586,7 +582,6 @@ class FlowPlusPlus(KerasModelMixin):
       check_pixels(images.numpy(), self.config.pixel_levels)
     return images
 
-  @check_arguments
   def cropped(self, height: int, width: int) -> "FlowPlusPlus":
     """Return the model of smaller images that has the same weights, except for those of positions in the middle.
 
@@ -611,7 +606,7 @@ class FlowPlusPlus(KerasModelMixin):
     check_count("width", width, high=full_width)
     if self.config.condition_shape and not self.config.tile_neighbours:
       raise InputError("`model` must not be given another image, which a part of an image is not cropped with")
-    config = dataclasses.replace(self.config, image_shape=(int(height), int(width), channels))
+    config = dataclasses.replace(self.config, image_shape=(height, width, channels))
     with self.distribute_strategy.scope():
       model = FlowPlusPlus(config, self.name)
     shapes = [weight.shape for weight in model.weights]

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import check_broadcast
 from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, check_event
 from flowpp_tf.core.context import tfp_seed
-from flowpp_tf.models.conditioning import conditioning_specs, conditioning_tensors
+from flowpp_tf.models.conditioning import Conditioning, conditioning_tensors
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Seed, TensorLike
 
@@ -65,12 +65,10 @@ class ImageDistribution(tfp.distributions.Distribution):
     tfp_seed(seed)  # which must be one
     self.model: Any = model
     self.num_samples, self.seed = num_samples, seed
-    conditioning = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
-    for argument, spec in conditioning_specs(model.config, model.variable_dtype).items():
-      check_event(argument, conditioning[argument].shape, spec.shape[1:])
-    self.labels, self.condition = conditioning.get("labels"), conditioning.get("condition")
-    if len(conditioning) == 2:
-      check_broadcast(labels=conditioning["labels"], condition=conditioning["condition"][..., 0, 0, 0])
+    given = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
+    self.labels, self.condition = Conditioning(**given)
+    if len(given) == 2:
+      check_broadcast(labels=given["labels"], condition=given["condition"][..., 0, 0, 0])
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
@@ -95,10 +93,10 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _flat_conditioning(self, batch_shape):
     """The conditioning of images of a batch shape by name, their batch flattened to one dimension."""
     flat = {}
-    for name, value, event_ndims in (("labels", self.labels, 0), ("condition", self.condition, 3)):
-      if value is not None:
-        event = value.shape[len(value.shape) - event_ndims :]
-        flat[name] = tf.reshape(tf.broadcast_to(value, tf.concat([batch_shape, event], axis=0)), [-1, *event])
+    for name, spec in self.model.conditioning_specs.items():
+      event = spec.shape[1:]
+      value = tf.broadcast_to(getattr(self, name), tf.concat([batch_shape, event], axis=0))
+      flat[name] = tf.reshape(value, [-1, *event])
     return flat
 
   def _sample_n(self, n, seed=None):
@@ -123,9 +121,8 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _checked(self, images):
     """Images as a tensor, whose values the model checks. TFP would make integers of other numbers without a word."""
     images = as_tensor("images", images)
-    if images.shape.rank is not None:
-      check_event("images", images.shape, self.event_shape)
-      check_broadcast(images=tf.TensorSpec(images.shape[:-3]), batch_shape=tf.TensorSpec(self.batch_shape))
+    check_event("images", images.shape, self.event_shape)
+    check_broadcast(images=tf.TensorSpec(images.shape[:-3]), batch_shape=tf.TensorSpec(self.batch_shape))
     return images
 
   def _log_prob(self, images):

@@ -99,7 +99,6 @@ class KerasModelMixin(Adaptable, keras.Model):
 
   # --- Initialisation ---------------------------------------------------------------------------
 
-  @check_arguments
   def adapt(self, data: Any, batch_size: int = 256, overwrite: bool = False) -> None:
     """Initialise a new model from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
 
@@ -119,7 +118,6 @@ class KerasModelMixin(Adaptable, keras.Model):
       >>> model.initialized
       True
     """
-    self._check_new(overwrite)  # before data are read
     check_count("batch_size", batch_size, high=INT32_MAX)
     if isinstance(data, tf.data.Dataset):
       batch = next(iter(data.unbatch().batch(batch_size)), None)
@@ -130,7 +128,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       images, conditioning = unpack_batch(data, self.config)
       images = as_array("data", images, [None, *self.config.image_shape])
       count = min(len(images), batch_size)
-      chosen = np.arange(count) * len(images) // max(count, 1)
+      chosen = np.arange(count) * len(images) // count
       images = images[chosen]
       conditioning = {name: as_array(name, values)[chosen] for name, values in conditioning.items()}
     self.initialize(images, overwrite=overwrite, **conditioning)
@@ -140,13 +138,12 @@ class KerasModelMixin(Adaptable, keras.Model):
 
     A model whose weights do not fit is initialised no more than before.
     """
-    before = self.initialized
+    initialized = self.initialized  # which Keras sets when it begins to read
     try:
       super().load_weights(filepath, *args, **kwargs)
-    except Exception:
-      self.initialized = before
-      raise
-    self.initialized = True
+      initialized = True
+    finally:
+      self.initialized = initialized
 
   # --- Keras' loops -----------------------------------------------------------------------------
 
@@ -238,7 +235,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None
     check = finite.check_step(loss_sum, norm_sum, scale)
     if scales_loss:  # it skips steps itself, by the gradients of its first replica
-      gradients[0] = tf.where(check.finite, gradients[0], tf.cast(np.nan, gradients[0].dtype))
+      gradients[0] = tf.where(check.finite, gradients[0], np.nan)
 
     def update(strategy, check, *gradients):
       check = finite.StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
