@@ -91,9 +91,10 @@ class Lifts:
 
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
     # Weights of an archive's model may have any shape; they must not make the grid larger.
-    scale, bias = (np.broadcast_to(weights, grid.scale.shape).astype(np.float64) for weights in (scale, bias))
-    factor = np.maximum(scale, _SMALLEST_SCALE)
-    shift = grid.shift * factor + bias
+    scale = np.broadcast_to(scale, grid.scale.shape)
+    bias = np.broadcast_to(bias, grid.scale.shape)
+    factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
+    shift = grid.shift * factor + bias.astype(np.float64)
     self.grid = Grid(grid.scale * factor, shift, grid.unit)
     self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors of the j
     *places, channels = grid.scale.shape

@@ -180,41 +180,29 @@ def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
       second[k] = _integer(-x[i, k] if x[i, k] < 0 else second[k])
 
 
-@loop(_matrix, _count, _count, _count, _count, _count, _number, _vector, _matrix)
+@loop(_matrix, _count, _count, _count, _number, _vector, _matrix)
 def add_products(
-  products: np.ndarray,
-  rows: int,
-  above: int,
-  height: int,
-  width: int,
-  size: int,
-  scale: float,
-  bias: np.ndarray,
-  y: np.ndarray,
+  products: np.ndarray, height: int, width: int, size: int, scale: float, bias: np.ndarray, y: np.ndarray
 ) -> None:
   """The outputs of a convolution from the products of each pixel with the kernel at each of its places.
 
   Args:
-    products: `[N R W, size^2 D]`, of R rows of N images; what is beyond counts as zeros.
-    rows: R.
-    above: how many of these rows are above those of y.
-    height: rows of y.
+    products: `[N H W, size^2 D]`; what is outside of the images counts as zeros.
+    height: H.
     width: W.
     size: of the kernel.
     scale: of the products.
     bias: `[D]`.
-    y: `[N height W, D]`.
+    y: `[N H W, D]`.
   """
   margin, outputs = size // 2, y.shape[1]
   for i in range(len(y)):
-    line, column = i // width, i % width
-    image = line // height
-    row = line - image * height + above
+    row, column = i // width % height, i % width
     to = y[i]
     to[:] = 0
-    for dy in range(max(margin - row, 0), min(rows + margin - row, size)):
+    for dy in range(max(margin - row, 0), min(height + margin - row, size)):
       for dx in range(max(margin - column, 0), min(width + margin - column, size)):
-        place = (image * rows + row + dy - margin) * width + column + dx - margin
+        place = i + (dy - margin) * width + dx - margin
         shift = (dy * size + dx) * outputs
         for k in range(outputs):
           to[k] += products[place, shift + k]

@@ -228,7 +228,7 @@ def test_products_are_exact():
 
 @pytest.mark.needs("numba")
 @pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64", "no_attention"])
-def test_compiled_networks_have_the_same_bits(name, monkeypatch):
+def test_compiled_networks_have_the_same_bits(name):
   _, _, networks = networks_of_variant(name)
   images = RNG(0).integers(0, 4, size=(37, *networks_of_variant(name)[0].config.image_shape))
   context = networks.context("dequantizer", images)
@@ -242,9 +242,7 @@ def test_compiled_networks_have_the_same_bits(name, monkeypatch):
       KERNELS.loops = None
       expected = network(given, here)
       assert KERNELS.use_loops()
-      for rows in (1, 5, 40, 512):  # a part of an image's, all, those of several images
-        monkeypatch.setattr("flowpp_tf.compression.layers.PRODUCT_ROWS", rows)
-        np.testing.assert_array_equal(network(given, here), expected)
+      np.testing.assert_array_equal(network(given, here), expected)
   finally:
     KERNELS.loops = None
 
