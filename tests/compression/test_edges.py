@@ -231,7 +231,7 @@ def test_sizes_at_edges_are_multiples_of_the_smallest_that_the_structure_can_spl
 
 @pytest.mark.slow
 def test_a_map_has_the_bits_of_the_picture_s_own_pixels():
-  image = picture(16, 26)
+  image = picture(32, 42)  # several tiles of each size
   tiles, layout = layout_of(image)
   (bits,) = BitMaps(model(), seed=3)([image])
   noise = np.repeat(PositionScorer(model(), 1, 3)._noise, len(tiles), axis=0)
