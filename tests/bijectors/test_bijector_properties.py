@@ -153,7 +153,7 @@ def check_jvp(function, at, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", quick_rows(CASES, ["mixture_cdf", "conv", "coupling_mixture"]))
+@pytest.mark.parametrize("name", quick_rows(CASES, ["conv", "coupling_mixture"]))
 def test_jvps_of_bijectors(name, mode):
   case = CASES[name]
   bijector = case.make("float64")
@@ -247,7 +247,7 @@ def test_each_element_of_a_quantile_is_nan_by_itself(dtype):
   np.testing.assert_array_equal(np.delete(found, broken), np.delete(expected, broken))
 
 
-@pytest.mark.parametrize("largest_log_scale", [7, 40, 100])
+@pytest.mark.parametrize("largest_log_scale", [7, slow(40), 100])
 def test_a_quantile_in_float32_is_right_or_nan(largest_log_scale):
   """Against float64. The search stopped far from the root where F S underflows, once in 5,000 such mixtures."""
   rng = np.random.RandomState(0)

@@ -26,10 +26,12 @@ def mixture(dtype, *leading):
   return [tf.broadcast_to(tf.constant(p, dtype), [*leading, 3]) for p in parameters]
 
 
-def truths(arguments):
-  """Of every case, in float64: an array for each key, and for the gradients a list of four."""
+@functools.cache
+def hard_cases(components, dtype):
+  """The arguments of every case, and its truth in float64: an array for each key, a list of four for the gradients."""
+  arguments = hard_mixtures.grid(components, dtype)
   out = [hard_mixtures.truth(*case) for case in zip(*arguments)]
-  return {
+  return arguments, {
     key: [np.array(part) for part in zip(*(o[key] for o in out))]
     if "gradients" in key
     else np.array([o[key] for o in out])
@@ -45,8 +47,7 @@ def relative_error(ours, theirs):
 @components
 @dtypes
 def test_values_and_log_dets_are_exact_in_every_hard_case(components, dtype):
-  arguments = hard_mixtures.grid(components, dtype)
-  expected = truths(arguments)
+  arguments, expected = hard_cases(components, dtype)
   value, log_derivative = logit_cdf(*arguments)
   for key, ours in dict(
     log_cdf=tf.math.log_sigmoid(value),
@@ -71,8 +72,8 @@ def gradients(arguments):
 @components
 @dtypes
 def test_gradients_are_exact_in_every_hard_case(components, dtype):
-  arguments = hard_mixtures.grid(components, dtype)
-  ours, expected = gradients(arguments), truths(arguments)
+  arguments, expected = hard_cases(components, dtype)
+  ours = gradients(arguments)
   for key in ours:
     for part, our, their in zip(PARTS, ours[key], expected[key]):
       assert np.all(np.isfinite(our)), (key, part)
@@ -97,8 +98,8 @@ def test_gradients_are_the_same_with_any_number_of_batch_dimensions():
 @components
 @dtypes
 def test_far_out_the_components_share_an_exact_gradient(components, dtype):
-  arguments = hard_mixtures.grid(components, dtype)
-  ours, expected = gradients(arguments), truths(arguments)
+  arguments, expected = hard_cases(components, dtype)
+  ours = gradients(arguments)
   for key in ours:
     by_logits, by_loc = (ours[key][i].numpy().astype(np.float64) for i in (1, 2))
     error = relative_error(np.sum(by_loc, axis=-1), -expected[key][0])

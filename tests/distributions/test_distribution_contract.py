@@ -75,7 +75,7 @@ def test_equal_seeds_give_equal_samples_and_others_do_not(name):
   assert not np.array_equal(d.sample(), d.sample())
 
 
-@rows
+@pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, [*LIGHT, "images"]))
 def test_a_seed_draws_the_same_in_each_call_whatever_kind_of_integer_it_is(name):
   d, _ = made(name)
   samples = [d.sample(2, seed=seed) for seed in (3, 3, np.int64(3), np.uint8(3), tf.constant(3))]
@@ -84,7 +84,7 @@ def test_a_seed_draws_the_same_in_each_call_whatever_kind_of_integer_it_is(name)
   assert np.any(d.sample(2, seed=4) != samples[0])
 
 
-@rows
+@pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, [*LIGHT, "images_given"]))
 def test_every_parameter_is_a_property_and_a_copy_may_validate(name):
   d, values = made(name)
   assert {"name", "validate_args"} <= set(d.parameters)

@@ -154,8 +154,9 @@ BIJECTORS = {
   ),
 }
 CASES = {name: Case(*row) for name, row in BIJECTORS.items()}
-# Other forms of a class, of which one row is in the quick tests.
+# Other forms of a class of which one row is in the quick tests, and what is a part of other rows, or has them as parts.
 OTHER_FORMS = {
+  *("mixture_cdf", "context_transform"),
   *("logit_mixture_shared", "conv_blocks", "conv_lu_blocks", "linear", "linear_lu", "scalar_chain"),
   *("coupling_margin", "coupling_affine", "coupling_rational_quadratic", "coupling_uneven"),
 }
