@@ -16,6 +16,7 @@ from flowpp_tf.layers.kernels.attention import self_attention
 from support import shape_checks
 from support.bijector_cases import draw
 from support.comparing import MODES, assert_same, derivatives
+from support.marks import quick_rows, slow
 
 
 @pytest.mark.parametrize("weight_norm", [False, True])
@@ -209,8 +210,8 @@ def plain_block(block, x, embedding, context, ctx):
   return plain_end(block.mixer, x, h, block.mixer_norm, ctx.fold_in("mixer"))
 
 
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("graph", [slow(False), True])
+@pytest.mark.parametrize("kind", quick_rows(KINDS, {*KINDS} - {"attention", "without layer norm"}))
 def test_a_block_has_the_value_and_both_derivatives_of_the_plain_formula(kind, graph):
   network, options, context, ctx = KINDS[kind]
   block = make_block(network, **options)
@@ -299,7 +300,7 @@ CASES = {  # ours, plain, arguments, variables
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", quick_rows(MODES, ["eager", "graph"]))
 def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, mode):
   ours, plain, arguments, variables = CASES[name]
   of = lambda function: derivatives(function, *arguments, by=[v.value for v in variables])

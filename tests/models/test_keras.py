@@ -69,22 +69,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_pixels_of_arrays_are_an_error_before_anything_is_done(name):
+def test_wrong_pixels_of_arrays_are_an_error_before_anything_is_done(trained, name):
   images, message = WRONG[name]
-  model = compiled()
-  before = state_of(model)
+  before = state_of(trained)
   for call in (
-    lambda: fit(model, images),
-    lambda: fit(model, {"image": images}),
-    lambda: fit(model, tf.constant(images)),
-    lambda: fit(model, validation_data=images),
-    lambda: fit(model, validation_data=(images, None)),
-    lambda: model.evaluate(images, verbose=0),
-    lambda: model.predict({"image": images}, verbose=0),
+    lambda: fit(trained, images),
+    lambda: fit(trained, {"image": images}),
+    lambda: fit(trained, tf.constant(images)),
+    lambda: fit(trained, validation_data=images),
+    lambda: fit(trained, validation_data=(images, None)),
+    lambda: trained.evaluate(images, verbose=0),
+    lambda: trained.predict({"image": images}, verbose=0),
   ):
     with pytest.raises(fpp.InputError, match=message):
       call()
-  assert_same(state_of(model), before)
+  assert_same(state_of(trained), before)
 
 
 @pytest.fixture(scope="module")
@@ -433,7 +432,7 @@ def weighted_mean(model, images=IMAGES[:6], weights=WEIGHTS, **more):
   return np.sum(losses * weights) / np.sum(weights)
 
 
-@pytest.mark.parametrize("form", ["argument", "column", "targets", "batches"])
+@pytest.mark.parametrize("form", ["argument", slow("column"), slow("targets"), "batches"])
 def test_losses_are_means_by_the_weights_of_images_and_not_of_batches(trained, form):
   forms = {
     "argument": ({"x": IMAGES[:6], "sample_weight": WEIGHTS}, 4),
@@ -497,8 +496,8 @@ def test_predict_and_evaluate_give_the_same_in_each_call():
 
 
 def test_pixels_may_be_true_and_false():
-  config = fpp.FlowPlusPlusConfig((8, 8, 1), levels=2, structure="columns:1", filters=8, blocks=1)
-  images = np.random.RandomState(0).randint(0, 2, [4, 8, 8, 1])
+  config = dataclasses.replace(CONFIG, levels=2)
+  images = np.random.RandomState(0).randint(0, 2, [4, *config.image_shape])
   model = fpp.FlowPlusPlus(config)
   expected = model.log_prob_bound(images, seed=0)
   for bound in (model.log_prob_bound, tf.function(model.log_prob_bound, autograph=False)):
@@ -506,7 +505,7 @@ def test_pixels_may_be_true_and_false():
 
 
 def test_negative_pixels_of_one_byte_are_nan_in_graphs():
-  config = fpp.FlowPlusPlusConfig((8, 8, 1), structure="columns:1", filters=8, blocks=1)  # of 256 levels
+  config = dataclasses.replace(CONFIG, levels=256)
   bound = tf.function(fpp.FlowPlusPlus(config).log_prob_bound, autograph=False)
-  nats = bound(tf.constant([[[[value]] * 8] * 8 for value in (-5, 5)], tf.int8)).numpy()
+  nats = bound(tf.constant([np.full(config.image_shape, value) for value in (-5, 5)], tf.int8)).numpy()
   assert np.isnan(nats).tolist() == [True, False]

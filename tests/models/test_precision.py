@@ -17,13 +17,13 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
 from support.bijector_cases import bijector_fn
 from support.comparing import MODES
-from support.marks import quick_rows
+from support.marks import quick_rows, slow
 from support.models import SMALL, TINY, perturb, perturbed, small_config, small_images, value_and_log_det
 from support.training_steps import step, train_state
 
 X = tf.constant(np.random.RandomState(0).randn(8, 4, 2, 4), tf.float32)
 ROUNDING = 5e-5  # of float32, in a round trip of this coupling
-kinds = pytest.mark.parametrize("kind", ["affine", "mixture_logistic"])
+kinds = pytest.mark.parametrize("kind", [slow("affine"), "mixture_logistic"])
 
 
 def coupling(kind, policy):
@@ -106,7 +106,7 @@ def test_a_model_trains_and_gives_encoded_images_back():
 
 IMAGES = small_images()
 CONFIG = small_config(TINY, flow_dtype="float64")
-networks = pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+networks = pytest.mark.parametrize("dtype", ["float32", slow("mixed_bfloat16")])
 
 
 def weights_of_networks(model):

@@ -27,7 +27,7 @@ REFERENCES = {  # the published config and the sizes that were reduced
   "vflow": ("cifar10_vflow", dict(blocks=1, augment_blocks=2)),
 }
 OF_FLOWPP = [name for name in REFERENCES if name != "vflow"]
-every_release = pytest.mark.parametrize("loaded", quick_rows(REFERENCES, ["cifar10", "vflow"]), indirect=True)
+every_release = pytest.mark.parametrize("loaded", quick_rows(REFERENCES, ["cifar10"]), indirect=True)
 of_flowpp = pytest.mark.parametrize("loaded", quick_rows(OF_FLOWPP, ["cifar10"]), indirect=True)
 of_vflow = pytest.mark.parametrize("loaded", ["vflow"], indirect=True)
 
@@ -206,7 +206,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
 
 
 UNIFORM = small_config(TINY, dequantization="uniform")
-VFLOW = VARIANTS["augmented_vflow"]
+VFLOW = small_config(VARIANTS["augmented_vflow"], structure="channels:1")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,8 @@ def test_latents_give_their_images_back_and_any_latents_give_finite_ones(loaded)
 
 
 def test_the_noise_of_1x1_convolutions_is_that_of_the_config():
-  kernels = [step.kernel.numpy() for step in fpp.FlowPlusPlus(config_of("vflow")).coupling_flow.steps]
+  config = config_of("vflow", dequantization="uniform", attention=False)
+  kernels = [step.kernel.numpy() for step in fpp.FlowPlusPlus(config).coupling_flow.steps]
   noise = np.concatenate([(kernel - np.eye(kernel.shape[-1])).ravel() for kernel in kernels])
   assert 0.008 < noise.std() < 0.012  # of 2,500 draws
 

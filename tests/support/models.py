@@ -12,7 +12,7 @@ import flowpp_tf as fpp
 SMALL = fpp.FlowPlusPlusConfig(
   image_shape=(4, 4, 2),
   levels=8,
-  structure="columns:3,squeeze,channels:2",
+  structure="columns:1,squeeze,channels:2",
   components=3,
   filters=4,
   blocks=1,
