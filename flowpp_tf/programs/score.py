@@ -40,6 +40,7 @@ from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.core.settings import Rule, at_least, one_of, setting
+from flowpp_tf.io.files import writing
 from flowpp_tf.io.image_folder import is_array_file, open_folder
 from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.data_options import DataOptions
@@ -217,7 +218,8 @@ class _Measure:
     if path.exists():
       raise InputError(f"--maps: {str(path)!r} is the map of two images; rename one of them")
     picture = heat_map(bits, low, high)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(repr(str(path))):
+      path.parent.mkdir(parents=True, exist_ok=True)
     outputs.replace(path, lambda file: picture.save(file, format="PNG"))
 
 
