@@ -122,10 +122,9 @@ def decompress(
     if not parts:
       raise
     problems.append(str(error))
-  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *codec.model.image_shape), codec.dtype)])[
-    wanted
-  ]
-  known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
+  nothing = np.zeros((0, *codec.model.image_shape), codec.dtype)
+  images = np.concatenate([nothing, *(part.images for part in parts)])[wanted]
+  known = np.concatenate([np.zeros(0, bool), *(part.known for part in parts)])[wanted]
   if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)
     raise LostImagesError(f"{'; '.join(problems[:3])}; {len(lost)} of {len(images)} images lost", images, lost)

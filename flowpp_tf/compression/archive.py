@@ -145,8 +145,8 @@ class ArchiveWriter:
     if max_batch is not None:
       check_count("max_batch", max_batch, high=2**63 - 1)
     self._file, self._codec, self._max_batch = file, codec, max_batch
-    self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
-    self._images, self._place = 0, 0
+    self._digest, self._entries = hashlib.sha256(), list[tuple[int, int]]()
+    self._position = self._images = self._place = 0
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = codec.model.to_bytes() if embed_model else b""
     header = Header(kind, codec.model_hash, codec.shape, codec.levels, len(model))
@@ -208,7 +208,8 @@ class ArchiveWriter:
   def close(self) -> None:
     """Write the last segment, the index and the footer; the file stays open."""
     if self._held is None:  # so that all segments cannot be cut off
-      self._held = encode_fields(self._codec, np.zeros((0, *self._codec.shape), self._codec.dtype))
+      nothing = np.zeros((0, *self._codec.shape), self._codec.dtype)
+      self._held = encode_fields(self._codec, nothing)
     self._write_segment(self._held, True)
     self._write_end()
 
@@ -322,7 +323,8 @@ class ArchiveReader:
     for number in range(len(entries)) if numbers is None else numbers:
       (position, images), first = entries[number].tolist(), int(firsts[number])
       segment = self._segment_at(position)
-      if segment is None or (segment.first, segment.images, self._file.tell()) != (first, images, ends[number + 1]):
+      expected = first, images, ends[number + 1]
+      if segment is None or (segment.first, segment.images, self._file.tell()) != expected:
         segment = Segment(first, images, None)
       place = _PLACE.pack(int(places[number]), number == len(entries) - 1)
       yield dataclasses.replace(segment, places=(place,))
@@ -419,7 +421,8 @@ class ArchiveReader:
       raise ArchiveError("the archive's index does not agree with its segments")
     data = self._read(count * _ENTRY.itemsize, "its index")
     entries = np.frombuffer(data, _ENTRY)
-    sizes = np.diff(np.append(entries["position"], np.uint64(start)).astype(np.float64))  # which no u64 holds below 0
+    places = np.append(entries["position"], np.uint64(start))
+    sizes = np.diff(places.astype(np.float64))  # which no u64 holds below 0
     if (
       zlib.crc32(data) != crc
       or entries["position"][0] != self._first

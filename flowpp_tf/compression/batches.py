@@ -159,8 +159,10 @@ def batch_step(
   height, width = layout.sizes[indices[0]]
   neighbours = layout.context(images, np.asarray(indices), codec.levels)[:, :height, :width]
   conditioned = codec.conditioned_on(neighbours)
-  missing = (0, 0), (0, codec.shape[0] - height), (0, codec.shape[1] - width), (0, 0)
-  return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), conditioned])
+  below, right = codec.shape[0] - height, codec.shape[1] - width
+  missing = (0, 0), (0, below), (0, right), (0, 0)
+  inside = Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge"))
+  return Sequence([inside, conditioned])
 
 
 def _try_again(codec, stack, images, indices, layout, error):

@@ -286,8 +286,9 @@ def _rearrangement(rows, columns):
 
   def inverse(n):
     _, height, width, channels = n.shape
-    blocks = n.reshape(-1, height, width, rows, columns, channels // (rows * columns))
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * height, columns * width, blocks.shape[-1])
+    channels //= rows * columns
+    blocks = n.reshape(-1, height, width, rows, columns, channels).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(-1, rows * height, columns * width, channels)
 
   return Bijection(forward, inverse)
 

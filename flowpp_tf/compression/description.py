@@ -107,7 +107,8 @@ class CodecModel:
     if not self.sees_neighbours:
       return height, width
     inner = ["columns"] if len(self.flows()) > 1 else []  # a context net reads pairs of columns
-    return size_step([inner, *([kind for kind, _ in flow["stages"]] for _, flow in self.flows().values())])
+    kinds = [[kind for kind, _ in flow["stages"]] for _, flow in self.flows().values()]
+    return size_step([inner, *kinds])
 
   def sha256(self) -> str:
     """Return the hash of description and weights as hexadecimal digits."""
@@ -289,8 +290,10 @@ def _array(variable):
 def _normalized(kernel, gain):
   """Return g V / |V|; the squares are summed as integers, which is exact in any order."""
   wide = kernel.astype(np.float64)
-  squares = np.rint(wide * wide * 2.0**36).reshape(-1, kernel.shape[-1]).sum(axis=0) * 2.0**-36
-  return (wide * (gain / np.sqrt(np.maximum(squares, 1e-12)))).astype(np.float32)
+  squares = np.rint(wide * wide * 2.0**36)
+  total = squares.reshape(-1, kernel.shape[-1]).sum(axis=0) * 2.0**-36
+  factor = gain / np.sqrt(np.maximum(total, 1e-12))
+  return (wide * factor).astype(np.float32)
 
 
 def _from_triangles(lower_upper):
@@ -299,5 +302,7 @@ def _from_triangles(lower_upper):
   size = wide.shape[-1]
   identity = np.eye(size)
   lower = np.tril(wide, -1) + identity
-  upper = np.triu(wide, 1) + portable_math.exp(np.diagonal(wide, axis1=1, axis2=2))[:, :, None] * identity
-  return portable_math.total(lower[:, :, :, None] * upper[:, None], axis=2).astype(np.float32)
+  diagonal = portable_math.exp(np.diagonal(wide, axis1=1, axis2=2))
+  upper = np.triu(wide, 1) + diagonal[:, :, None] * identity
+  products = lower[:, :, :, None] * upper[:, None]
+  return portable_math.total(products, axis=2).astype(np.float32)

@@ -44,7 +44,8 @@ class Grid:
 
   def part(self, height: int, width: int) -> Grid:
     """Return the grid of smaller images."""
-    scale, shift = (without_middle(array, height, width, self.unit) for array in (self.scale, self.shift))
+    scale = without_middle(self.scale, height, width, self.unit)
+    shift = without_middle(self.shift, height, width, self.unit)
     return Grid(scale, shift, self.unit)
 
   def values(self, n: np.ndarray) -> np.ndarray:

@@ -130,7 +130,9 @@ def quantile(
       index[i] = at
       wanted[i], factors[i] = target[at], factor[at]
       for k in range(len(pi)):
-        weights[k, i], places[k, i], rates[k, i] = pi[k, at], loc[k, at], rate[k, at]
+        weights[k, i] = pi[k, at]
+        places[k, i] = loc[k, at]
+        rates[k, i] = rate[k, at]
     _begin(count, error, wanted, weights, places, scale[:, block], here, low, high, length, bound)
     for _ in range(_MOST_ITERATIONS):
       _add_components(count, here, weights, places, rates, cdf, survival, density)
@@ -140,11 +142,16 @@ def quantile(
         x[index[i]], slope[index[i]] = here[i], density[i]
         if going[i]:
           index[kept] = index[i]
-          here[kept], low[kept], high[kept] = here[i], low[i], high[i]
-          length[kept], bound[kept] = length[i], bound[i]
-          wanted[kept], factors[kept] = wanted[i], factors[i]
+          here[kept] = here[i]
+          low[kept] = low[i]
+          high[kept] = high[i]
+          length[kept] = length[i]
+          bound[kept] = bound[i]
+          wanted[kept] = wanted[i]
+          factors[kept] = factors[i]
           for k in range(len(pi)):
-            weights[k, kept], places[k, kept] = weights[k, i], places[k, i]
+            weights[k, kept] = weights[k, i]
+            places[k, kept] = places[k, i]
             rates[k, kept] = rates[k, i]
           kept += 1
       count = kept

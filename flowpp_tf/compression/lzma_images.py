@@ -36,7 +36,8 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
     raise ValueError("LZMA images of an unknown kind")
   little_endian = np.dtype(dtype).newbyteorder("<")
   itemsize, count = little_endian.itemsize, int(np.prod(shape))
-  planes = np.frombuffer(unpack(data[1:], itemsize * count), np.uint8).reshape(itemsize, count)
+  unpacked = unpack(data[1:], itemsize * count)
+  planes = np.frombuffer(unpacked, np.uint8).reshape(itemsize, count)
   images = np.ascontiguousarray(planes.T).view(little_endian).astype(dtype).reshape(shape)
   for axis in _AXES[data[0]]:
     images = np.cumsum(images, axis=axis, dtype=dtype)
@@ -46,7 +47,8 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
 def pack(data: bytes) -> bytes:
   """Return bytes compressed by LZMA."""
   least, most = _DICTIONARY_BITS
-  return lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(min(max(least, len(data).bit_length()), most)))
+  bits = min(max(least, len(data).bit_length()), most)
+  return lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(bits))
 
 
 def _filters(bits):

@@ -221,7 +221,8 @@ class BoundedAffine(ElementwiseMap):
   def __init__(self, parameters: np.ndarray, components: int = 0) -> None:
     del components
     by_value = parameters.reshape(*parameters.shape[:-1], -1, 2)
-    self._factor, self._shift = portable_math.exp(portable_math.tanh(by_value[..., 0])), by_value[..., 1]
+    self._factor = portable_math.exp(portable_math.tanh(by_value[..., 0]))
+    self._shift = by_value[..., 1]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x * self._factor + self._shift, self._factor
@@ -251,7 +252,8 @@ class Sigmoid(ElementwiseMap):
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     inside = (y > self._cell) & (y < 1 - self._cell)
-    return portable_math.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
+    slope = np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
+    return portable_math.log(y / (1 - y)), slope
 
 
 class PixelsToLogit(ElementwiseMap):
@@ -294,7 +296,8 @@ class AsinhTransform:
     if kind != "asinh" or not 0 <= offset < 2 or not 0 < scale < 2**20:
       raise ValueError(f"the pixel transform {kind!r} with offset {offset} and scale {scale} is invalid")
     self._offset, self._scale = offset * levels, scale * levels
-    self._start, end = _asinh(np.array([-self._offset, levels - self._offset]) / self._scale)
+    ends = np.array([-self._offset, levels - self._offset])
+    self._start, end = _asinh(ends / self._scale)
     self._factor = levels / (end - self._start)
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

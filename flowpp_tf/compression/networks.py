@@ -110,8 +110,9 @@ class Networks:
     memory = CodecMemory.from_model(model)
     self._chunk = memory.at_a_time
     # All threads together, of all batches, may take half of the budget.
-    most = max(budget.current().memory // (2 * max(memory.at_a_time * memory.network, 1)), 1)
-    self._free = threading.Semaphore(most)
+    of_a_thread = max(memory.at_a_time * memory.network, 1)
+    most = budget.current().memory // (2 * of_a_thread)
+    self._free = threading.Semaphore(max(most, 1))
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
       self._conditioners[part] = [Network(model, f"{name}/{i}/network", flow["network"]) for i in range(couplings)]
@@ -145,7 +146,9 @@ class Networks:
     count, size = len(arrays[0]), self._chunk
     if count * self._dims >= LEAST_VALUES_FOR_THREADS:  # of small batches fewer: each core has some
       size = max(min(size, -(-count // threads.CORES)), 1)
-    chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
+    chunks = []
+    for i in range(0, count, size):
+      chunks.append([array if array is None else array[i : i + size] for array in arrays])
 
     def evaluate(chunk):
       with self._free:
@@ -207,7 +210,8 @@ class CodecMemory:
       condition = _network(below(model.weights, "condition"), model.description["condition"], height, width)
       network = max(network, condition)
       numbers_of_image += condition + _PARAMETERS * height * width * context_channels(channels)
-    return cls(_FLOAT * numbers, _FLOAT * network, _FLOAT * numbers_of_image, max((1 << 12) // (height * width), 1))
+    at_a_time = max((1 << 12) // (height * width), 1)
+    return cls(_FLOAT * numbers, _FLOAT * network, _FLOAT * numbers_of_image, at_a_time)
 
   def batch(self, count: int) -> int:
     """Return the bytes of a batch, without the model."""

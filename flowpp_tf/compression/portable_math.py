@@ -126,7 +126,9 @@ def tanh(x: np.ndarray) -> np.ndarray:
 def concat_elu(x: np.ndarray) -> np.ndarray:
   """Return elu of `[x, -x]` on the last axis."""
   small = exp(-np.abs(x)) - 1
-  return np.concatenate([np.where(x > 0, x, small), np.where(x < 0, -x, small)], axis=-1)
+  first = np.where(x > 0, x, small)
+  second = np.where(x < 0, -x, small)
+  return np.concatenate([first, second], axis=-1)
 
 
 def total(x: np.ndarray, axis: int = -1) -> np.ndarray:

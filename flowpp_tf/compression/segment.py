@@ -285,8 +285,10 @@ def _pop_batches(codec, fields, images, known):
 def _initial_content(codec, images, order, layout, packed_extra):
   """Return how many LZMA images are at the beginning, and the bytes of the extra and of them."""
   # Enough for the largest image, as small ones before it add few bits.
-  largest = int(np.argmax(np.prod(layout.sizes, axis=-1))) if layout and len(images) else 0
-  bits = initial_bits(codec, largest, layout if len(images) else None)
+  if layout and len(images):
+    bits = initial_bits(codec, int(np.argmax(np.prod(layout.sizes, axis=-1))), layout)
+  else:
+    bits = initial_bits(codec, 0, None)
   needed = (bits + SPARE_BITS) // 8
   initial, content = 0, packed_extra
   per_image = float(np.prod(codec.shape)) * codec.dtype.itemsize

@@ -147,13 +147,14 @@ class LocalBitsBack(Step):
 
   def _y_given(self, x):
     y, slope = self.elementwise.forward(self.before.values(x))
-    mean, std = self.after.places(y), self.sigma * np.sqrt(slope) / self.after.part(*x.shape[1:3]).scale
-    return Normal(mean, std, noise=True, size=self.size)
+    std = self.sigma * np.sqrt(slope) / self.after.part(*x.shape[1:3]).scale
+    return Normal(self.after.places(y), std, noise=True, size=self.size)
 
   def _x_given(self, y):
     x, slope = self.elementwise.inverse(self.after.values(y), self.sigma)
     scale = self.before.part(*y.shape[1:3]).scale
-    return Normal(self.before.places(x), self.sigma / np.sqrt(slope) / np.abs(scale))
+    std = self.sigma / np.sqrt(slope) / np.abs(scale)
+    return Normal(self.before.places(x), std)
 
 
 @dataclasses.dataclass(frozen=True)
