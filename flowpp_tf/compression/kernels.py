@@ -2,8 +2,8 @@
 
 NumPy evaluates mixtures of logistics and layers of networks an operation at a time, with an array between each two.
 loops.py has the same operations in the same order for some values at a time, and LLVM fuses no two of them unless it is
-told to. So archives are the same with and without them. Without, 40 tiles of the preset `photos` took 1.41 times as
-long to encode, and 1.45 times to decode, 400 images of `digits` 1.83 and 1.77 times: CPU seconds, medians of three in
+told to. So archives are the same with and without them. Without, 40 tiles of the preset `photos` took 1.43 times as
+long to encode, and 1.37 times to decode, 400 images of `digits` 1.92 and 1.79 times: CPU seconds, medians of three in
 turns.
 
 Compiling takes some four seconds, once so many values have come that it pays.
