@@ -14,6 +14,7 @@ import folder_codecs
 import model
 import run_all
 from support.programs import ROOT
+from support.runs import TINY_MODEL
 from tables import filled, results, stored_results
 
 pytestmark = pytest.mark.docs
@@ -122,16 +123,8 @@ def test_a_variant_changes_fields_of_any_kind():
 @pytest.mark.slow
 @pytest.mark.parametrize("what", model.WHAT)
 def test_everything_that_is_measured_runs(what):
-  case = model.Case(
-    "digits",
-    what,
-    2,
-    1,
-    variant=(
-      "filters=4 blocks=1 components=2 dequant_filters=4 context_channels=4 structure=columns:1 "
-      "dequant_structure=columns:1"
-    ),
-  )
+  variant = " ".join(f"{name}={value}" for name, value in TINY_MODEL.items())
+  case = model.Case("digits", what, 2, 1, variant=variant)
   assert model.seconds_of(model.build(case)) > 0
 
 

@@ -19,6 +19,7 @@ import flowpp_tf as fpp
 from flowpp_tf.core.settings import Settings
 from support.programs import load_file
 from support.public_callables import surface
+from support.runs import TINY_MODEL
 
 pytestmark = pytest.mark.docs
 
@@ -78,16 +79,7 @@ SHORTER = {
     'fpp.train("digits", SMALLER, "runs/digits", steps=1, verbose=False, tensorboard=())'
   ),
 }
-SMALLER = dataclasses.replace(
-  fpp.get_config("digits"),
-  structure="columns:1",
-  dequant_structure="columns:1",
-  filters=4,
-  components=2,
-  dequant_filters=4,
-  context_channels=4,
-  attention=False,
-)
+SMALLER = dataclasses.replace(fpp.get_config("digits"), **TINY_MODEL, attention=False)
 
 
 PRESET = 'fpp.FlowPlusPlus.from_preset("digits")'

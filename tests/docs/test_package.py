@@ -24,22 +24,9 @@ from flowpp_tf import data
 from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
 from support.programs import ROOT, call, named_extras, run
-from support.runs import TINY_RUN
+from support.runs import TINY_MODEL, TINY_RUN
 
-SMALL = dict(
-  structure="columns:1",
-  dequant_structure="columns:1",
-  filters=4,
-  blocks=1,
-  components=2,
-  heads=1,
-  dequant_filters=4,
-  context_channels=4,
-  verbose=False,
-  tensorboard=(),
-  init_batch_size=16,
-  batch_size=16,
-)
+SMALL = dict(TINY_MODEL, heads=1, verbose=False, tensorboard=(), init_batch_size=16, batch_size=16)
 
 
 @pytest.fixture(scope="module")

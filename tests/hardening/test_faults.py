@@ -36,7 +36,6 @@ def spread(cases, most):
 def fresh(before, folder):
   shutil.rmtree(folder, ignore_errors=True)
   shutil.copytree(before, folder, symlinks=True)
-  return folder
 
 
 def leftovers(folder):

@@ -7,21 +7,19 @@ import pytest
 
 from support.programs import call
 
-# A run of seconds: each kind of part once.
-TINY_RUN = [
-  "--config=digits",
-  "--filters=4",
-  "--blocks=1",
-  "--components=2",
-  "--dequant_filters=4",
-  "--context_channels=4",
-  "--structure=columns:1",
-  "--dequant_structure=columns:1",
-  "--batch_size=16",
-  "--num_samples=1",
-  "--eval_images=4",
-  "--tensorboard=",
-]
+# Each kind of part once, in place of those of a config such as digits.
+TINY_MODEL = dict(
+  structure="columns:1",
+  filters=4,
+  blocks=1,
+  components=2,
+  dequant_structure="columns:1",
+  dequant_filters=4,
+  context_channels=4,
+)
+# A run of seconds.
+TINY_RUN = ["--config=digits", *(f"--{name}={value}" for name, value in TINY_MODEL.items())]
+TINY_RUN += ["--batch_size=16", "--num_samples=1", "--eval_images=4", "--tensorboard="]
 
 
 @pytest.fixture(scope="session")
