@@ -169,14 +169,18 @@ class Fields:
       raise ValueError("its tables are invalid")
     sizes = content_size, extra_size, packed_size
     fields = cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
-    claim("memory", fields.memory(codec), "a segment of the archive")
+    claim("memory", fields.batch_memory(codec), "a batch of the archive")
     return fields
+
+  def batch_memory(self, codec: Codec) -> int:
+    """Return about how many bytes of memory the largest batch takes."""
+    return codec.memory.batch(int(self.batches["images"].max(initial=0)))
 
   def memory(self, codec: Codec) -> int:
     """Return about how many bytes of memory `decode_segment` takes, with what comes out."""
     size = 4 * len(self.words) + len(self.left_out_images)
-    batch = codec.memory.batch(int(self.batches["images"].max(initial=0)))
-    return _COPIES_OF_DATA * size + _memory(codec, self.count, self.extra_size) + batch
+    segment = _memory(codec, self.count, self.extra_size)
+    return _COPIES_OF_DATA * size + segment + self.batch_memory(codec)
 
 
 def encode_fields(
