@@ -24,7 +24,7 @@ from flowpp_tf.compression.networks import Networks
 from flowpp_tf.compression.stack import EmptyStackError, Normal, Stack, Uniform, WindowError
 from flowpp_tf.compression.steps import SIGMA, Bijection, BitsBack, Coupling, Inverse, Prior, Sequence
 from flowpp_tf.core.context import EvalContext
-from support.marks import quick_rows
+from support.marks import quick_rows, slow
 from support.models import VARIANTS, perturb, small_images
 
 pytestmark = pytest.mark.needs("constriction")
@@ -184,7 +184,7 @@ def parts(model):
       yield name, part.coupling_flow, part.context_net
 
 
-@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published"]))
 def test_fixed_point_networks_are_those_of_the_model(name):
   model, _, networks = networks_of_variant(name)
   for part, flow, context_net in parts(model):
@@ -227,7 +227,7 @@ def test_products_are_exact():
 
 
 @pytest.mark.needs("numba")
-@pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64", "no_attention"])
+@pytest.mark.parametrize("name", ["published", "imagenet32", *map(slow, ["imagenet64", "no_attention"])])
 def test_compiled_networks_have_the_same_bits(name):
   _, _, networks = networks_of_variant(name)
   images = RNG(0).integers(0, 4, size=(37, *networks_of_variant(name)[0].config.image_shape))
@@ -375,7 +375,7 @@ def drawn(monkeypatch):
   return values
 
 
-@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published"]))
 def test_images_come_back_and_cost_their_bound(name, drawn):
   model, codec_model, networks = networks_of_variant(name)
   codec, images = Codec(codec_model), small_images(60, model.config)

@@ -41,7 +41,7 @@ from support.summary import need
 from support.training_steps import stored_run
 
 CONFIG = small_config(  # short: every function of it is traced, by the program too
-  SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1"
+  SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1", attention=False
 )
 NAN = float("nan")
 

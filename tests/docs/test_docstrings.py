@@ -4,9 +4,7 @@ import dataclasses
 import doctest
 import functools
 import importlib
-import importlib.util
 import inspect
-import pkgutil
 import re
 
 import keras
@@ -17,7 +15,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.core.settings import Settings
-from support.programs import load_file
+from support.programs import ROOT, load_file
 from support.public_callables import surface
 from support.runs import TINY_MODEL
 
@@ -32,20 +30,22 @@ def reference():
   return load_file(".ci/reference_pages.py")
 
 
+@functools.cache
 def public_names():
   """The classes and functions that have an entry in the reference, by path."""
   found = {path: value for names in reference().entries().values() for path, value in names.values()}
   return {path: value for path, value in found.items() if callable(value)}
 
 
+@functools.cache
 def with_examples():
   """Everything of the package whose docstring has examples, methods too, by name."""
   found = {}
-  for info in pkgutil.walk_packages(fpp.__path__, "flowpp_tf."):
-    if info.name.endswith("__main__"):
+  for path in sorted((ROOT / "flowpp_tf").rglob("*.py")):
+    if "Examples:" not in path.read_text():  # importing some of these takes seconds
       continue
-    module = importlib.import_module(info.name)
-    mine = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == info.name}
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    mine = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
     classes = [(name, value) for name, value in mine.items() if inspect.isclass(value)]
     methods = {f"{name}.{method}": value for name, cls in classes for method, value in vars(cls).items()}
     mine |= {name: value for name, value in methods.items() if _is_ours(value)}
@@ -79,7 +79,7 @@ SHORTER = {
     'fpp.train("digits", SMALLER, "runs/digits", steps=1, verbose=False, tensorboard=())'
   ),
 }
-SMALLER = dataclasses.replace(fpp.get_config("digits"), **TINY_MODEL, attention=False)
+SMALLER = dataclasses.replace(fpp.get_config("digits"), **TINY_MODEL)
 
 
 PRESET = 'fpp.FlowPlusPlus.from_preset("digits")'

@@ -77,8 +77,8 @@ def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
   "program, name, more",
   [
     ("evaluate", "a.json", ["--limit=2", "--num_samples=1"]),
-    ("sample", "a.png", ["--n=1"]),
-    ("export", "a", ["--format=preset"]),
+    slow("sample", "a.png", ["--n=1"]),
+    slow("export", "a", ["--format=preset"]),
   ],
 )
 def test_a_run_in_a_read_only_folder_asks_for_an_output_elsewhere(program, name, more, trained, monkeypatch):
@@ -100,6 +100,7 @@ def test_a_run_that_diverges_names_the_cause_and_the_flags(tmp_path):
   assert "try a lower --learning_rate or --clip_norm, or a longer --warmup_steps, and --debug_numerics" in result.error
 
 
+@pytest.mark.slow
 def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
   monkeypatch.setattr(features, "_MOST_STEPS", 2)
   before = json.loads((trained / "runs" / "digits" / "evaluation.json").read_text())

@@ -13,6 +13,7 @@ TINY_MODEL = dict(
   filters=4,
   blocks=1,
   components=2,
+  attention=False,
   dequant_structure="columns:1",
   dequant_filters=4,
   context_channels=4,

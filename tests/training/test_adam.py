@@ -11,7 +11,7 @@ import flowpp_tf as fpp
 from flowpp_tf import training
 from flowpp_tf.training.optimizer import make_optimizer
 from support.comparing import MODES, assert_same
-from support.marks import slow
+from support.marks import quick_rows, slow
 from support.models import MINIMAL, TINY, small_config, small_images
 from support.training_steps import step, train_state
 
@@ -57,7 +57,7 @@ def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
   return weights
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", quick_rows(MODES, ["graph"]))
 @pytest.mark.parametrize(
   "options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)], ids=["defaults", "options"]
 )

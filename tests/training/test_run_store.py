@@ -48,7 +48,7 @@ def workdir(finished, tmp_path):
 # --- Trained weights to begin with ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("learning_rate, best", [(1.0, 0), (3e-3, 4)])
+@pytest.mark.parametrize("learning_rate, best", [(1.0, 0), slow(3e-3, 4)])
 def test_trained_weights_are_validated_before_the_first_step_and_kept_unless_others_are_better(
   workdir, tmp_path, learning_rate, best
 ):
@@ -123,7 +123,7 @@ def _start_another(path):
   run(path, steps=1)
 
 
-@pytest.mark.parametrize("change", [shutil.rmtree, _move, _start_another])
+@pytest.mark.parametrize("change", [slow(shutil.rmtree), _move, slow(_start_another)])
 def test_a_run_whose_directory_goes_ends_at_its_next_write_and_writes_nothing(tmp_path, change):
   left: dict[str, bytes] = {}
 
@@ -288,6 +288,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(workdir):
     run(workdir.path)
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_its_last_step_and_not_at_a_whole_interval(tmp_path):
   """The learning rate of a cosine is 0 after the last step: more of them would change nothing."""
   steps = lambda workdir: [row["step"] for row in workdir.rows()]
@@ -395,7 +396,7 @@ def test_a_config_that_is_not_that_of_the_weights_is_refused(workdir):
     workdir.load()
 
 
-@pytest.mark.parametrize("damage", [b"{}\n", b"\xff\xfe\n", b'{"step": 2, "val_b', b"[1]\n", b"null\n"])
+@pytest.mark.parametrize("damage", [b'{"step": 2, "val_b', *map(slow, [b"{}\n", b"\xff\xfe\n", b"[1]\n", b"null\n"])])
 def test_rows_that_are_damaged_are_recovered(workdir, damage):
   good = workdir.metrics.read_bytes()
   workdir.metrics.write_bytes(good + damage)

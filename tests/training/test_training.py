@@ -155,7 +155,7 @@ def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeyp
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
 
 
-@pytest.mark.parametrize("workdir, saved, verbose", [("run", True, 0), (None, False, False)])
+@pytest.mark.parametrize("workdir, saved, verbose", [slow("run", True, 0), (None, False, False)])
 def test_a_state_in_a_temporary_directory_is_not_said_to_be_saved(tmp_path, monkeypatch, workdir, saved, verbose):
   monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
   with pytest.raises(training.Stopped) as stopped:
@@ -330,7 +330,7 @@ def test_models_of_different_sizes_train_on_two_devices_in_one_process():
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])  # in which another optimizer is around it
 def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica(dtype):
   with training.get_strategy("mirrored").scope():
-    model = fpp.FlowPlusPlus(small_config(TINY, dtype=dtype))
+    model = fpp.FlowPlusPlus(small_config(dtype=dtype))
     with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
       model.compile(keras.optimizers.Adam(clipnorm=1.0))
 
