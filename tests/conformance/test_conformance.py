@@ -129,10 +129,12 @@ def test_rows_without_variables_are_listed():
   assert {name for name, row in ROWS.items() if not variables(row.make("float32"))} == WITHOUT_VARIABLES
 
 
+@pytest.mark.slow
 def test_every_public_layer_has_a_row():
   assert not public(fpp.layers, keras.layers.Layer) - {type(row.make("float32")) for row in LAYER_ROWS.values()}
 
 
+@pytest.mark.slow
 def test_every_public_distribution_has_a_row():
   rows = {type(ROWS[name].make("float32")) for name in ("flow", "images")}
   rows |= {

@@ -21,7 +21,7 @@ from support.models import small_images
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-LIGHT = ["uniform", "composite", "scalar"]  # those without networks
+LIGHT = ["uniform", "composite"]  # without networks
 WITH_BATCH = [name for name in DISTRIBUTIONS if name not in ("flow", "images")]
 rows = pytest.mark.parametrize("name", DISTRIBUTIONS)
 light_rows = pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, LIGHT))

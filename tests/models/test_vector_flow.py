@@ -12,7 +12,7 @@ import tf_keras
 
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
-from support.marks import exhaustive, slow
+from support.marks import exhaustive, quick_rows, slow
 
 STEPS = 30
 TINY = dict(couplings=1, components=2, hidden=3, blocks=1)
@@ -194,7 +194,7 @@ def policy():
   keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize("name, is_global", [("mixed_bfloat16", True), ("mixed_float16", False)])
+@pytest.mark.parametrize("name, is_global", [("mixed_bfloat16", True), slow("mixed_float16", False)])
 def test_a_mixed_policy_is_that_of_the_networks_and_the_density_stays_in_float32(policy, name, is_global):
   keras.utils.set_random_seed(0)
   plain = fpp.VectorFlow(2, 1, **TINY)
@@ -270,7 +270,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", quick_rows(SHAPES, ["series", "one context", "of TFP"]))
 def test_the_shape_of_the_density_is_known_before_it_is_computed(name):
   make, shapes, expected = SHAPES[name]
   layer = make()
@@ -414,7 +414,7 @@ def test_three_lines_make_and_train_a_distribution():
   assert flow.event_shape == [8, 8, 1] and flow.batch_shape == [] and len(flow.trainable_variables) > 0
 
 
-@pytest.mark.parametrize("shape", [slow((8, 8, 1)), (6, 4, 3), (5, 5, 2), (1, 2, 1), slow((16, 3, 4))])
+@pytest.mark.parametrize("shape", [slow((8, 8, 1)), (6, 4, 3), slow((5, 5, 2)), (1, 2, 1), slow((16, 3, 4))])
 def test_any_shape_that_can_be_halved_has_a_structure(shape):
   flow = fpp.image_flow(shape, **SMALL, dtype="float64")
   x = fields(16, shape=shape)

@@ -14,7 +14,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.pretrained import official
 from support.comparing import assert_same
-from support.marks import quick_rows
+from support.marks import quick_rows, slow
 from support.models import TINY, VARIANTS, small_config
 from support.programs import REFERENCE
 
@@ -214,12 +214,12 @@ VFLOW = small_config(VARIANTS["augmented_vflow"], structure="channels:1")
   [
     (UNIFORM, dict(num_classes=3, condition_channels=4), "no names for 1 weights of the model, .*embedding/table"),
     (UNIFORM, dict(levels=2**16, pixel_transform="asinh"), "no names for 2 weights of the model, the first .*offset"),
-    (UNIFORM, dict(dequantization="none"), "no names for 2 weights of the model, the first .*mean"),
+    slow(UNIFORM, dict(dequantization="none"), "no names for 2 weights of the model, the first .*mean"),
     (UNIFORM, dict(padding="periodic"), "no weights for `padding` periodic; use zeros"),
     (VFLOW, dict(coupling_margin=0.0), "with `augment_channels` has no weights for `coupling_margin` 0.0; use 0.05"),
-    (VFLOW, dict(augment_end="none"), "with `augment_channels` .* `augment_end` none; use sigmoid"),
+    slow(VFLOW, dict(augment_end="none"), "with `augment_channels` .* `augment_end` none; use sigmoid"),
     (VFLOW, dict(augment_end="none", augment_posterior="normal"), "for `augment_posterior` normal; use flow"),
-    (VFLOW, dict(context_attention=True), "for `context_attention` True; use False"),
+    slow(VFLOW, dict(context_attention=True), "for `context_attention` True; use False"),
     (
       VFLOW,
       dict(augment_end="none", augment_channels=0, structure="squeeze,channels:1"),
