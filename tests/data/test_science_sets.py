@@ -74,7 +74,8 @@ def test_frames_are_the_same_in_each_call_and_differ_by_their_index():
   z = (one - sky.BIAS - mean) / np.sqrt(mean + sky.READ_NOISE**2)
   assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
   assert mean.max() > 20 * np.median(mean)
-  # Its noise is that of the generator by which the set is defined: another one would be another set of this name.
+  # Its scene and its noise are those by which the set is defined: others would be another set of this name.
+  np.testing.assert_allclose([mean.mean(), mean.max()], [517.31334, 29732.397], rtol=1e-5)
   rng = np.random.Generator(np.random.PCG64([16, 2, 0, 1]))
   electrons = rng.poisson(mean) + np.rint(rng.normal(0.0, sky.READ_NOISE, mean.shape))
   np.testing.assert_array_equal(one, np.clip(sky.BIAS + electrons, 0, sky.LEVELS - 1))

@@ -1,6 +1,7 @@
 """Layers: the moments that initialisation promises, dropout, labels, configs; blocks against plain formulas."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -37,13 +38,22 @@ def test_initialisation_gives_the_promised_moments_and_keeps_them(make, weight_n
   np.testing.assert_allclose(layer(x), first, atol=1e-12)
 
 
-def test_initialisation_gives_a_dense_conditioner_the_means_that_are_asked_for():
+def test_initialisation_gives_a_dense_conditioner_small_blocks_and_the_means_that_are_asked_for():
   network = layers.DenseConditioner(3, 2, 8, 1, output_mean=[1.5, -2.0], dtype="float64")
   again, x = layers.DenseConditioner.from_config(network.get_config()), 3 + draw(16, 3)
   for one in (network, again):
     first = one(x, ctx=EvalContext(initialize=True))
     np.testing.assert_allclose(tf.reduce_mean(first, 0), [1.5, -2.0], atol=1e-10)
     np.testing.assert_allclose(one(x), first, atol=1e-12)
+    added = one.outer[0](tf.nn.elu(one.inner[0](tf.nn.elu(one.input_layer(x)))))  # by its block
+    for part in (added, first):  # so that couplings begin near the identity
+      np.testing.assert_allclose(tf.math.reduce_std(part, 0), np.full(part.shape[1], 0.1), rtol=1e-4)
+
+
+def test_a_dense_conditioner_has_the_sizes_of_a_vector_flow_if_none_are_given():
+  of_layer, of_flow = (inspect.signature(f).parameters for f in (layers.DenseConditioner, fpp.vector_flow))
+  for name in ("hidden", "blocks", "context_size"):
+    assert of_layer[name].default == of_flow[name].default
 
 
 @pytest.mark.parametrize("pixels", ["uint16", "float32"])
