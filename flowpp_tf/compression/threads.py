@@ -12,6 +12,7 @@ needs no more threads than there are cores.
 import collections
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import os
@@ -48,33 +49,48 @@ def check_stopped() -> None:
 
 
 def _compute(function, *arguments):
-  with _one_thread_per_product:
+  with _one_thread_per_product():
     return function(*arguments)
 
 
-class _OneThreadPerProduct:
-  """Limit matrix products within the context; the last thread to leave it sets what was there before the first one.
+_limited = threading.local()  # of a thread: whether it has set the limit, which takes longer than a small product
 
-  The number of their threads is one of the process, and threadpoolctl takes longer to ask for it than a small product.
-  """
+
+@contextlib.contextmanager
+def _one_thread_per_product():
+  """Limit matrix products within the context; the last thread to leave it sets what was there before the first one."""
+  if threadpoolctl is None or getattr(_limited, "inside", False):
+    yield
+    return
+  _limited.inside = True
+  try:
+    with _before, _controller().limit(limits=1, user_api="blas"):
+      yield
+  finally:
+    _limited.inside = False
+
+
+class _Before:
+  """The numbers of threads of products, which are those of the process: a thread may save what another one has set."""
 
   def __init__(self) -> None:
     self._lock, self._inside = threading.Lock(), 0
 
   def __enter__(self) -> None:
     with self._lock:
-      if not self._inside and threadpoolctl is not None:
-        self._limit = _controller().limit(limits=1, user_api="blas")
+      if not self._inside:
+        self._saved = _controller().limit(limits=None)
       self._inside += 1
 
   def __exit__(self, *error: object) -> None:
     with self._lock:
       self._inside -= 1
-      if not self._inside and threadpoolctl is not None:
-        self._limit.restore_original_limits()
+      if not self._inside:
+        with self._saved:  # at whose end they are set
+          pass
 
 
-_one_thread_per_product = _OneThreadPerProduct()
+_before = _Before()
 
 
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
@@ -97,7 +113,7 @@ def in_threads(function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
     parts: at least one.
   """
   *others, last = parts
-  with _one_thread_per_product:
+  with _one_thread_per_product():
     begun = [in_background(function, part) for part in others]
     results = [function(last), *(result() for result in begun[::-1])]
   return results[::-1]
@@ -135,7 +151,7 @@ def map_ahead(
     begun.popleft()  # its memory is free when its result has been used
 
   try:
-    with _one_thread_per_product:
+    with _one_thread_per_product():
       for call, size, is_faster in _calls(compute, parts, memory, pays):
         while begun and not (is_faster and size + sum(other for _, other in begun) <= budget.current().memory):
           yield from oldest()
