@@ -19,7 +19,7 @@ import numpy as np
 from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.config.structure import size_step
-from flowpp_tf.core.checks import check_arguments, check_type
+from flowpp_tf.core.checks import check_arguments, check_count, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
@@ -61,7 +61,8 @@ class CodecModel:
   def __post_init__(self) -> None:
     check_type("description", self.description, Mapping)
     check_type("weights", self.weights, Mapping)
-    check_type("embedded", self.embedded, int | None)
+    if self.embedded is not None:
+      check_count("embedded", self.embedded, high=2**48)
     for name, value in self.weights.items():
       dtype = np.asarray(value).dtype
       if (dtype.kind, dtype.itemsize) != ("f", 4):  # others would be rounded in the hash and in an archive
