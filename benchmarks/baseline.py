@@ -32,7 +32,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components))
     )
 
-  def _latents_and_terms(self, images, given, noise, call):
+  def _latents_and_terms(self, images, conditioning, noise, call):
     x, q_call = tf.cast(images, self.variable_dtype), call.fold_in("dequantizer")
     q_call = q_call.with_condition(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)

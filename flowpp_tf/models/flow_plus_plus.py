@@ -258,9 +258,9 @@ class FlowPlusPlus(KerasModelMixin):
     others = self._checked(shape_of(images)[0], labels, condition, num_samples, noise, seed)
     return self._latents_and_terms(images, *others)[1]
 
-  def _latents_and_terms(self, images, given, noise, ctx):
+  def _latents_and_terms(self, images, conditioning, noise, ctx):
     """The latents of images, and the terms of their bound."""
-    conditioning = self._with_label_dropout(Conditioning(**given), ctx)
+    conditioning = self._with_label_dropout(Conditioning(**conditioning), ctx)
     log_q, dequantized = self._dequantize(images, conditioning, noise, ctx)
     of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
     z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
@@ -328,15 +328,15 @@ class FlowPlusPlus(KerasModelMixin):
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     images = self.check_images(images)
-    given, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
+    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
     ctx = EvalContext(initialize=True)
 
     def bound(images, noise, *values):
-      return _importance_weighted(self._latents_and_terms(images, dict(zip(given, values)), noise, ctx)[1])
+      return _importance_weighted(self._latents_and_terms(images, dict(zip(conditioning, values)), noise, ctx)[1])
 
-    bounds = in_eager_lanes(bound, images, noise, *given.values(), filters=self.config.filters)
+    bounds = in_eager_lanes(bound, images, noise, *conditioning.values(), filters=self.config.filters)
     self.initialized = True
     return bounds
 
@@ -465,7 +465,7 @@ class FlowPlusPlus(KerasModelMixin):
       noise = as_tensor("noise", noise, self.variable_dtype)
       check_all_finite("noise", noise)
       noise = noise if len(noise.shape) > 4 else noise[tf.newaxis]
-      samples = noise.shape[0] or 1 if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
+      samples = (noise.shape[0] or 1) if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
       check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
       if self.config.dequantization == "uniform":
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])

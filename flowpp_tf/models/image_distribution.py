@@ -65,10 +65,10 @@ class ImageDistribution(tfp.distributions.Distribution):
     tfp_seed(seed)  # which must be one
     self.model: Any = model
     self.num_samples, self.seed = num_samples, seed
-    given = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
-    self.labels, self.condition = Conditioning(**given)
-    if len(given) == 2:
-      check_broadcast(labels=given["labels"], condition=given["condition"][..., 0, 0, 0])
+    conditioning = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
+    self.labels, self.condition = Conditioning(**conditioning)
+    if len(conditioning) == 2:
+      check_broadcast(labels=conditioning["labels"], condition=conditioning["condition"][..., 0, 0, 0])
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,

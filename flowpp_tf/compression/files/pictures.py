@@ -202,8 +202,9 @@ def read_pictures(
     ArchiveError: after the last file, if the archive is damaged or incomplete.
   """
   check_channels(codec.model.image_shape[2])
+  wanted = None if names is None else set(names)
   for item in _read_all(reader, codec):
-    if names is None or not item.name or item.name in names:
+    if wanted is None or not item.name or item.name in wanted:
       yield item
 
 
