@@ -97,7 +97,7 @@ def load_folder(
   found = {split: [name for name in names if name not in about["bad"]] for split, names in files.items()}
   if empty := [split for split in SPLITS if not found[split]]:
     large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
-    raise InputError(f"folder {str(path)!r}: no image of `{empty[0]}` can be read{large}")
+    raise InputError(f"folder {str(path)!r}: no image of `{empty[0]}` can be read{large}: see `splits_file`")
   splits_of_images: dict[str, Any] = dict(arrays)
   if crops:
     for split, most in (("train", None), ("validation", _MOST_CROPS), ("test", _MOST_CROPS)):

@@ -189,10 +189,11 @@ def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_fl
   sizes = {"by its bound": bound, "this archive": size, **others}
   command = html.escape(f"bin/decompress {name} {model_flag} --output=image.npy")
   held = f"<p>It holds the image as the model sees it. {html.escape(fitted)}</p>" if fitted else ""
+  begun = f"a header, and the bits that bits-back coding begins with: {size - bound:,.0f} bytes more than the bound"
+  holds = begun if size > bound else "the pixels packed by LZMA, in fewer bytes than the model needs"
   return (
-    f"{charts.size_bars(sizes)}<p>The archive of one image has a header, and the bits that bits-back coding begins "
-    f"with: {size - bound:,.0f} bytes more than the bound. Many images in one archive share them. The pixels as "
-    f"numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>{held}"
+    f"{charts.size_bars(sizes)}<p>The archive of one image has {holds}. Many images in one archive share a header. "
+    f"The pixels as numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>{held}"
   )
 
 

@@ -103,7 +103,7 @@ def export(
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     if target.is_file() or target.is_dir() and any(target.iterdir()):
       if not overwrite:
-        raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
+        raise InputError(f"{str(path)!r} exists already; `overwrite` (--overwrite) replaces it")
       if not (target / known_by).exists():
         raise InputError(f"{str(path)!r} cannot be overwritten: it is not an export in the format {format!r}")
     if format == "preset":

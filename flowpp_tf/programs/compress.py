@@ -151,7 +151,7 @@ def _compress_images(model, workdir, images, options):
 
 def _compress_files(model, workdir, folder, names, options):
   from flowpp_tf.compression.files.pictures import check_channels, write_pictures
-  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, read_picture
+  from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
 
   config = model.config
   check_channels(config.image_shape[2])
@@ -196,11 +196,9 @@ def _compress_files(model, workdir, folder, names, options):
   _write(options, write, functools.partial(_compare_files, codec, folder, names, read), f"{len(names)} files", total)
   if verbatim:
     kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
-    reasons = ", ".join(sorted({*verbatim.values()}))
-    process.warn(
-      f"{len(verbatim)} of {len(names)} files are stored verbatim ({reasons}): the model codes the pixels of lossless "
-      f"{kind} files"
-    )
+    reasons = {*verbatim.values()}
+    coded = "" if reasons == {SMALLER} else f": the model codes the pixels of lossless {kind} files"
+    process.warn(f"{len(verbatim)} of {len(names)} files are stored verbatim ({', '.join(sorted(reasons))}){coded}")
 
 
 def _compare_files(codec, folder, names, read, reader):

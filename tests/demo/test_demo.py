@@ -26,7 +26,7 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import load_dataset
-from flowpp_tf.demo.answers import DemoHandlers, _fitted, read_upload
+from flowpp_tf.demo.answers import DemoHandlers, _fitted, archive_html, read_upload
 from flowpp_tf.demo.card import ModelCard, about, provenance, summary
 from flowpp_tf.demo.charts import curve, histogram
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
@@ -214,6 +214,12 @@ def test_an_archive_of_the_page_is_read_by_bin_decompress(answers, uploads, work
   assert code == 0, error
   np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), [read_upload(uploads / "good.png", CONFIG)])
   assert "this archive</span>" in text and f"<span>{pathlib.Path(path).stat().st_size} bytes</span>" in text
+
+
+def test_an_archive_below_the_bound_is_said_to_be_packed():
+  image = np.zeros([8, 8, 1], np.uint8)
+  assert "12 bytes more than the bound" in archive_html(image, 112, 100.0, "image.fpp", "--preset=digits", "")
+  assert "packed by LZMA" in archive_html(image, 88, 100.0, "image.fpp", "--preset=digits", "")
 
 
 @pytest.mark.slow

@@ -315,7 +315,7 @@ def test_a_flow_of_images_whose_numbers_would_be_others_is_refused(padding, cont
 def test_an_existing_export_is_replaced_only_if_told_so(tmp_path):
   flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
   fpp.export(flow, tmp_path / "onnx", "onnx", metadata={"data": "moons"})
-  with pytest.raises(fpp.InputError, match="exists already; `overwrite` replaces it"):
+  with pytest.raises(fpp.InputError, match="exists already; `overwrite` .--overwrite. replaces it"):
     fpp.export(flow, tmp_path / "onnx", "onnx")
   fpp.export(flow, tmp_path / "onnx", "onnx", overwrite=True)
   assert "data" not in json.loads((tmp_path / "onnx" / "metadata.json").read_text())

@@ -163,7 +163,7 @@ def test_a_run_is_exported_as_a_preset_with_its_card(tmp_path):
   text = (tmp_path / "mine" / "README.md").read_text()
   assert 'license: "apache-2.0"' in text and "| digits test | single-sample bound | 1.7523 +- 0.0173 |" in text
   again = call("export", *options, cwd=tmp_path)
-  assert again.code == 2 and "'mine' exists already; `overwrite` replaces it" in again.error
+  assert again.code == 2 and "'mine' exists already; `overwrite` (--overwrite) replaces it" in again.error
   assert (tmp_path / "mine" / "best.weights.safetensors").is_file()
   (tmp_path / "file").touch()
   no_place = call("export", *options[:2], "--output=file/mine", cwd=tmp_path)

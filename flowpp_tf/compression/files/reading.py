@@ -47,7 +47,7 @@ MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
 _LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
-SMALLER = "smaller than its pixels coded"
+SMALLER = "smaller so than coded by the model"
 # Layouts of pixels in a file are sums of these flags.
 BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
 BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
