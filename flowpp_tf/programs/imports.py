@@ -35,12 +35,14 @@ def import_tensorflow() -> None:
   if "tensorflow" in sys.modules:  # else what the process has left would never be collected
     return
   gc.disable()
+  process.AT_ONCE.set()
   try:
     with without_noise(), without_optional_packages():
       for room in ("data", "evaluation", "training"):
         importlib.import_module(f"flowpp_tf.{room}")
     gc.freeze()
   finally:
+    process.AT_ONCE.clear()
     gc.enable()
 
 

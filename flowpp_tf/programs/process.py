@@ -26,6 +26,8 @@ DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SIGNALLED = 128  # exit codes of processes that a signal ended are above
 _LONGEST = 4000  # characters of a line: names in files of strangers may have millions
+# A signal ends the process itself while TensorFlow is imported: its C++ calls Python, and would abort at an exception.
+AT_ONCE = threading.Event()
 
 
 class Interrupted(BaseException):
@@ -172,12 +174,14 @@ def _discard_output() -> None:
 
 
 def _answer_signals(arrived: list[Interrupted]) -> None:
-  """Let a signal raise `Interrupted`, which `arrived` then has; a second one ends the process."""
+  """Let a signal raise `Interrupted`, which `arrived` then has; a second one, or one `AT_ONCE`, ends the process."""
 
   def on_signal(number: int, frame: FrameType | None) -> None:
-    del frame
     interrupted = Interrupted(number)
-    if arrived:  # where the exception was not heard: in a callback of a library, or in a thread that is waited for
+    if AT_ONCE.is_set():
+      say("", interrupted)
+    # A second one: the exception was not heard, in a callback of a library, or in a thread that is waited for.
+    if arrived or AT_ONCE.is_set():
       os._exit(interrupted.code)
     arrived.append(interrupted)
     raise interrupted

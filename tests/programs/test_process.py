@@ -217,6 +217,14 @@ def test_a_program_is_stopped_while_it_imports_tensorflow(tmp_path):
   assert program.communicate(timeout=LIMIT)[1] == "flowpp-sample: stopped by Ctrl-C\n" and program.returncode == 130
 
 
+def test_a_signal_while_tensorflow_is_imported_raises_nothing_in_it(tmp_path):
+  (tmp_path / "tensorflow.py").write_text(
+    "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException:\n  os.abort()"
+  )  # as C++ that calls Python
+  result = run("sample", "--preset=digits", "--n=1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+  assert (result.code, result.error.splitlines()[-1]) == (143, "sample: stopped by SIGTERM")
+
+
 def test_commands_are_listed_and_unknown_ones_are_refused():
   usage = run(["-m", "flowpp_tf"], "--help", cwd=ROOT)
   assert usage.code == 0 and all(name in usage.out for name in COMMANDS)
