@@ -89,8 +89,9 @@ def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:
     sys.exit(process.DONE)
   try:
     rest = flags.FLAGS(argv)
-  except (flags.Error, ValueError, OSError) as error:
-    process.fail(str(error).removeprefix("ERROR:: "))  # with which absl begins, where it cannot open a flag file
+  except (flags.Error, ValueError, OSError, RecursionError) as error:
+    # Absl looks by recursion for names like an unknown one; it begins with ERROR where it cannot open a flag file.
+    process.fail("a flag's name is too long" if type(error) is RecursionError else str(error).removeprefix("ERROR:: "))
   prefer_command_line(argv)
   if others := rest[1 + len(options_class.ARGUMENTS) :]:
     other = "other " if options_class.ARGUMENTS else ""

@@ -326,6 +326,7 @@ _OF_ALL = [
 ]
 _EVERY = [([command, *arguments], code, text) for command in COMMANDS for arguments, code, text in _OF_ALL]
 _SINGLE = [
+  (["train", f"--{'x' * 3000}"], 2, "a flag's name is too long"),
   (["train", "--config=digit"], 2, "unknown config 'digit'; did you mean digits?"),
   (["train", "--dataset=foto"], 2, "unknown dataset 'foto'; did you mean photos?"),
   (["train", "--dataset=folder:"], 2, "must have the form folder:PATH"),

@@ -19,7 +19,7 @@ import types
 from typing import NamedTuple
 import warnings
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 from absl.testing import flagsaver
 import pytest
@@ -195,7 +195,6 @@ def refusal(program, *arguments, cwd):
 @contextlib.contextmanager
 def _own_flags():
   """Context in which flags may be defined and parsed; afterwards all flags are as before."""
-  app.define_help_flags()
   parsed = flags.FLAGS.is_parsed()
   try:
     with flagsaver.flagsaver():
