@@ -105,7 +105,7 @@ def test_a_unit_that_float32_has_exactly_changes_no_weight_in_training():
 
 @functools.cache
 def validation(factors, shift):
-  """Return the best validation of three seeds, for columns in units of which a standardised one has so many."""
+  """Return the best validation of each of three seeds, of standardised columns that are shifted, then scaled."""
   z = np.random.RandomState(0).randn(1000, 3)
   z[:, 1] = np.exp(0.5 * z[:, 1])
   x = np.array(factors) * ((z - z.mean(axis=0)) / z.std(axis=0) + shift)
