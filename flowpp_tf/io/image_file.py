@@ -35,6 +35,10 @@ class ImageFileError(InputError):
     self.reason = reason or message
 
 
+class TooLargeError(ImageFileError):
+  """Raised for an image that takes more than the budget has, or than there is memory."""
+
+
 @contextlib.contextmanager
 def open_image(
   file: Path | BinaryIO | bytes, name: str = "", formats: tuple[str, ...] = FORMATS, most_pixels: int | None = None
@@ -76,13 +80,15 @@ def image_errors(file: Path | BinaryIO | bytes, name: str = "", formats: tuple[s
   except InputError as error:
     if "pip install" in str(error):
       raise
-    raise ImageFileError(f"{name!r}: {error}", str(error)) from None
+    kind = TooLargeError if isinstance(error, budget.BudgetError) else ImageFileError
+    raise kind(f"{name!r}: {error}", str(error)) from None
   except UnidentifiedImageError:
     what = f"is not an image: expected one of {', '.join(formats)}"
     raise ImageFileError(f"{name!r} {what}", f"it {what}") from None
   except Exception as error:
     reason = gate.reason(error)
-    raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
+    kind = TooLargeError if isinstance(error, MemoryError) else ImageFileError
+    raise kind(f"{name!r} cannot be read: {reason}", reason) from None
 
 
 def read_content(file: Path | BinaryIO | bytes, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from unittest import mock
 import zlib
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from flowpp_tf.compression.files import folder as output_folder
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
+from flowpp_tf.io.image_file import TooLargeError
 from support import archives
 from support.archives import files_archive, pack_files, unpack_files
 from support.files import encoded as encoded_file
@@ -41,6 +43,15 @@ def written(tmp_path, data, **options):
   (tmp_path / "a").write_bytes(data)
   (back,) = read(stored(tmp_path, ["a"], **options))
   return bytes(output_folder._content(back))
+
+
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_too_little_memory_to_decode_a_file_does_not_make_it_another_kind_of_file(tmp_path, monkeypatch, levels):
+  """It would be stored verbatim in silence, or, where `--test` reads it again, differ from what was stored."""
+  (tmp_path / "a.png").write_bytes(encoded("PNG"))
+  monkeypatch.setattr(Image, "open", mock.Mock(side_effect=MemoryError))
+  with pytest.raises(TooLargeError, match="'a.png' cannot be read"):
+    reading.read_picture(tmp_path, "a.png", 1, levels=levels)
 
 
 # --- Metadata -----------------------------------------------------------------------------------

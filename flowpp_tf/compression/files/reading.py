@@ -41,7 +41,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim
 from flowpp_tf.io.deep_image import read_deep
 from flowpp_tf.io.gate import read_bytes
-from flowpp_tf.io.image_file import FORMATS, PNG, ImageFileError, open_image, png_chunks
+from flowpp_tf.io.image_file import FORMATS, PNG, ImageFileError, TooLargeError, open_image, png_chunks
 
 MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
 _LONGEST_NAME = 255  # bytes of a part of a path
@@ -130,12 +130,15 @@ def read_picture(
 
   Raises:
     OSError: if it cannot be read.
+    TooLargeError (an InputError): if there is too little memory for its pixels.
   """
   data = read_bytes(folder / name, _MAX_FILE)
   verbatim = ImageFile(name, data=data, reason=SMALLER)
   try:
-    pixels, metadata, lossy = _read(data, channels, lossy_pixels, levels)
+    pixels, metadata, lossy = _read(data, name, channels, lossy_pixels, levels)
     picture = _with_pixels(data, name, pixels, metadata, keep_bytes)
+  except TooLargeError:  # which says nothing of the file: with more memory it is an image
+    raise
   except VerbatimError as error:
     return dataclasses.replace(verbatim, reason=str(error))
   except ImageFileError:
@@ -152,12 +155,12 @@ class VerbatimError(ImageFileError):
   """Raised for a file whose pixels and metadata are not all that it holds; its text is the reason."""
 
 
-def _read(data, channels, lossy_pixels, levels):
+def _read(data, name, channels, lossy_pixels, levels):
   """Return pixels, metadata, and whether the file is lossy; metadata are None if the file must come back whole."""
   if levels > 256:
-    pixels = _deep_pixels(data, channels)
+    pixels = _deep_pixels(data, name, channels)
     return pixels, _packed(_png(data, 16)) if data.startswith(PNG) else None, False
-  with open_image(data, formats=_FORMATS, most_pixels=MAX_CODED) as image:
+  with open_image(data, name, formats=_FORMATS, most_pixels=MAX_CODED) as image:
     if image.width * image.height * channels > MAX_CODED:
       raise VerbatimError("too large")
     if image.mode != {1: "L", 3: "RGB"}[channels]:
@@ -169,10 +172,12 @@ def _read(data, channels, lossy_pixels, levels):
     return pixels, _metadata(image, data), lossy
 
 
-def _deep_pixels(data, channels):
+def _deep_pixels(data, name, channels):
   """Return the pixels of a file of 16 bits."""
   try:
-    pixels = read_deep(data, channels, most_pixels=MAX_CODED)
+    pixels = read_deep(data, channels, name, most_pixels=MAX_CODED)
+  except TooLargeError:
+    raise
   except InputError as error:
     is_other = isinstance(error, ImageFileError)
     raise VerbatimError(_OTHER if is_other else "a package that reads it is not installed") from None
