@@ -23,17 +23,13 @@ import keras
 import numpy as np
 import sklearn.datasets
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from examples.tabular import BINS, Conditioned, affine, spline
+from examples.tabular import BINS, HIDDEN, affine, coupling_flow, maf, spline
 import flowpp_tf as fpp
-from flowpp_tf import bijectors as fb
 from flowpp_tf.data.bundled import packaged_photographs
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
-tfb, tfd = tfp.bijectors, tfp.distributions
-LAYERS, HIDDEN, BLOCKS = 6, 64, 2  # of TFP's flows
 
 
 # --- Data: training and test rows, `[N, D]` each -------------------------------------------------
@@ -96,46 +92,11 @@ def load(name, seed):
   return [((part - mean) / scale).astype(np.float32) for part in (train, test)]
 
 
-# --- Flows of TFP -------------------------------------------------------------------------------
-
-
-def tfp_flow(size, layer):
-  variable = lambda value, name: keras.Variable(value, dtype="float32", name=name)
-  parts = []
-  for _ in range(LAYERS):
-    parts += [
-      fb.ActNorm(variable(np.ones(size), "scale"), variable(np.zeros(size), "bias"), min_variance=1e-6),
-      fb.Invertible1x1ConvLU(
-        variable(np.zeros([size, size]), "lower_upper"), event_ndims=1, permutation=(np.arange(size) - size // 2) % size
-      ),
-      layer(),
-    ]
-  normal = tfd.Sample(tfd.Normal(0.0, 1.0), size)
-  return fpp.distributions.FlowDistribution(normal, fb.Invert(fb.Chain(parts[::-1])))
-
-
-def coupling_flow(size, bijector_fn, outputs):
-  kept = size // 2
-  network = lambda: fpp.layers.DenseConditioner(kept, (size - kept) * outputs, HIDDEN, BLOCKS)
-  return tfp_flow(size, lambda: tfb.RealNVP(kept, bijector_fn=Conditioned(network(), bijector_fn)))
-
-
-def maf(size):
-  """Return masked autoregressive flows, in the direction that is one pass from data to latents."""
-
-  def layer():
-    network = tfb.AutoregressiveNetwork(2, event_shape=size, hidden_units=[HIDDEN, HIDDEN], activation="elu")
-    network.build([None, size])
-    return tfb.Invert(tfb.MaskedAutoregressiveFlow(bijector_fn=Conditioned(network, affine)))
-
-  return tfp_flow(size, layer)
-
-
 FLOWS = {
   "flowpp_tf": fpp.vector_flow_for,
-  "TFP splines": lambda x: coupling_flow(x.shape[1], spline, 3 * BINS - 1),
-  "TFP MAF": lambda x: maf(x.shape[1]),
-  "TFP RealNVP": lambda x: coupling_flow(x.shape[1], affine, 2),
+  "TFP splines": lambda x: coupling_flow(x.shape[1], spline, 3 * BINS - 1, HIDDEN),
+  "TFP MAF": lambda x: maf(x.shape[1], HIDDEN),
+  "TFP RealNVP": lambda x: coupling_flow(x.shape[1], affine, 2, HIDDEN),
 }
 
 

@@ -44,7 +44,7 @@ from flowpp_tf.data.bundled import packaged_photographs
 FLAGS = flags.FLAGS
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-HIDDEN, BLOCKS, COMPONENTS = 64, 2, 8  # of fpp.vector_flow
+LAYERS, HIDDEN, BLOCKS, COMPONENTS = 6, 64, 2, 8  # of fpp.vector_flow
 BINS, BOUND = 8, 4.0  # of the splines: they are the identity outside of [-4, 4]
 
 
@@ -128,10 +128,10 @@ def per_value(parameters, size):
 
 
 def tfp_flow(size, layer):
-  """Return a flow of layers that `layer()` makes, and the function that initialises it by data."""
+  """Return a flow of layers that `layer()` makes."""
   variable = lambda value, name: keras.Variable(value, dtype="float32", name=name)
   parts = []
-  for _ in range(FLAGS.layers):
+  for _ in range(LAYERS):
     parts += [
       fb.ActNorm(variable(np.ones(size), "scale"), variable(np.zeros(size), "bias"), min_variance=1e-6),
       fb.Invertible1x1ConvLU(
@@ -139,27 +139,23 @@ def tfp_flow(size, layer):
       ),
       layer(),
     ]
-
-  def initialize(x):
-    for part in parts:
-      x = tf.identity(part.forward(x, ctx=EvalContext(initialize=True)))
-
   normal = tfd.Sample(tfd.Normal(0.0, 1.0), size)
-  return fpp.distributions.FlowDistribution(normal, fb.Invert(fb.Chain(parts[::-1]))), initialize
+  return fpp.distributions.FlowDistribution(normal, fb.Invert(fb.Chain(parts[::-1])))
 
 
-def coupling_flow(size, bijector_fn, outputs):
-  """Return couplings of TFP with the networks of ours."""
+def coupling_flow(size, bijector_fn, outputs, width=None):
+  """Return couplings of TFP with networks as ours; without a width it is that of equal parameters."""
   kept = size // 2
-  width = equal_width(size, lambda h: dense_parameters(kept, h, (size - kept) * outputs))
+  width = width or equal_width(size, lambda h: dense_parameters(kept, h, (size - kept) * outputs))
   network = lambda: fpp.layers.DenseConditioner(kept, (size - kept) * outputs, width, BLOCKS)
   return tfp_flow(size, lambda: tfb.RealNVP(kept, bijector_fn=Conditioned(network(), bijector_fn)))
 
 
-def maf(size):
+def maf(size, width=None):
   """Return masked autoregressive flows, in the direction that is one pass from data to latents."""
   # Masks leave half of the weights of the first and the last layer, and more of that between them.
-  width = equal_width(size, lambda h: (size / 2 + 1) * h + (h * size / (2 * size - 2) + 1) * h + (h / 2 + 1) * 2 * size)
+  parameters = lambda h: (size / 2 + 1) * h + (h * size / (2 * size - 2) + 1) * h + (h / 2 + 1) * 2 * size
+  width = width or equal_width(size, parameters)
 
   def layer():
     network = tfb.AutoregressiveNetwork(2, event_shape=size, hidden_units=[width, width], activation="elu")
@@ -170,8 +166,7 @@ def maf(size):
 
 
 def ours(size):
-  flow = fpp.vector_flow(size, couplings=FLAGS.layers, components=COMPONENTS, hidden=HIDDEN, blocks=BLOCKS)
-  return flow, flow.initialize
+  return fpp.vector_flow(size, couplings=LAYERS, components=COMPONENTS, hidden=HIDDEN, blocks=BLOCKS)
 
 
 def equal_width(size, parameters):
@@ -201,13 +196,13 @@ class Experiment:
   """A flow that is trained several times, and compiled once.
 
   Args:
-    make: size -> flow and its initialisation.
+    make: size -> flow.
     data: the three splits.
   """
 
   def __init__(self, make, data):
     self._make, self._data = make, [tf.constant(part) for part in data]
-    self._flow, _ = make(data[0].shape[1])
+    self._flow = make(data[0].shape[1])
     # Of tf_keras, whose optimizers apply the masks of `tfb.AutoregressiveNetwork`: they are constraints of variables.
     self._optimizer = tf_keras.optimizers.Adam(global_clipnorm=1.0)
     self._optimizer.build(self._flow.trainable_variables)
@@ -217,8 +212,8 @@ class Experiment:
   def run(self, rate, seed):
     """Train from the start; return best validation, test log densities, parameters, CPU milliseconds a step."""
     keras.utils.set_random_seed(seed)
-    fresh, initialize = self._make(self._data[0].shape[1])
-    initialize(self._data[0][:1000])
+    fresh = self._make(self._data[0].shape[1])
+    fresh.initialize(self._data[0][:1000])
     for variable, value in zip(self._flow.variables, fresh.variables):
       variable.assign(value)
     for variable in self._optimizer.variables:
@@ -293,7 +288,6 @@ def main(argv):
 
 if __name__ == "__main__":
   flags.DEFINE_multi_enum("data", list(DATA), list(DATA), "Data sets.")
-  flags.DEFINE_integer("layers", 6, "Layers of each flow.", lower_bound=1)
   flags.DEFINE_bool("xla", True, "Compile the steps by XLA, which takes half a minute for each flow.")
   flags.DEFINE_integer("steps", 1500, "Training steps, a multiple of --every.", lower_bound=1)
   flags.DEFINE_integer("every", 100, "Steps between validations.", lower_bound=1)

@@ -28,8 +28,9 @@ from support.programs import ROOT, _messages_of_a_process, _own_flags, example, 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
 
 
-def test_tabular_trains_densities_of_equal_size_that_integrate_to_one():
-  tabular = example("tabular", layers=1, xla=False, steps=40, every=20, batch=64)
+def test_tabular_trains_densities_of_equal_size_that_integrate_to_one(monkeypatch):
+  tabular = example("tabular", xla=False, steps=40, every=20, batch=64)
+  monkeypatch.setattr(tabular, "LAYERS", 1)
   data = tabular.standardised(tabular.two_moons())
   axis = np.linspace(-6, 6, 201, dtype=np.float32)
   grid = tf.constant(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
