@@ -1,7 +1,7 @@
 r"""Measure how well densities find defects of ELPV's solar cells: AUROC on the 262 test pictures, by kind of cell.
 
 python benchmarks/elpv_defects.py
-python benchmarks/elpv_defects.py --model=runs/elpv --cache=elpv_of_run --output=elpv_defects.json
+python benchmarks/elpv_defects.py --model=runs/elpv --output=elpv_defects.json
 
 A picture is defective if its probability in the data set is above 0.5. Scores that need no model of ours come first:
 the mean brightness, the size of the file as JPEG XL, and two coarse densities, Gaussians (probabilistic PCA, Tipping
@@ -11,8 +11,6 @@ or preset for parts of the pictures, its bits: in all, how far they are from typ
 of bits. Each `A + B` is a sum of scores that were standardised on the sound validation pictures of the kind. "chosen
 for" marks the best score of each kind on validation, and the one with the best mean of both kinds. The choice uses the
 validation's labels of defects, the scores use those of sound pictures only.
-
---cache keeps the maps, 189 MB for each state of the weights, and sizes, so that a further call takes seconds.
 """
 
 import os
@@ -25,10 +23,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from absl import app, flags
 import numpy as np
 
-from flowpp_tf.core.environment import import_extra
 from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.evaluation import conformal_p_value
+from plain_codecs import codecs
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
@@ -83,40 +81,24 @@ def mirrored(pictures):
 
 
 def jpeg_xl_bits(pictures):
-  codec = import_extra("imagecodecs", "codecs", "the size of a picture as JPEG XL")
-  size = lambda picture: 8.0 * len(codec.jpegxl_encode(np.ascontiguousarray(picture), lossless=True, effort=9))
+  encode, _ = codecs()["JPEG XL, effort 9"]
+  size = lambda picture: 8.0 * len(encode(np.ascontiguousarray(picture)))
   return np.array(list(parallel_map(size, pictures)))
 
 
-def cached(name, function, *arguments):
-  """Return what a function returns, an array, from the cache if it is there."""
-  path = pathlib.Path(f"{FLAGS.cache}_{name}.npy") if FLAGS.cache else None
-  if path is not None and path.exists():
-    return np.load(path)
-  found = function(*arguments)
-  if path is not None:
-    np.save(path, found)
-  return found
-
-
-def maps_of(workdir, pictures):
-  """Return bits of each pixel, float32 `[N, 300, 300]`."""
-  from flowpp_tf.evaluation import BitMaps
-
-  model, _ = workdir.load()
-  return np.stack([values.astype(np.float32) for values in BitMaps(model)(pictures[..., np.newaxis])])
-
-
-def maps_of_splits(pictures):
-  """Return bits of each pixel by split, of --model; None without it. The cache knows them by their weights' SHA-256."""
+def maps_of(pictures):
+  """Return bits of each pixel by split, float32 `[N, 300, 300]`, of --model; None without it."""
   if not FLAGS.model:
     return None
+  from flowpp_tf.evaluation import BitMaps
   from flowpp_tf.io.model_folders import preset_folder, presets
   from flowpp_tf.training import Workdir
 
-  workdir = Workdir(preset_folder(FLAGS.model) if FLAGS.model in presets() else FLAGS.model)
-  weights = workdir.weights_info()["sha256"][:12]
-  return {split: cached(f"{weights}_{split}", maps_of, workdir, pictures[split]) for split in SPLITS}
+  model, _ = Workdir(preset_folder(FLAGS.model) if FLAGS.model in presets() else FLAGS.model).load()
+  maps = BitMaps(model)
+  return {
+    split: np.stack([bits.astype(np.float32) for bits in maps(pictures[split][..., np.newaxis])]) for split in SPLITS
+  }
 
 
 def scores_of_kind(pictures, sound, bits, maps):
@@ -178,8 +160,8 @@ def measure():
   pictures = {split: dataset.split(split)[..., 0] for split in ("train", *SPLITS)}
   kind = {split: dataset.labels_of(split) // 4 for split in pictures}
   third = {split: dataset.labels_of(split) % 4 for split in pictures}  # of the probability of a defect
-  bits = {split: cached(f"jpegxl_{split}", jpeg_xl_bits, pictures[split]) for split in SPLITS}
-  maps = maps_of_splits(pictures)
+  bits = {split: jpeg_xl_bits(pictures[split]) for split in SPLITS}
+  maps = maps_of(pictures)
   found: dict[str, dict] = {}
   for number, name in enumerate(KINDS):
     here = {split: kind[split] == number for split in pictures}
@@ -207,6 +189,5 @@ def main(argv):
 
 if __name__ == "__main__":
   flags.DEFINE_string("model", None, "Run or preset whose images are parts of the pictures; none without it.")
-  flags.DEFINE_string("cache", None, "Beginning of the names of files that keep maps and sizes; none if not given.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
   app.run(main)

@@ -59,7 +59,7 @@ PARTS = {
     "compression.py --preset=digits --split=train",
   ),
   "vector_flows": ("vector_flows.py",),
-  "codec_speed": ("codec_speed.py",),
+  "codec_speed": ("plain_codecs.py --speed",),
   "sample_quality": ("sample_quality.py --samples=2000 --temperature=0.7,0.8,0.9,1.0",),
   "field_calibration": ("../examples/field_calibration.py",),
   "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),

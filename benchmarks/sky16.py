@@ -1,4 +1,4 @@
-"""Compare archives of the data set sky16 with its entropy, JPEG XL, PNG and FITS' Rice.
+"""Compare archives of the data set sky16 with its entropy, plain codecs, and FITS' Rice.
 
 bin/train --flagfile=configs/sky16.flags --workdir=runs/sky16
 python benchmarks/sky16.py --workdir=runs/sky16 --output=sky16.json
@@ -22,7 +22,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import app, flags
 from astropy.io import fits
-import imagecodecs
 import numpy as np
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, Codec
@@ -31,6 +30,7 @@ from flowpp_tf.compression.files.reading import ImageFile
 from flowpp_tf.data import load_dataset, sky
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.training import Workdir
+import plain_codecs
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
@@ -85,18 +85,6 @@ def rice(frame):
   return min(sizes)
 
 
-def codecs(frames):
-  """Yield the names of codecs, and the bytes of all frames, each a file."""
-  pngs = [imagecodecs.png_encode(frame, level=9, strategy=1) for frame in frames]
-  yield "PNG (zlib 9)", sum(map(len, pngs))
-  for effort in (7, 9):
-    files = [imagecodecs.jpegxl_encode(frame, lossless=True, effort=effort) for frame in frames]
-    assert all(np.array_equal(imagecodecs.jpegxl_decode(file), frame) for file, frame in zip(files, frames))
-    yield f"JPEG XL, lossless, effort {effort}", sum(map(len, files))
-  yield "JPEG-LS", sum(len(imagecodecs.jpegls_encode(frame)) for frame in frames)
-  yield "FITS, Rice", sum(map(rice, frames))
-
-
 def archive(model, frames):
   """Return the bytes of an archive of the frames that decodes to them, and the seconds of coding and decoding."""
   shape = model.config.image_shape
@@ -122,7 +110,8 @@ def main(_):
     "entropy of the noise given the scene": entropy,
     "bound of the model": bound.bits_per_dim,
     "archive": 8 * size / frames.size,
-    **{name: 8 * total / frames.size for name, total in codecs(frames)},
+    **{row["codec"]: 8 * row["bytes"] / frames.size for row in plain_codecs.rows(frames)},
+    "FITS, Rice": 8 * sum(map(rice, frames)) / frames.size,
   }
   row = lambda name, bits: {"": name, "bits/pixel": f"{bits:.3f}", "of the entropy": f"{bits / entropy:.3f}"}
   print_table([row(name, bits) for name, bits in results.items()])

@@ -1,17 +1,15 @@
 """The benchmarks' arithmetic, and the pages against the results that are stored."""
 
 import json
-import types
 
 import numpy as np
 import pytest
 
-import elpv_defects
 import flowpp_tf as fpp
 from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
-import folder_codecs
 import model
+import plain_codecs
 import run_all
 from support.programs import ROOT
 from support.runs import TINY_MODEL
@@ -87,20 +85,10 @@ def test_ratios_are_of_what_one_command_measured_side_by_side():
 
 
 def test_bytes_of_codecs_are_those_of_their_files(monkeypatch):
-  monkeypatch.setattr(folder_codecs, "codecs", lambda: {"a": lambda picture: bytes(21)})
-  (row,) = folder_codecs.rows([np.zeros([7, 7], np.uint8)] * 3)
+  picture = np.zeros([7, 7], np.uint8)
+  monkeypatch.setattr(plain_codecs, "codecs", lambda: {"a": (lambda picture: bytes(21), lambda data: picture)})
+  (row,) = plain_codecs.rows([picture] * 3)
   assert (row["bytes"], row["bits/pixel"]) == (63, f"{8 * 21 / 49:.3f}")
-
-
-def test_maps_of_other_weights_are_not_taken_from_the_cache(monkeypatch, tmp_path):
-  made = []
-  monkeypatch.setattr(elpv_defects, "maps_of", lambda workdir, pictures: made.append(workdir.path.name) or pictures + 1)
-  pictures = {"train": np.zeros(1), "validation": np.zeros(2), "test": np.zeros(3)}
-  for name in ("digits", "photos", "digits"):
-    monkeypatch.setattr(elpv_defects, "FLAGS", types.SimpleNamespace(model=name, cache=f"{tmp_path}/a"))
-    maps = elpv_defects.maps_of_splits(pictures)
-    assert {split: array.tolist() for split, array in maps.items()} == {"validation": [1, 1], "test": [1, 1, 1]}
-  assert made == ["digits", "digits", "photos", "photos"]
 
 
 def test_a_variant_changes_fields_of_any_kind():
