@@ -11,7 +11,6 @@ come first; those for which no time is left are named and left out.
 """
 
 import os
-import statistics
 import sys
 import time
 
@@ -21,8 +20,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from absl import app, flags
 
 import first_step
-from model import Case, build, seconds_of, start_tensorflow
-from processes import in_new_process, peak_bytes
+import model
+from processes import in_new_process
 from tables import markdown, results, stored_results, write_json
 
 FLAGS = flags.FLAGS
@@ -37,7 +36,9 @@ def cases(quick, threads):
   config, batch, words = ("digits", 2, TINY) if quick else ("cifar10", 64, "")
 
   def case(what, batch, jit, precision):
-    return Case(config, what, batch, threads, precision, f"{words} cpu_splits=1 jit={jit}".strip())
+    return model.Case(
+      config, what, batch, threads, precision, f"{words} cpu_splits=1 jit={jit}".strip(), repeats=2 if quick else 10
+    )
 
   steps = [case("train", batch, jit, precision) for precision in ("float32", "bfloat16") for jit in ("blocks", "off")]
   inference = [case(what, batch, "blocks", "float32") for what in ("evaluate", "sample")]
@@ -56,35 +57,13 @@ def device():
   return tf.config.experimental.get_device_details(found[0]).get("device_name", found[0].name) if found else None
 
 
-def measure(case, rounds):
+def measure(case):
   """Return the row of a case, as a dict; in a process that has not used TensorFlow."""
-  start = time.perf_counter()
-  start_tensorflow(case.threads, **case.process)
-  import tensorflow as tf
-
-  row = dict(config=case.config, what=case.what, batch=case.batch, precision=case.precision, jit=case.process["jit"])
-  on_gpu = bool(tf.config.list_physical_devices("GPU"))
+  kind = dict(config=case.config, what=case.what, batch=case.batch, precision=case.precision, jit=case.process["jit"])
   try:
-    run = build(case)
-    run()
-    first = time.perf_counter() - start
-    run()
-    if on_gpu:
-      tf.config.experimental.reset_memory_stats("GPU:0")
-    seconds = [seconds_of(run) for _ in range(rounds)]
-  except tf.errors.ResourceExhaustedError:
-    return row | dict(out_of_memory=True)
-  # Of a CPU, TensorFlow counts tensors only where oneDNN allocates them, which depends on the processor.
-  peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_bytes()
-  median = statistics.median(seconds)
-  return row | dict(
-    out_of_memory=False,
-    ms=1e3 * median,
-    spread_percent=100 * (max(seconds) - min(seconds)) / median,
-    images_s=case.batch / median,
-    peak_gib=peak / 2**30,
-    first_s=first,
-  )
+    return kind | dict(out_of_memory=False) | model.measure(case)
+  except sys.modules["tensorflow"].errors.ResourceExhaustedError:  # looked up only where something is raised
+    return kind | dict(out_of_memory=True)
 
 
 def table(rows, costs):
@@ -95,19 +74,7 @@ def table(rows, costs):
     costs: counts of a training step, a dict for each recipe.
   """
   flops = {cost["config"]: cost["training_flops_image"] for cost in costs}
-  yield (
-    "model",
-    "",
-    "batch",
-    "networks in",
-    "jit",
-    "ms",
-    "spread",
-    "images/s",
-    "TFLOP/s",
-    "peak GiB",
-    "s to the first",
-  )
+  yield "model||batch|networks in|jit|ms|spread|images/s|TFLOP/s|peak GiB|s to the first".split("|")
   for r in rows:
     case = (r["config"], r["what"], str(r["batch"]), r["precision"], r["jit"])
     if r["out_of_memory"]:
@@ -116,10 +83,10 @@ def table(rows, costs):
       is_counted = r["what"] == "train" and r["config"] in flops
       yield (
         *case,
-        f"{r['ms']:.1f}",
+        f"{r['ms_image'] * r['batch']:.1f}",
         f"{r['spread_percent']:.0f} %",
-        f"{r['images_s']:,.1f}",
-        f"{1e-12 * r['images_s'] * flops[r['config']]:.2f}" if is_counted else "",
+        f"{1e3 / r['ms_image']:,.1f}",
+        f"{1e-9 / r['ms_image'] * flops[r['config']]:.2f}" if is_counted else "",
         f"{r['peak_gib']:.2f}",
         f"{r['first_s']:.0f}",
       )
@@ -139,7 +106,6 @@ def define_flags():
   """Define the script's flags; a function, as tests import this file."""
   flags.DEFINE_bool("quick", False, "A tiny model, a few rounds; always without a GPU.")
   flags.DEFINE_float("minutes", 10.0, "Rows begin within these.", lower_bound=0.1)
-  flags.DEFINE_integer("rounds", 10, "Timed rounds of each row.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
 
 
@@ -148,8 +114,7 @@ def main(argv):
   name = in_new_process(device)
   quick, threads = FLAGS.quick or not name, len(os.sched_getaffinity(0))
   print(name or NO_GPU, flush=True)
-  rounds = 2 if quick else FLAGS.rounds
-  tasks = {str(case): (lambda case=case: in_new_process(measure, case, rounds)) for case in cases(quick, threads)}
+  tasks = {str(case): (lambda case=case: in_new_process(measure, case)) for case in cases(quick, threads)}
   started = ("digits", 4, 8, threads) if quick else ("cifar10", 64, 128, threads)
   tasks = {"start of bin/train": lambda: in_new_process(first_step.measure, *started)} | tasks
   start, *rows = within(FLAGS.minutes, tasks)

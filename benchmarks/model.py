@@ -27,7 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from absl import app, flags
 
-from processes import forget_peak, in_new_process, peak_bytes
+from processes import forget_peak, in_new_process, limit_cores, peak_bytes
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
@@ -80,7 +80,7 @@ def _value(text):
 
 def start_tensorflow(threads, cpu_splits=1, jit="off", batch_size=None):
   """Limit this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+  limit_cores(threads)
   import tensorflow as tf
 
   from flowpp_tf.core import lanes, tracing
@@ -142,13 +142,8 @@ def measure(case):
   calls = max(1, math.ceil(_SHORTEST_ROUND / (time.perf_counter() - start)))
   runs = [seconds_of(run, calls) for _ in range(case.repeats)]
   seconds = statistics.median(runs)
-  return dict(
-    config=case.config,
-    what=case.what,
-    batch=case.batch,
-    threads=case.threads,
-    precision=case.precision,
-    variant=case.variant,
+  kind = {name: value for name, value in dataclasses.asdict(case).items() if name != "repeats"}
+  return kind | dict(
     ms_image=1e3 * seconds / case.batch,
     spread_percent=100 * (max(runs) - min(runs)) / seconds,
     peak_gib=peak / 2**30,
@@ -158,17 +153,20 @@ def measure(case):
 
 
 def memory_of(run):
-  """Return the bytes at their peak while `run()` runs: resident memory of this process; tensors that it makes.
+  """Return the bytes at their peak while `run()` runs: resident memory of this process, or a GPU's; tensors it makes.
 
   The allocator keeps memory for later runs, so the process has most of it before.
   """
   import tensorflow as tf
 
-  tf.config.experimental.reset_memory_stats("CPU:0")
-  before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+  device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+  in_use = lambda: tf.config.experimental.get_memory_info(device)
+  tf.config.experimental.reset_memory_stats(device)
+  before = in_use()["current"]
   forget_peak()
   run()
-  return peak_bytes(), tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
+  peak = in_use()["peak"]
+  return peak if device == "GPU:0" else peak_bytes(), peak - before
 
 
 def seconds_of(run, calls=1):

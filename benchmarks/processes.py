@@ -1,13 +1,10 @@
 """Processes that measure: each starts with no memory in use, alone or in turns with others. Linux only."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -41,70 +38,71 @@ def busy_seconds():
 
 
 class Turns:
-  """The turns of this process, one for each line on stdin. What it prints otherwise goes to stderr.
+  """Turns of a process that `TakesTurns` started: `ready` when all is built, then `begin` and `end` of each turn."""
 
-  `ready` when all is built, then `begin` and `end` of each turn.
-  """
-
-  def __init__(self):
-    self._out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+  def __init__(self, pipe):
+    self._pipe = pipe
 
   def ready(self, **content):
     """Say that the turns can begin, and what the other process is to know."""
     forget_peak()
-    self._say(content)
+    self._pipe.send(content)
 
   def begin(self):
-    """Wait for the turn; end the process when there is none."""
-    if not sys.stdin.readline():
-      os._exit(0)
+    """Wait for the turn. After the last one the process is killed here."""
+    self._pipe.recv()
     self._cpu, self._start = time.process_time(), time.perf_counter()
 
   def end(self):
     """Say what the turn took: seconds, CPU seconds, and the peak memory of all turns until now."""
     seconds = time.perf_counter() - self._start
-    self._say(dict(seconds=seconds, cpu_s=time.process_time() - self._cpu, peak_bytes=peak_bytes()))
-
-  def _say(self, content):
-    print(json.dumps(content), file=self._out, flush=True)
+    self._pipe.send(dict(seconds=seconds, cpu_s=time.process_time() - self._cpu, peak_bytes=peak_bytes()))
 
 
 class TakesTurns:
-  """A process that was started by a command and has `Turns`; `content` is what it said when it was ready.
+  """A new process that calls `function(turns, *arguments)`; `content` is what it said when it was ready.
 
   Raises:
     RuntimeError: if it ends early, with the end of what it printed.
   """
 
-  def __init__(self, command):
-    self._errors = tempfile.TemporaryFile("w+")
-    self._process = subprocess.Popen(
-      command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-    )
+  def __init__(self, function, *arguments):
+    spawn = multiprocessing.get_context("spawn")
+    self._printed = tempfile.NamedTemporaryFile("r")
+    self._pipe, pipe = spawn.Pipe()
+    name, given = f"{function.__name__}{arguments}", (self._printed.name, pipe, function, arguments)
+    self._process = spawn.Process(target=_call, args=given, name=name, daemon=True)
+    self._process.start()
+    pipe.close()  # it is open in the new process only, so that its end is seen
     self.content = self._read()
 
   def turn(self):
     """Return what `Turns.end` says of a turn, and `others`: cores that other processes took meanwhile."""
     busy = busy_seconds()
     with contextlib.suppress(BrokenPipeError):  # `_read` says why it ended
-      self._process.stdin.write("\n")
-      self._process.stdin.flush()
+      self._pipe.send(None)
     taken = self._read()
     others = (busy_seconds() - busy - taken["cpu_s"]) / taken["seconds"]
     return taken | dict(others=max(0.0, others))
 
   def end(self):
     """End the process, unless it ended before."""
-    if not self._errors.closed:
-      with contextlib.suppress(BrokenPipeError), self._process, self._errors:
-        self._process.kill()
+    self._process.kill()
+    self._process.join()
+    self._printed.close()
 
   def _read(self):
-    line = self._process.stdout.readline()
-    if not line:
-      self._errors.seek(0)
-      error = f"{' '.join(map(str, self._process.args))} ended early:\n{self._errors.read()[-3000:]}"
+    try:
+      return self._pipe.recv()
+    except (EOFError, ConnectionResetError):
+      self._process.join()
+      printed = self._printed.read()
       self.end()
-      raise RuntimeError(error)
-    return json.loads(line)
+      raise RuntimeError(f"{self._process.name} ended early:\n{printed[-3000:]}")
+
+
+def _call(printed, pipe, function, arguments):
+  """Call a function with `Turns`, in a new process; what it prints goes to a file."""
+  for stream in (1, 2):
+    os.dup2(os.open(printed, os.O_WRONLY | os.O_APPEND), stream)
+  function(Turns(pipe), *arguments)

@@ -16,11 +16,13 @@ import pathlib
 import statistics
 import sys
 import tempfile
+from typing import NamedTuple
 
 from absl import app, flags
+import numpy as np
 
-from contestants import Contestant, is_release
 import first_step
+from model import Case, build, start_tensorflow
 from processes import TakesTurns, limit_cores
 import release
 from tables import markdown, write_json
@@ -38,6 +40,67 @@ CASES = (
   "cifar10 start 4 2",
 )
 START_IMAGES = 128  # that initialise the weights, as in the release
+WARM_UP = 2  # calls before the first turn
+
+
+class Contestant(NamedTuple):
+  """What a process measures."""
+
+  folder: str  # checkout of a version, or of the release
+  case: Case
+  init_batch: int  # images that initialise the release's weights, a multiple of `batch`
+
+
+def is_release(folder):
+  """Return whether a folder has the release."""
+  return (pathlib.Path(folder) / "flows" / "run_cifar.py").exists()
+
+
+def run_release(turns, contestant):
+  """Take the turns of the release; those of training are steps of its own loop."""
+  folder, case, init_batch = contestant
+  if case.what == "train":
+
+    def before_step(step):
+      if step > WARM_UP:
+        turns.end()
+      if step == WARM_UP:
+        turns.ready(parameters=release.parameters())
+      if step >= WARM_UP:
+        turns.begin()
+      return 1e-6
+
+    def after_step(values):
+      if not np.isfinite(values["bpd"]):
+        raise FloatingPointError(f"the release's loss is {values['bpd']} after step {values['iter']}")
+
+    release.train(folder, case.batch, init_batch, before_step, after_step)
+  else:
+    run = release.inference(folder, case.batch, init_batch)[case.what]
+    _take_turns(turns, run, release.parameters())
+
+
+def run_version(turns, contestant):
+  """Take the turns of a version of this project, from its checkout."""
+  folder, case, _ = contestant
+  sys.path.insert(0, folder)  # before this checkout, which model.py puts there
+  start_tensorflow(case.threads, cpu_splits=case.threads)
+  from flowpp_tf.config import CONFIGS
+  from flowpp_tf.config.size import model_size
+
+  run = build(case)
+  _take_turns(turns, lambda: run().numpy(), model_size(CONFIGS[case.config]).parameters)
+
+
+def _take_turns(turns, run, parameters):
+  """Take turns until the process is killed."""
+  for _ in range(WARM_UP):
+    run()
+  turns.ready(parameters=parameters)
+  while True:
+    turns.begin()
+    run()
+    turns.end()
 
 
 def contestants(case, rival, precisions, init_batch):
@@ -51,7 +114,7 @@ def contestants(case, rival, precisions, init_batch):
   """
   config, what, batch, threads = case.split()
   make = lambda folder, precision: Contestant(
-    folder, config, what, int(batch), int(threads), precision, max(init_batch, int(batch))
+    folder, Case(config, what, int(batch), int(threads), precision), max(init_batch, int(batch))
   )
   ours = ["float32"] if what == "start" else precisions
   return {"": make(rival, "float32"), **{precision: make(ROOT, precision) for precision in ours}}
@@ -101,21 +164,8 @@ def _summary(turns, batch):
 
 def table(measured):
   """Yield the rows of the table of what was measured, as texts; of two values the second is the rival's."""
-  yield (
-    "model",
-    "",
-    "batch",
-    "cores",
-    "precision",
-    "time, ratio",
-    "seconds",
-    "spread",
-    "CPU time, ratio",
-    "peak GiB",
-    "memory, ratio",
-    "turns",
-    "other processes' cores",
-  )
+  head = "model||batch|cores|precision|time, ratio|seconds|spread|CPU time, ratio|peak GiB|memory, ratio|turns"
+  yield *head.split("|"), "other processes' cores"
   for r in measured:
     both = lambda name, text: f"{text.format(r[name])}; {text.format(r[f'before_{name}'])}"
     yield (
@@ -154,7 +204,8 @@ def _in_turns(racing, rounds):
   processes = {}
   try:
     for name, contestant in racing.items():  # one after the other: they build with all cores
-      processes[name] = TakesTurns(contestant.command)
+      run = run_release if is_release(contestant.folder) else run_version
+      processes[name] = TakesTurns(run, contestant)
     sizes = {process.content["parameters"] for process in processes.values()}
     if len(sizes) > 1:
       raise RuntimeError(f"the models differ: {sorted(sizes)} parameters")
@@ -170,7 +221,7 @@ def _starts(racing, rounds):
   measured = {name: [] for name in racing}
   with tempfile.TemporaryDirectory() as folder:
     data = pathlib.Path(folder) / "images.npz"
-    first_step.write_images(data, racing[""].config, START_IMAGES)
+    first_step.write_images(data, racing[""].case.config, START_IMAGES)
     for turn in range(rounds):
       for name, contestant in racing.items():
         command, line = _start_of(contestant, data, f"{folder}/{name}{turn}")
@@ -180,10 +231,10 @@ def _starts(racing, rounds):
 
 def _start_of(contestant, data, workdir):
   """Return the command that starts a training, and what the line begins with that ends the start."""
-  folder, batch = contestant.folder, contestant.batch
+  folder, case, _ = contestant
   if is_release(folder):
-    return release.train_command(folder, batch, START_IMAGES), release.FIRST_STEP
-  command = first_step.train_command(folder, contestant.config, data, workdir, batch, START_IMAGES)
+    return release.train_command(folder, case.batch, START_IMAGES), release.FIRST_STEP
+  command = first_step.train_command(folder, case.config, data, workdir, case.batch, START_IMAGES)
   return command, first_step.PARTS["first_step_s"]
 
 
@@ -206,7 +257,6 @@ def main(argv):
     raise app.UsageError(f"--release takes a folder with flows/run_cifar.py, which {rival} does not have")
   if FLAGS.release and not all(case.startswith("cifar10 ") for case in FLAGS.case):
     raise app.UsageError(f"the release is raced in cifar10 only, got --case={FLAGS.case}")
-  os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # of all processes, as in our programs
   measured = []
   for case in FLAGS.case:
     rounds = min(FLAGS.rounds, 3) if "start" in case.split() else FLAGS.rounds

@@ -1,5 +1,6 @@
 """The race with the release, and measurements of a GPU: what is not timing."""
 
+import importlib
 import sys
 
 import pytest
@@ -130,32 +131,34 @@ def test_ours_is_raced_in_each_precision_and_a_start_in_one():
   assert names("cifar10 evaluate 4 2") == ["", "float32", "bfloat16"]
   assert names("cifar10 start 4 2") == ["", "float32"]
   rival, ours = race.contestants("digits train 64 2", "rival", ["bfloat16"], 32).values()
-  assert (rival.folder, rival.precision, rival.init_batch) == ("rival", "float32", 64)
-  assert (ours.folder, ours.precision, ours.batch) == (race.ROOT, "bfloat16", 64)
+  assert (rival.folder, rival.case.precision, rival.init_batch) == ("rival", "float32", 64)
+  assert (ours.folder, ours.case.precision, ours.case.batch) == (race.ROOT, "bfloat16", 64)
 
 
 TURNS = """
-import os, processes
-turns = processes.Turns()
-print("what a library prints")
-os.system("echo what another process prints")
-turns.ready(parameters=7)
-for _ in range(2):
-  turns.begin()
-  turns.end()
-raise ValueError("the third turn")
+import os
+def two(turns, parameters):
+  print("what a library prints")
+  os.system("echo what another process prints")
+  turns.ready(parameters=parameters)
+  for _ in range(2):
+    turns.begin()
+    turns.end()
+  raise ValueError("the third turn")
 """
 
 
-def test_a_process_takes_turns_and_says_why_it_ended(monkeypatch):
-  monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"))
-  process = processes.TakesTurns([sys.executable, "-c", TURNS])
+def test_a_process_takes_turns_and_says_why_it_ended(monkeypatch, tmp_path, capfd):
+  (tmp_path / "taken_turns.py").write_text(TURNS)
+  monkeypatch.syspath_prepend(tmp_path)
+  process = processes.TakesTurns(importlib.import_module("taken_turns").two, 7)
   assert process.content == dict(parameters=7)
   names = {"seconds", "cpu_s", "peak_bytes", "others"}
   assert [set(process.turn()) for _ in range(2)] == [names] * 2
-  with pytest.raises(RuntimeError, match="the third turn"):
+  with pytest.raises(RuntimeError, match="(?s)another process prints.*the third turn"):
     process.turn()
   process.end()  # ends nothing twice
+  assert capfd.readouterr() == ("", "")
 
 
 def test_a_command_runs_until_its_line_is_there():
@@ -171,9 +174,9 @@ def test_a_command_runs_until_its_line_is_there():
 def test_a_step_on_a_gpu_stands_with_the_rate_of_its_products():
   costs = [dict(config="cifar10", training_flops_image=80e9)]
   row = dict(config="cifar10", what="train", batch=64, precision="float32", jit="blocks", out_of_memory=False)
-  row |= dict(ms=70.0, spread_percent=3.0, images_s=900.0, peak_gib=9.5, first_s=40.0)
+  row |= dict(ms_image=1.25, spread_percent=3.0, peak_gib=9.5, first_s=40.0)
   head, full, sample, none = gpu.table([row, row | dict(what="sample"), row | dict(out_of_memory=True)], costs)
-  assert full == ("cifar10", "train", "64", "float32", "blocks", "70.0", "3 %", "900.0", "72.00", "9.50", "40")
+  assert full == ("cifar10", "train", "64", "float32", "blocks", "80.0", "3 %", "800.0", "64.00", "9.50", "40")
   assert dict(zip(head, sample))["TFLOP/s"] == ""
   assert none[5] == "out of memory" and len(none) == len(full) == len(head)
 
