@@ -9,7 +9,7 @@ has
     full_seed0.flags         the recipe of a run: `bin/train --flagfile=full_seed0.flags --workdir=full_seed0`
     full_seed0/              the run
     full_seed0.json          its test bound, once the run is complete
-    table.md, curves.svg     means over the complete runs, written again after each run
+    table.md                 means over the complete runs, written again after each run
 
 One run is read twice: at its last step, and where its CPU time is that of the run that took least. CPU time is that of
 the training steps, see `cpu_seconds` in docs/training.md.
@@ -26,7 +26,6 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import app, flags
-from matplotlib.figure import Figure
 import numpy as np
 
 from flowpp_tf.config import Recipe
@@ -36,7 +35,6 @@ from tables import markdown, write_json
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STOPPED = {3, 4, *(code for n in (signal.SIGINT, signal.SIGTERM) for code in (128 + n, -n))}  # exit codes of bin/train
-COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple")
 CURVE = ("step", "cpu_seconds", "bits_per_dim", "val_bits_per_dim")  # the last two are training and validation
 
 
@@ -275,19 +273,9 @@ def cells(table):
   text = lambda row, column: str(Estimate(**row[column]))
   budget = "" if table["cpu_seconds"] is None else f" {table['cpu_seconds']:,.0f}"
   yield (
-    "variant",
-    "parameters",
-    "seeds",
-    "test",
-    "less full",
-    "validation",
-    "gap",
-    "CPU-seconds",
-    f"validation at{budget} CPU-seconds",
-    "less full",
-    "paper, CIFAR-10",
-    "less full",
-  )
+    f"variant|parameters|seeds|test|less full|validation|gap|CPU-seconds|validation at{budget} CPU-seconds|less full|"
+    "paper, CIFAR-10|less full"
+  ).split("|")
   for row in table["rows"]:
     seconds, is_full = row["cpu_seconds"]["mean"], row["variant"] == "full"
     difference = row["paper_less_full"]
@@ -307,20 +295,6 @@ def cells(table):
     )
 
 
-def plot(curves, path):
-  """Plot figure 1 of the paper: training light, validation dark, over steps and over CPU-seconds."""
-  figure = Figure(figsize=(11, 4.5), layout="constrained")
-  panels = figure.subplots(1, 2, sharey=True)
-  for axes, by, label in zip(panels, CURVE, ("step", "CPU-seconds of training steps")):
-    for color, (variant, curve) in zip(COLORS, curves.items()):
-      axes.plot(curve[by], curve["bits_per_dim"], color=color, alpha=0.3)
-      axes.plot(curve[by], curve["val_bits_per_dim"], color=color, label=VARIANTS[variant].title)
-    axes.set(xlabel=label, ylabel="bits/dim", ylim=limits_of(curves))
-    axes.grid(alpha=0.3)
-  panels[0].legend(title="dark: validation; light: training")
-  figure.savefig(path)
-
-
 def limits_of(curves):
   """Return the lowest and the highest bits/dim to show: the first rows would flatten the rest; None without one."""
   values = np.array([x for curve in curves.values() for x in (*curve["bits_per_dim"], *curve["val_bits_per_dim"])])
@@ -329,13 +303,11 @@ def limits_of(curves):
 
 
 def write(runs, folder):
-  """Write table.md and curves.svg of the complete runs; return the table."""
+  """Write table.md of the complete runs; return the table."""
   complete = [run for run in runs if run.test is not None]
   table = summary(complete, list(dict.fromkeys(run.variant for run in runs)))
   text = f"{len(complete)} of {len(runs)} runs\n\n{markdown(list(cells(table)))}\n"
   (folder / "table.md").write_text(text)
-  if complete:
-    plot(table["curves"], folder / "curves.svg")
   print(text, flush=True)
   return table
 

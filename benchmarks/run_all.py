@@ -230,16 +230,8 @@ def peers_table(stored):
 
 def costs_table(stored):
   """Operations and memory of each recipe's training step, and hours of a GPU at an assumed share of its peak."""
-  yield (
-    "recipe",
-    "parameters",
-    "batch",
-    "GFLOP per image",
-    "state, GB",
-    "MB per image",
-    "GB of a step",
-    f"hours of an H100, {STEPS:,} steps",
-  )
+  head = "recipe|parameters|batch|GFLOP per image|state, GB|MB per image|GB of a step"
+  yield *head.split("|"), f"hours of an H100, {STEPS:,} steps"
   for row in results(stored, "costs")[0]["steps"]:
     batch = Recipe.load(row["config"]).settings["batch_size"]
     state = 4 * (4 * row["parameters"] + row["gradients"])  # weights, Adam's moments, EMA weights, gradients

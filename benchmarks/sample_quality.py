@@ -85,14 +85,8 @@ def best_temperature(result):
 
 def table(results):
   """Yield the rows of the table: real images, each temperature, and noise."""
-  yield (
-    "preset, samples",
-    "images",
-    "distance to validation images",
-    "to test images",
-    "nearest training image, median; lowest 1 %",
-    "class imbalance",
-  )
+  head = "preset, samples|images|distance to validation images|to test images"
+  yield *head.split("|"), "nearest training image, median; lowest 1 %", "class imbalance"
   for name, result in results.items():
     rows = {"real": result["real"], **result["temperatures"], "noise": result["noise"]}
     for row, figures in rows.items():
