@@ -3,6 +3,7 @@
 python benchmarks/run_all.py                       measures what needs no flag below, some hours
 python benchmarks/run_all.py --only=model,race --release=/tmp/release   these parts again, see race.py
 python benchmarks/run_all.py --only=ablations_digits --runs=/tmp/runs   fifteen runs, kept and resumed in that folder
+python benchmarks/run_all.py --only=posteriors --runs=/tmp/runs --sbibm=WHEEL   likewise, see posteriors.py
 python benchmarks/run_all.py --write               measures nothing: tables and figures of what is stored
 
 The results are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine; and what
@@ -66,8 +67,17 @@ PARTS = {
   "ablations_fashion_mnist": (
     "ablations.py --data=fashion_mnist --steps=2000 --validate_every=250 --runs={runs}/ablations_fashion_mnist",
   ),
+  "posteriors": tuple(
+    f"posteriors.py --sbibm={{sbibm}} --runs={{runs}}/posteriors --simulations={count}"
+    for count in (1000, 10_000, 100_000)
+  ),
 }
-NEEDS = {"race": "release", "ablations_digits": "runs", "ablations_fashion_mnist": "runs"}  # flags without a default
+NEEDS = {  # flags without a default
+  "race": ["release"],
+  "ablations_digits": ["runs"],
+  "ablations_fashion_mnist": ["runs"],
+  "posteriors": ["runs", "sbibm"],
+}
 ONCE = ("peers", "costs")  # parts that no command writes
 
 # Test split after `bin/train --flagfile=configs/digits.flags`, one run: single-sample bound, importance-weighted of 64.
@@ -157,7 +167,7 @@ def machine_table(stored):
   yield "measured", "processor", "cores", "memory", "versions"
   parts = {}
   for part in PARTS:
-    if machine := stored[part].get("machine"):
+    if machine := stored.get(part, {}).get("machine"):
       parts.setdefault(json.dumps(machine), []).append(part)
   for text, names in parts.items():
     m = json.loads(text)
@@ -281,6 +291,20 @@ def vector_flows_table(stored):
       )
 
 
+def posteriors_table(stored):
+  yield "task", "simulations", "C2ST", "published, NPE with NSF", "observations, seeds", "CPU minutes of training"
+  for result in results(stored, "posteriors"):
+    for r in result["rows"]:
+      yield (
+        r["task"],
+        f"{r['simulations']:,}",
+        f"{r['c2st']:.3f} +- {r['error']:.3f}",
+        f"{r['published']:.3f}",
+        f"{r['observations']}, {r['seeds']}",
+        f"{r['cpu_minutes']:.1f}",
+      )
+
+
 def readme_table(stored):
   """The results of the README."""
   codecs = ("JPEG XL", "PNG")
@@ -337,6 +361,7 @@ TABLES = dict(
   large_batches=large_batches_table,
   costs=costs_table,
   vector_flows=vector_flows_table,
+  posteriors=posteriors_table,
   codec_speed=codec_speed_table,
   ablations_digits=functools.partial(ablations_table, part="ablations_digits"),
   ablations_fashion_mnist=functools.partial(ablations_table, part="ablations_fashion_mnist"),
@@ -348,8 +373,9 @@ TABLES = dict(
 
 
 def tables(stored):
-  """Return all tables as Markdown, by name."""
-  return {name: markdown(list(table(stored))) for name, table in TABLES.items()}
+  """Return all tables as Markdown, by name; a part that was not measured yet has none."""
+  there = (name for name in TABLES if name in stored or name not in PARTS)
+  return {name: markdown(list(TABLES[name](stored))) for name in there}
 
 
 # --- Figures in sentences ---
@@ -363,6 +389,7 @@ def figures(stored):
     **_race_figures(stored),
     **_variant_figures(stored),
     **_cost_figures(stored),
+    **(_posterior_figures(stored) if "posteriors" in stored else {}),
   }
 
 
@@ -430,6 +457,14 @@ def _cost_figures(stored):
   return {"cifar10_days_h100": f"{days:.0f}", **kept}
 
 
+def _posterior_figures(stored):
+  """C2ST by task and number of simulations, and the published one of the means."""
+  rows = [row for result in results(stored, "posteriors") for row in result["rows"]]
+  key = lambda row: f"c2st_{row['task'].replace(' ', '_')}_{row['simulations']}"
+  found = {key(row): f"{row['c2st']:.3f}" for row in rows}
+  return found | {f"{key(row)}_published": f"{row['published']:.3f}" for row in rows}
+
+
 def written(pages, stored):
   """Return the pages, a `dict` of texts by their path, with the tables and figures of stored results."""
   return filled(pages, tables(stored), figures(stored))
@@ -447,7 +482,8 @@ def define_flags():
   )
   flags.DEFINE_string("config", "cifar10", "Model of the parts that are of one.")
   flags.DEFINE_string("release", None, "Checkout of the authors' release, for the race with it.")
-  flags.DEFINE_string("runs", None, "Folder of the ablations' runs.")
+  flags.DEFINE_string("runs", None, "Folder of the runs of ablations and posteriors, which a later call resumes.")
+  flags.DEFINE_string("sbibm", None, "Wheel of sbibm, for posteriors.")
   flags.DEFINE_bool("write", False, "Measure nothing; write tables of what is stored.")
 
 
@@ -457,12 +493,12 @@ def main(argv):
   if unknown:
     raise app.UsageError(f"--only takes {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
   for part in FLAGS.only:
-    if part in NEEDS and not FLAGS[NEEDS[part]].value:
-      raise app.UsageError(f"--only={part} takes --{NEEDS[part]}, see benchmarks/{PARTS[part][0].split()[0]}")
+    if missing := [name for name in NEEDS.get(part, ()) if not FLAGS[name].value]:
+      raise app.UsageError(f"--only={part} takes --{missing[0]}, see benchmarks/{PARTS[part][0].split()[0]}")
   stored = stored_results()
   if not FLAGS.write:
     for part in FLAGS.only:  # each is kept, should the next one fail
-      stored[part] = measured(part, **{name: FLAGS[name].value for name in ("config", "release", "runs")})
+      stored[part] = measured(part, **{name: FLAGS[name].value for name in ("config", "release", "runs", "sbibm")})
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)

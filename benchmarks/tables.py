@@ -4,6 +4,8 @@ import json
 import pathlib
 import re
 
+import numpy as np
+
 RESULTS = pathlib.Path(__file__).resolve().parent / "results.json"
 
 _PLACE = re.compile(r"(<!-- (table|figure) (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -17,6 +19,11 @@ def stored_results():
 def results(stored, part):
   """Return what the commands of a part wrote, in order."""
   return [entry["result"] for entry in stored[part]["runs"]]
+
+
+def standard_error(values):
+  """Return the standard error of the mean of values; 0 of a single one."""
+  return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def print_table(rows):

@@ -27,7 +27,7 @@ import tensorflow as tf
 from examples.tabular import BINS, HIDDEN, affine, coupling_flow, maf, spline
 import flowpp_tf as fpp
 from flowpp_tf.data.bundled import packaged_photographs
-from tables import print_table, write_json
+from tables import print_table, standard_error, write_json
 
 FLAGS = flags.FLAGS
 
@@ -145,8 +145,7 @@ def summary(cells):
       if cell["data"] == name:
         group.setdefault(cell["flow"], []).append(cell)
     means = {flow: np.mean([c["nats"] for c in group[flow]]) for flow in group}
-    error = lambda values: float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    errors = {flow: error([c["nats"] for c in group[flow]]) for flow in group}
+    errors = {flow: standard_error([c["nats"] for c in group[flow]]) for flow in group}
     best = max(means, key=means.get, default=None)
     for flow in sorted(group, key=lambda flow: -means[flow]):
       behind = means[best] - means[flow]
