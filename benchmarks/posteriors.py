@@ -5,7 +5,7 @@ python benchmarks/posteriors.py --sbibm=sbibm-1.1.0-py2.py3-none-any.whl --simul
 
 For each number of simulations, seed and task `fpp.fit` trains an ensemble by its defaults, one setting for all. C2ST is
 the cross-validated accuracy of a network that tells 10,000 samples given an observation from 10,000 of the reference:
-0.5 if they have the same distribution, 1 if they lie apart. It takes 5 to 20 seconds with two parameters, minutes with ten.
+0.5 if they have the same distribution, 1 if they lie apart. It takes seconds with two parameters, minutes with ten.
 
 The folder --runs keeps the samples of each training, and its figures, which are written again after each C2ST; the same
 command resumes. A process computes on OMP_NUM_THREADS cores, one if that is not set: start one for each of some --tasks
