@@ -155,6 +155,13 @@ _TRAINING = {
     validation_context=wrong.data(NORMAL(4, 3)),
     slow=True,
   ),
+  "calibration": row(
+    flow=wrong.instance(lambda w: w.layer_given), theta=NORMAL(4, 2), x=wrong.data(NORMAL(4, 3)).named("context")
+  ),
+  "Calibration.plot": row(
+    lambda w: fpp.calibration(w.flow_given, NORMAL(4, 2), NORMAL(4, 3), draws=3).plot,
+    path=wrong.path(lambda w: w.new("a.png"), there=False).also(("ending", "a.txt")),
+  ),
   "run_training": row(
     training=TRAINING,
     workdir=lambda w: training.Workdir(w.new("run")),

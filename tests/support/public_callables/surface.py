@@ -35,8 +35,8 @@ _HOOKS = (
 WITHOUT_ROWS = {
   "exceptions, which the package raises": "ArchiveError Diverged InputError LostImagesError Stopped",
   "records that functions of the package return or hand on": (
-    "BitsPerDim Bound CouplingKind Classification CodecBits CouplingConfig FeatureNetwork InitialWeights PositionBits "
-    "Reconstruction SampleQuality ValidationStatistics"
+    "BitsPerDim Bound Calibration CouplingKind Classification CodecBits CouplingConfig FeatureNetwork InitialWeights "
+    "PositionBits Reconstruction SampleQuality ValidationStatistics"
   ),
   "the base class, whose constructor is TFP's": "Bijector",
   "only names and `validate_args`": "ColumnsToChannels Sigmoid SwapHalves",

@@ -1,0 +1,1 @@
+"""Flows of vectors as posteriors p(theta | x): what simulation-based inference adds to a conditional flow."""

@@ -1,0 +1,229 @@
+r"""Simulation-based calibration of p(theta | x): ranks, expected coverage and TARP, with one band for all.
+
+Row i has theta_i, and x_i simulated from it; L draws come from p(theta | x_i). If this is the posterior, theta_i is
+exchangeable with the draws, and the rank of g(theta_i) among g of the draws is uniform on 0 .. L for each function g:
+
+    g(theta) = theta_j                  ranks of a column (Talts et al. 2018, arXiv:1804.06788)
+    g(theta) = -log p(theta | x)        expected coverage of highest-density regions (Hermans et al. 2022,
+                                        arXiv:2110.06581)
+    g(theta) = |theta - random point|   TARP (Lemos et al. 2023, arXiv:2302.03026)
+
+A curve F(z) is the share of the ranks that are less than z (L + 1); its expectation is z. The band holds all curves at
+once with a probability of 95 %:
+
+$$
+|F(z) - z| \le c \sqrt{z (1 - z)}
+$$
+
+The constant c follows from simulated uniform ranks, as in Säilynoja, Bürkner and Vehtari (2022, arXiv:2103.10522),
+whose band has quantiles of binomials in place of standard errors.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, shown
+from flowpp_tf.core.environment import import_extra
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.files import replace_file, writing
+from flowpp_tf.layers import Flow
+from flowpp_tf.types import Path, TensorLike
+
+_MOST_LEVELS = 100
+_SIMULATIONS, _OUTSIDE = 1000, 50  # simulated curves for each test, and how many of 1,000 leave the band
+_MOST_SAMPLES = 1 << 14  # of one evaluation
+_ENDINGS = ".png", ".svg", ".pdf"
+
+
+class Calibration(NamedTuple):
+  """What `fpp.calibration` has found. `print(result)` is a verdict of a few lines, `result.plot(path)` a picture.
+
+  Names are "theta[0]", "theta[1]" and so on for the columns, "coverage" and "tarp".
+
+  Attributes:
+    ranks: number of draws below each value of theta, integers from 0 to the number of draws, `[N, D]`.
+    levels: the levels between 0 and 1 at which curves are compared, `[K]`, at most 99.
+    curves: by name, the share of the ranks below each level, `[K]`. That of "coverage" is the share of the rows whose
+      theta lies in the highest-density region of this credible level.
+    band: lower and upper end, each `[K]`. All curves of a calibrated flow are in it with a probability of 95 %.
+    p_values: by name, the p-value of uniform ranks, times the number of curves (Bonferroni). It is at least 0.001, and
+      at most 0.05 if and only if the curve leaves the band.
+    findings: by name of each curve that leaves the band, what the flow is: "too narrow", "too wide", "too low" or
+      "too high" in a column; "too narrow or biased" or "too wide" by "coverage" and "tarp"; or "of another shape".
+
+  Examples:
+    >>> class Posterior:  # of theta ~ N(0, 1) and x = theta + N(0, 1), with twice the variance
+    ...   def given(self, x):
+    ...     return tfp.distributions.MultivariateNormalDiag(x / 2, tf.ones_like(x))
+    >>> theta = np.random.RandomState(0).normal(size=[500, 1])
+    >>> x = theta + np.random.RandomState(1).normal(size=[500, 1])
+    >>> fpp.calibration(Posterior(), theta, x).findings["theta[0]"]
+    'too wide'
+  """
+
+  ranks: np.ndarray
+  levels: np.ndarray
+  curves: dict[str, np.ndarray]
+  band: tuple[np.ndarray, np.ndarray]
+  p_values: dict[str, float]
+  findings: dict[str, str]
+
+  @property
+  def is_calibrated(self) -> bool:
+    """Whether no curve leaves the band; an exact posterior fails with a probability of 5 % at most."""
+    return not self.findings
+
+  def __str__(self) -> str:
+    verdict = "not calibrated" if self.findings else "no miscalibration found"
+    smallest = f"smallest of {len(self.p_values)} p-values {min(self.p_values.values()):.3f}"
+    lines = [f"{name}: the flow is {what} (p = {self.p_values[name]:.3f})" for name, what in self.findings.items()]
+    return "\n".join([f"{len(self.ranks):,} rows: {verdict} ({smallest})", *lines])
+
+  @check_arguments
+  def plot(self, path: Path) -> None:
+    """Plot all curves with their band; an existing file is replaced.
+
+    Args:
+      path: .png, .svg or .pdf. Of more than ten columns, those with the ten smallest p-values have a colour.
+
+    Raises:
+      InputError (a ValueError): for another ending, if the file cannot be written, or without matplotlib.
+    """
+    if not str(path).lower().endswith(_ENDINGS):
+      raise InputError(f"`path` must end in {', '.join(_ENDINGS)}, got {str(path)!r}")
+    figure = import_extra("matplotlib.figure", "plots", "a calibration plot").Figure((11, 5), layout="constrained")
+    z, low, high = (np.array([0, *values, 1]) for values in (self.levels, *self.band))
+    *columns, coverage, tarp = self.curves
+    named = [*sorted(columns, key=lambda name: self.p_values[name])[:10], coverage, tarp]
+    left, right = figure.subplots(1, 2)
+    for axes, names, base in ((left, columns, z), (right, (coverage, tarp), 0)):
+      axes.fill_between(z, low - base, high - base, color="0.88")
+      axes.plot(z, z - base, ":", color="0.4")
+      for name in names:
+        style = dict(label=name, zorder=3) if name in named else dict(color="silver")
+        axes.plot(z, np.array([0, *self.curves[name], 1]) - base, **style)
+      axes.grid(alpha=0.3)
+      axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize=9, frameon=False)
+    figure.suptitle("grey: the band that holds all curves of a calibrated flow with 95 %")
+    left.set(title="ranks of theta among the draws", xlabel="rank / (number of draws + 1)", ylabel="ECDF - uniform")
+    right.set(title="coverage", xlabel="credible level", ylabel="share of the rows")
+    with writing(repr(str(path))):
+      replace_file(path, lambda temporary: figure.savefig(temporary, dpi=150))
+
+
+@check_arguments
+def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99, seed: int = 0) -> Calibration:
+  """Test by simulations whether p(theta | x) is calibrated: neither biased, nor too narrow, nor too wide.
+
+  Ranks of each column, expected coverage and TARP are compared with those of an exact posterior; the three tests need
+  samples and densities only.
+
+  Args:
+    flow: distribution with `given(context)`, such as `fpp.vector_flow(2, context_size=3)`, or a `VectorFlow`.
+    theta: parameters from the prior, `[N, D]`, that training has not seen. A flow that is 20 % too narrow is found with
+      300 rows, one that is 10 % too narrow with 1,000.
+    x: what was simulated from each, `[N, C]`.
+    draws: L, draws of p(theta | x) for each row. Curves are compared at 99 levels at most, which 99 draws resolve.
+    seed: of draws, TARP's random points, and the order of equal values.
+
+  Returns:
+    `Calibration`. TARP's random points are normal, with the mean and the standard deviation of theta; distances are in
+    units of this deviation. A theta of density 0 lies outside of all highest-density regions.
+
+  Raises:
+    InputError (a ValueError): if an argument is invalid, the shapes do not fit, or the flow gives draws that are not
+      finite, or NaN as a log density.
+
+  Examples:
+    >>> theta = np.random.normal(size=[1200, 2]).astype("float32")
+    >>> x = theta + np.random.normal(size=[1200, 2]).astype("float32")
+    >>> flow = fpp.vector_flow_for(theta[200:], x[200:])
+    >>> history = fpp.fit(flow, theta[200:], x[200:], steps=20)
+    >>> result = fpp.calibration(flow, theta[:200], x[:200], draws=19)
+    >>> result.ranks.shape
+    (200, 2)
+    >>> result.plot("calibration.png")
+  """
+  flow = flow.distribution if isinstance(flow, Flow) else flow
+  if not hasattr(flow, "given"):
+    raise InputError(f"`flow` must have `given(context)`, as a conditional flow has, got {shown(flow)}")
+  check_count("draws", draws)
+  check_count("seed", seed, 0, 2**32 - 1)
+  theta, x = as_array("theta", theta, [None, None]), as_array("x", x)
+  if len(theta) < 2 or x.shape[:1] != theta.shape[:1]:
+    raise InputError(
+      f"`theta` and `x` must have two or more rows each, as many, got shapes {theta.shape} and {x.shape}"
+    )
+  check_all_finite("theta", theta)
+  check_all_finite("x", x)
+  mean, stddev = theta.mean(axis=0, dtype=np.float64), np.maximum(theta.std(axis=0, dtype=np.float64), 1e-100)
+  rng, parts = np.random.RandomState(seed), []
+  rows = max(1, _MOST_SAMPLES // draws)
+  for start in range(0, len(theta), rows):
+    truth, posterior = theta[start : start + rows], flow.given(x[start : start + rows])
+    samples = np.asarray(posterior.sample(draws, seed=rng.randint(2**31, size=2, dtype=np.int32)))
+    if samples.shape != (draws, *truth.shape):
+      raise InputError(f"`theta` must have {samples.shape[-1]} columns, as draws of the flow, got {theta.shape[1]}")
+    values = np.concatenate([truth[np.newaxis].astype(samples.dtype), samples])
+    log_prob = np.asarray(posterior.log_prob(values))
+    if not np.isfinite(samples).all() or np.isnan(log_prob).any():
+      raise InputError(f"`flow` must give finite draws, and no NaN as a log density, as from row {start} on")
+    points = mean + stddev * rng.standard_normal(truth.shape)
+    distances = np.linalg.norm((values - points) / stddev, axis=-1)
+    parts.append([_ranks(array, rng) for array in (values, -log_prob, distances)])
+  ranks, *others = map(np.concatenate, zip(*parts))
+  names = [*(f"theta[{j}]" for j in range(theta.shape[1])), "coverage", "tarp"]
+  return Calibration(ranks, *_compare(dict(zip(names, [*ranks.T, *others])), draws))
+
+
+def _ranks(values, rng):
+  """Return how many of values[1:] are less than values[0]; each order of equal values is as likely."""
+  less, equal = (values[1:] < values[0]).sum(axis=0), (values[1:] == values[0]).sum(axis=0)
+  return less + rng.randint(equal + 1)
+
+
+def _compare(ranks, draws):
+  """Return levels, curves, band, p-values and findings of ranks by name."""
+  count = min(draws + 1, _MOST_LEVELS)
+  edges = np.arange(1, count) * (draws + 1) // count
+  levels = edges / (draws + 1)
+  curves = {name: np.searchsorted(np.sort(part), edges) / len(part) for name, part in ranks.items()}
+  simulated = _simulated_distances(len(ranks["tarp"]), (*levels,), len(curves))
+  half_width = simulated[-_OUTSIDE] * np.sqrt(levels * (1 - levels))
+  band = np.maximum(levels - half_width, 0), np.minimum(levels + half_width, 1)
+  as_far = {name: int(np.sum(simulated >= _distance(curve, levels))) for name, curve in curves.items()}
+  p_values = {name: min((1 + count) / _SIMULATIONS, 1.0) for name, count in as_far.items()}
+  outside = [name for name, count in as_far.items() if count < _OUTSIDE]
+  findings = {name: _finding(name, (ranks[name] + 0.5) / (draws + 1)) for name in outside}
+  return levels, curves, band, p_values, findings
+
+
+def _distance(curves, levels):
+  """Return the largest distance of curves `[..., K]` from their levels, in units of sqrt(z (1 - z))."""
+  distances = np.abs(curves - levels) / np.sqrt(levels * (1 - levels))
+  return distances.max(axis=-1).round(9)  # equal ones, as of a curve and its mirror image, are to compare as equal
+
+
+@functools.lru_cache(maxsize=8)
+def _simulated_distances(rows, levels, tests):
+  """Return sorted distances of curves of uniform ranks: 1,000 for each test less one, for which p-values are exact."""
+  rng, shares = np.random.RandomState(0), np.diff([0, *levels, 1])
+  counts = (rng.multinomial(rows, shares, _SIMULATIONS).cumsum(axis=1)[:, :-1] for _ in range(tests))
+  return np.sort(np.concatenate([_distance(count / rows, np.array(levels)) for count in counts])[1:])
+
+
+def _finding(name, ranks):
+  """Return what a curve says of the flow, by the location and the spread of its ranks, both N(0, 1) if uniform."""
+  location = np.sqrt(12 * len(ranks)) * (ranks.mean() - 0.5)
+  spread = np.sqrt(5 * len(ranks)) * (6 * ranks.var() - 0.5)
+  words = {"too narrow": spread, "too wide": -spread, "too low": location, "too high": -location}
+  if name == "coverage":
+    words = {"too narrow or biased": location, "too wide": -location, "of another shape": abs(spread)}
+  elif name == "tarp":  # a random point may be far: its distance is then like a column
+    words = {"too narrow or biased": max(location, spread), "too wide": max(-location, -spread)}
+  words = {"of another shape": 2.0, **words}
+  return max(words, key=lambda word: words[word])
