@@ -28,6 +28,7 @@ _CAUSES = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`",
 )
 _WARMUP = 0.05  # of all steps
+_AVERAGED = 0.05  # of all steps, over which weights are averaged
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
 _MOST_IMAGES = 256
 _MOST_VALIDATION_ROWS = 10_000  # by default
@@ -40,7 +41,7 @@ class FitResult(NamedTuple):
     steps: training steps before the evaluation.
     train: mean log density of the training batches since the evaluation before, in nats, without those of skipped
       steps; NaN if all were skipped.
-    validation: mean log density of the validation rows, in nats; empty without validation.
+    validation: mean log density of the validation rows, by the averaged weights, in nats; empty without validation.
     best_step: step whose weights the flow has now; the last one if no validation was finite.
     skipped: steps that were skipped, as their loss or gradients were not finite.
   """
@@ -69,6 +70,9 @@ def fit(
   verbose: bool = False,
 ) -> FitResult:
   """Train a flow by maximum likelihood, stop early, and leave it with the weights of the best validation.
+
+  The weights that are validated and kept are exponential moving averages over a twentieth of the steps (Polyak and
+  Juditsky 1992): those of single steps are noisy until the learning rate is nearly 0.
 
   Args:
     flow: TFP distribution of vectors `[D]` with trainable variables, such as `fpp.vector_flow_for(data)` or a
@@ -215,7 +219,12 @@ class _Trainer:
     of_flow = {id(v) for part in linear for v in part.variables}  # they do not begin at 0, unlike those of networks
     decayed = [v for v in self._variables if "kernel" in v.name and id(v) not in of_flow] if weight_decay else []
     self._state = StepState(
-      _AdamW(schedule, decayed, weight_decay), self._variables, clip_norm=_CLIP_NORM, dtype=flow.dtype
+      _AdamW(schedule, decayed, weight_decay),
+      self._variables,
+      clip_norm=_CLIP_NORM,
+      ema_decay=1 - 1 / max(_AVERAGED * steps, 1.0),
+      ema_warmup=True,
+      dtype=flow.dtype,
     )
     # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
     compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
@@ -260,13 +269,14 @@ class _Trainer:
           in_a_row = int(self._state.skipped_in_a_row)
           raise_if_diverged(in_a_row, _MAX_SKIPPED, _CAUSES[step > in_a_row], step)
           train_mean = -self._state.means()["loss"]
-          history.append((step, train_mean, self._mean_log_prob(held_out) if held_out else math.nan))
+          with self._state.ema_weights():
+            value = self._mean_log_prob(held_out) if held_out else math.nan
+            averaged = [v.numpy() for v in self._flow.variables]
+          history.append((step, train_mean, value))
           self._state.reset_sums()
           bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
-          value = history[-1][2]
           if not held_out or (math.isfinite(value) and value > best):
-            best, best_step, waited = value, step, 0
-            weights = [v.numpy() for v in self._flow.variables]
+            best, best_step, waited, weights = value, step, 0, averaged
           else:
             waited += 1
             if waited >= patience:

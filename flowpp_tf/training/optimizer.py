@@ -5,7 +5,8 @@ and the gradients clipped by their global norm. A step whose loss or gradients a
 the step, the counts of such steps, and the loss scale of networks in float16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import functools
 import math
 from typing import Any
@@ -178,6 +179,21 @@ class StepState:
     """Set the sums to 0 for the next eval interval."""
     for total in self.sums.values():
       total.assign(0)
+
+  @contextlib.contextmanager
+  def ema_weights(self) -> Iterator[None]:
+    """Give the variables their EMA weights within the context; restore their own exactly after it."""
+    if self.ema is None:
+      yield
+      return
+    current = [variable.numpy() for variable in self.variables]
+    for variable, average in zip(self.variables, self.ema):
+      variable.assign(average.numpy())
+    try:
+      yield
+    finally:
+      for variable, value in zip(self.variables, current):
+        variable.assign(value)
 
 
 def take_step(

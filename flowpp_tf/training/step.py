@@ -4,8 +4,6 @@ The loss is the mean negative bound in nats per image. Noise and dropout masks d
 batch, so a step does not depend on the number of replicas, microbatches and lanes.
 """
 
-from collections.abc import Iterator
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -62,21 +60,6 @@ class TrainState(StepState):
     """Set the EMA weights, if any, to the current weights."""
     for average, variable in zip(self.ema or [], self.variables):
       average.assign(variable)
-
-  @contextlib.contextmanager
-  def ema_weights(self) -> Iterator[None]:
-    """Give the model its EMA weights within the context; restore its own exactly after it."""
-    if self.ema is None:
-      yield
-      return
-    current = [variable.numpy() for variable in self.variables]
-    for variable, average in zip(self.variables, self.ema):
-      variable.assign(average.numpy())
-    try:
-      yield
-    finally:
-      for variable, value in zip(self.variables, current):
-        variable.assign(value)
 
   # --- Checkpoints ------------------------------------------------------------------------------
 
