@@ -59,7 +59,8 @@ class Coupling(Bijector):
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
-    kept: how many values of the last axis are kept, the first; None for half of them.
+    kept: how many values of the last axis are kept, the first; None for half of them. Of 0 the conditioner reads the
+      context only.
     remat: whether gradients keep only `x` and compute the conditioner and the transformation again; not in a
       `keras.StatelessScope`, as that of `stateless_call`.
 
@@ -92,7 +93,7 @@ class Coupling(Bijector):
   ) -> None:
     check_count("event_ndims", event_ndims)
     if kept is not None:
-      check_count("kept", kept)
+      check_count("kept", kept, 0)
     if not getattr(conditioner, "built", True):
       raise InputError(
         f"`conditioner` must be built before a `Coupling` is made of it, got the new layer {conditioner}"

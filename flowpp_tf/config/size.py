@@ -139,9 +139,10 @@ def vector_flow_size(
 ) -> ModelSize:
   """Return the size of a `VectorFlow`; arguments as of that layer."""
   kept = event_size // 2
+  inputs = kept + context_size or 1
   outputs = (event_size - kept) * registered(COUPLINGS, "mixture_logistic").num_parameters(components)
   coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
-  coupling += _linear(kept + context_size, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
+  coupling += _linear(inputs, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
   standardizations = ModelSize(2 * (event_size + context_size), 0)
   return _LAYER + standardizations + couplings * coupling
 

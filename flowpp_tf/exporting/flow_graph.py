@@ -183,10 +183,11 @@ def _(bijector: fb.Sigmoid, ops, x, inverse, context):
 
 @transform.register
 def _(bijector: fb.Coupling, ops, x, inverse, context):
-  kept = bijector.kept or x.shape[-1] // 2
+  kept = x.shape[-1] // 2 if bijector.kept is None else bijector.kept
   sizes = [kept, x.shape[-1] - kept]
   event = (*x.shape[:-1], sizes[1])
-  x1, x2 = ops.split(x.value, sizes, -1)
+  # Runtimes have no tensors of no values.
+  x1, x2 = ops.split(x.value, sizes, -1) if kept else (_zeros(ops, ops.sum(x.value)), x.value)
   parameters = apply_network(bijector.conditioner, ops, x1, context)
   components, start = _map_of(bijector, sizes[1])
   parameters = ops.reshape(parameters, [-1, len(start)])
@@ -195,6 +196,8 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   x2 = ops.reshape(x2, [-1, 1])
   y2, log_det = _mapped(ops, x2, parameters, components, inverse)
   y2, log_det = (ops.reshape(values, [-1, *event]) for values in (y2, log_det))
+  if not kept:
+    return x.mapped(y2, log_det)
   y = ops.concat([x1, y2], -1)
   return x.mapped(y, ops.concat([_zeros(ops, x1), log_det], -1))
 

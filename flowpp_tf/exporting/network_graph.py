@@ -46,7 +46,7 @@ def _(network: Conditioner, ops, x, context):
 @apply_network.register
 def _(network: DenseConditioner, ops, x, context):
   if context is not None:
-    x = ops.concat([x, context], -1)
+    x = ops.concat([x, context], -1) if network.size else context
   h = _product(ops, network.input_layer, x)
   for inner, outer in zip(network.inner, network.outer):
     hidden = _product(ops, inner, ops.elu(h))

@@ -27,7 +27,7 @@ class DenseConditioner(keras.layers.Layer):
   """Residual dense network that gives a coupling of vectors its parameters.
 
   Args:
-    size: values of the input, so that the layer is built when constructed.
+    size: values of the input, so that the layer is built when constructed; 0 for a network of the context only.
     outputs: values of the output.
     hidden: width.
     blocks: residual blocks.
@@ -58,12 +58,10 @@ class DenseConditioner(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
-    check_count("size", size)
-    check_count("outputs", outputs, high=INT32_MAX)
-    check_count("hidden", hidden)
-    check_count("blocks", blocks, 0)
-    check_count("context_size", context_size, 0)
     sizes = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
+    limits = dict(size=(0,), outputs=(1, INT32_MAX), hidden=(1,), blocks=(0,), context_size=(0,))
+    for name, limit in limits.items():
+      check_count(name, sizes[name], *limit)
     self._config = {name: int(value) for name, value in sizes.items()}
     self.size, self.context_size = size, context_size
     self._output_mean = None if output_mean is None else as_array("output_mean", output_mean, [outputs])
@@ -73,7 +71,7 @@ class DenseConditioner(keras.layers.Layer):
       InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
     )
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
-      self.input_layer = dense(hidden, size + context_size, "input_layer")
+      self.input_layer = dense(hidden, max(size + context_size, 1), "input_layer")
       self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
       self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
       self.output_layer = dense(outputs, hidden, "output_layer", _OUTPUT_INIT_SCALE)
@@ -87,6 +85,7 @@ class DenseConditioner(keras.layers.Layer):
     check_type("ctx", ctx, EvalContext)
     check_tensor("x", x, [..., self.size])
     context, initialize = ctx.condition, ctx.initialize
+    normalize = initialize and self.size + self.context_size > 0  # what has no input is constant
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:
       raise InputError(
@@ -95,10 +94,11 @@ class DenseConditioner(keras.layers.Layer):
     if context is not None:
       context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
       x = tf.concat([x, context], axis=-1)
-    h = self.input_layer(x, initialize=initialize)
+    x = x if x.shape[-1] else tf.zeros(tf.concat([tf.shape(x)[:-1], [1]], axis=0), x.dtype)  # the biases are all
+    h = self.input_layer(x, initialize=normalize)
     for inner, outer in zip(self.inner, self.outer):
-      h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=initialize)), initialize=initialize)
-    parameters = self.output_layer(tf.nn.elu(h), initialize=initialize)
+      h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=normalize)), initialize=normalize)
+    parameters = self.output_layer(tf.nn.elu(h), initialize=normalize)
     if initialize and self._output_mean is not None:
       self.output_layer.bias.assign_add(self._output_mean)
       parameters += tf.constant(self._output_mean, parameters.dtype)

@@ -40,7 +40,7 @@ _MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bou
 # docs/benchmarks/vector_flows.md says which data chose these. The default sizes of `vector_flow` are for more rows.
 _FEW_ROWS = 1000
 _SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
-_SMALLEST = {"event_size": 2, "context_size": 0, "blocks": 0}  # of the sizes; of others 1
+_SMALLEST = {"context_size": 0, "blocks": 0}  # of the sizes; of others 1
 _POLICIES = "float32", "float64", "mixed_bfloat16", "mixed_float16"
 
 
@@ -57,7 +57,7 @@ def vector_flow(
   """Return Flow++ for vectors as a TFP distribution.
 
   Args:
-    event_size: values of a vector, at least 2.
+    event_size: values of a vector. Of one value the networks see the context only.
     context_size: values of the context; 0 for a flow without. With a context, `flow.given(context)`, for a context
       `[..., context_size]`, is the distribution to use.
     couplings: number of coupling layers; consecutive ones keep different halves of the values.

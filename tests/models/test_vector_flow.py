@@ -346,7 +346,7 @@ def test_a_masked_array_does_not_lose_its_mask():
       call(masked)
 
 
-SIZES = {"event_size": 2, "context_size": 0, "couplings": 1, "components": 1, "hidden": 1, "blocks": 0}
+SIZES = {"event_size": 1, "context_size": 0, "couplings": 1, "components": 1, "hidden": 1, "blocks": 0}
 NO_INTEGERS = [[2], 2.0, True, "2", None, np.nan, np.ones(2), tf.constant(2), {}]
 
 

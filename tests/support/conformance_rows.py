@@ -145,6 +145,7 @@ LAYER_ROWS = {
   "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
   "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
   "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
+  "vector_flow_of_one_value": _layer_row(lambda d: fpp.VectorFlow(1, 2, **VECTORS, dtype=d), (1,), (2,)),
   "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
   "label_embedding": Row(
     lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),

@@ -122,7 +122,7 @@ CONSTRUCTORS = {
     bijector_fn=fb.affine_coupling_bijector,
     event_ndims=1,
     dtype=wrong.name("float32"),
-    kept=wrong.optional(wrong.count(1, most=1)),
+    kept=wrong.optional(wrong.count(1, low=0, most=1)),
     look=_value(3, 2),
   ),
   "Invertible1x1Conv": row(kernel=wrong.real(NORMAL(2, 2), event=2, cast="floats"), look=_value(2, 2, 2)),

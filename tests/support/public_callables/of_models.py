@@ -69,7 +69,7 @@ USUAL = dict(
   batch_shape=wrong.shape((3,), rank=None, low=0),
   path=lambda w: w.exported,
   preset=lambda w: w.preset,
-  event_size=wrong.count(2, low=2),
+  event_size=wrong.count(2),
   context_size=wrong.count(3, low=0),
   df=wrong.optional(wrong.number(5.0, low=0, ends=False)),
   couplings=1,
