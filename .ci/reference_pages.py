@@ -29,6 +29,7 @@ ROOMS = {  # title and first line of each page
   "evaluation": ("evaluation", "Bits/dim, scores, samples, pictures and curves of a trained model."),
   "bulk": ("bulk", "Functions of batches for engines such as Ray Data, on many machines."),
   "compression": ("compression", "Lossless compression with a model."),
+  "posterior.support": ("posterior.support", "Supports of densities: fpp.support."),
   "exporting": ("exporting", "Models as SavedModels, and weights in the format of the release."),
 }
 # Names that rooms import for themselves.

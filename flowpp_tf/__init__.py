@@ -15,7 +15,9 @@ if TYPE_CHECKING:
   from flowpp_tf.evaluation import bit_maps, conformal_p_value
   from flowpp_tf.exporting import export, export_official_weights, load_official_weights, load_saved_model
   from flowpp_tf.models import FlowPlusPlus, VectorFlow, image_flow, presets, vector_flow, vector_flow_for
+  from flowpp_tf.posterior import support
   from flowpp_tf.posterior.calibration import Calibration, calibration
+  from flowpp_tf.posterior.conditional import ensemble
   from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
 
@@ -30,7 +32,9 @@ _NAMES = {
   "evaluation": ("bit_maps", "conformal_p_value"),
   "exporting": ("export", "export_official_weights", "load_official_weights", "load_saved_model"),
   "models": ("FlowPlusPlus", "VectorFlow", "image_flow", "presets", "vector_flow", "vector_flow_for"),
+  "posterior": ("support",),
   "posterior.calibration": ("Calibration", "calibration"),
+  "posterior.conditional": ("ensemble",),
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
 }

@@ -15,7 +15,8 @@ FLOORS = (
   ("core",),
   ("io", "config", "tiles", "bijectors", "layers.kernels"),
   ("layers", "distributions", "data", "devices", "pretrained"),
-  ("models", "posterior"),
+  ("posterior",),
+  ("models",),
   ("evaluation", "training", "compression", "exporting"),
   ("bulk", "demo", "compression.files"),
   ("programs",),
@@ -62,7 +63,7 @@ def test_every_room_is_on_a_floor_and_the_root_has_no_loose_modules():
   rooms = {room_of(module) for module in modules()}
   assert rooms == {room for floor in FLOORS for room in floor}
   assert {module for module in modules() if "." not in module} == AT_THE_ROOT
-  assert len(rooms) <= 25 and len(FLOORS) <= 9
+  assert len(rooms) <= 25 and len(FLOORS) <= 10
 
 
 def test_no_import_goes_up():

@@ -96,6 +96,11 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """Size of the last axis of the context; 0 for a flow without one, None if its conditioners do not say."""
     return self._context_size
 
+  @property
+  def context_shape(self) -> tuple[int | None, ...]:
+    """Shape of the context of one value, as `given` takes it; a size is None where the context may have any."""
+    return (*([None] * (len(self.event_shape) - 1)), self.context_size)
+
   def __repr__(self) -> str:
     more = f" context_size={self.context_size}" if self.context_size else ""
     return f"{super().__repr__()[:-1]}{more}>"

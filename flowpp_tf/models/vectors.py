@@ -28,6 +28,8 @@ from flowpp_tf.io import budget
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.flow import Flow
 from flowpp_tf.models.fitted_transform import make_standardization
+from flowpp_tf.posterior import conditional
+from flowpp_tf.posterior.support import Support, on_support
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
@@ -53,6 +55,8 @@ def vector_flow(
   blocks: int = 2,
   dtype: str = "float32",
   df: float | None = None,
+  support: Support | None = None,
+  embedding: keras.Model | None = None,
 ) -> FlowDistribution:
   """Return Flow++ for vectors as a TFP distribution.
 
@@ -66,13 +70,17 @@ def vector_flow(
     blocks: residual blocks of a network.
     dtype: float32 or float64, or a mixed policy of Keras, as of `VectorFlow`.
     df: degrees of freedom of Student's t-distribution as the base, for data with outliers; None for a normal one.
+    support: where the density is not 0, as a bijector from the reals onto it: of vectors, of each of their values, or
+      a list with one for each value, None for any real number. `fpp.support` has the common ones; None for all vectors.
+    embedding: Keras model that makes the context of what `given` then takes, such as a series, an image or a set: its
+      input is `[N, ...]`, its output `[N, C]`. Leave out `context_size`, which is C. It is trained with the flow.
 
   Returns:
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
-    InputError (a ValueError): for a size that is not an integer, too small or too large, another dtype, or a `df` that
-      is not positive.
+    InputError (a ValueError): for a size that is not an integer, too small or too large, another dtype, a `df` that
+      is not positive, or a `support` of other vectors.
 
   Examples:
     >>> flow = fpp.vector_flow(2)
@@ -83,7 +91,9 @@ def vector_flow(
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  return VectorFlow(event_size, context_size, couplings, components, hidden, blocks, df, dtype=dtype).distribution
+  sizes = dict(couplings=couplings, components=components, hidden=hidden, blocks=blocks)
+  layer = VectorFlow(event_size, context_size, **sizes, df=df, support=support, embedding=embedding, dtype=dtype)
+  return layer.distribution
 
 
 def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
@@ -94,7 +104,8 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
 
   Args:
     data: rows `[N, D]`.
-    context: rows `[N, C]`, for a flow with a context.
+    context: rows `[N, C]`, for a flow with a context; with an `embedding`, which may be any Keras layer then, what it
+      reads, `[N, ...]`.
     **sizes: arguments of `vector_flow` in place of those that follow from the data.
 
   Returns:
@@ -112,15 +123,17 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
   columns = as_array("data", data, [None, None])
   if not len(columns):
     raise InputError("`data` must have rows, got none")
-  context_size = 0 if context is None else as_array("context", context, [len(columns), None]).shape[1]
+  context_size = 0
+  if sizes.get("embedding") is not None:
+    sizes["embedding"] = conditional.as_model(sizes["embedding"], as_array("context", context).shape[1:])
+  elif context is not None:
+    context_size = as_array("context", context, [len(columns), None]).shape[1]
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
   return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
 
 
-def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
-  """Return the flow; the name scope around the call is that of the weights' paths."""
-  if df is not None:
-    check_number("df", df, 0.0, ends=False)
+def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df, support):
+  """Return base and bijector of the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
   bijector_fn = functools.partial(_mixture_bijector, components=components)
@@ -156,10 +169,10 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
   bijector: fb.Bijector = fb.Chain(parts[::-1])
   if context_size:
-    bijector = fb.ContextTransform(
-      bijector, make_standardization(variable, context_size, "context_", allow_constant=True)
-    )
-  return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(bijector), name="vector_flow")
+    standardization = make_standardization(variable, context_size, "context_", allow_constant=True)
+    bijector = fb.ContextTransform(bijector, standardization)
+  bijector = fb.Invert(bijector) if support is None else fb.Chain([support, fb.Invert(bijector)])
+  return tfd.Sample(base, event_size), bijector
 
 
 def _mixture_bijector(parameters, components):
@@ -213,23 +226,37 @@ class VectorFlow(Flow):
     hidden: int = 64,
     blocks: int = 2,
     df: float | None = None,
+    support: Support | None = None,
+    embedding: keras.Model | None = None,
     **kwargs: Any,
   ) -> None:
-    sizes = dict(event_size=event_size, context_size=context_size)
-    sizes |= dict(couplings=couplings, components=components, hidden=hidden, blocks=blocks)
+    sizes = dict(event_size=event_size, context_size=context_size, couplings=couplings)
+    sizes |= dict(components=components, hidden=hidden, blocks=blocks)
     for name, size in sizes.items():
       check_count(name, size, _SMALLEST.get(name, 1))
     policy = _policy_name(kwargs.get("dtype"))
+    if df is not None:
+      check_number("df", df, 0.0, ends=False)
+    self._config: dict[str, Any] = sizes if df is None else {**sizes, "df": float(df)}
+    self._parts = {name: part for name, part in (("support", support), ("embedding", embedding)) if part is not None}
+    onto = None if support is None else on_support(support, event_size)
+    sizes = {**sizes, "event_size": onto.inverse_event_shape([event_size])[0]} if onto else sizes
+    sizes = {**sizes, "context_size": conditional.outputs(embedding, context_size)} if embedding else sizes
     budget.claim("memory", vector_flow_size(**sizes).memory(8 if policy == "float64" else 4), "a `VectorFlow`")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     with keras.name_scope(self.name, caller=self):
-      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
-    self._config = sizes if df is None else {**sizes, "df": float(df)}
+      base, bijector = _flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df, support=onto)
+      self._set_distribution(conditional.flow(base, bijector, embedding, name="vector_flow"))
+    self.distribution.another = self._another
+
+  def _another(self):
+    """Return the distribution of another such layer, which has new weights."""
+    return VectorFlow(**self._config, **conditional.another(self._parts), dtype=self.dtype_policy).distribution
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
     """Return the layer of a config; Keras' own method would make another error of one that names the budget."""
-    return cls(**config)
+    return cls(**conditional.from_config(config))
 
   def get_config(self) -> dict[str, Any]:
-    return {**keras.layers.Layer.get_config(self), **self._config}
+    return {**keras.layers.Layer.get_config(self), **self._config, **conditional.to_config(self._parts)}

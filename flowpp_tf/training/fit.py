@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,8 @@ from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_a
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.layers import Flow
+from flowpp_tf.posterior.conditional import Ensemble
+from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.training.optimizer import Adam, StepState, take_step
 from flowpp_tf.training.schedules import learning_rate_schedule
 from flowpp_tf.types import TensorLike
@@ -44,6 +46,7 @@ class FitResult(NamedTuple):
     validation: mean log density of the validation rows, by the averaged weights, in nats; empty without validation.
     best_step: step whose weights the flow has now; the last one if no validation was finite.
     skipped: steps that were skipped, as their loss or gradients were not finite.
+    flow: the flow.
   """
 
   steps: np.ndarray
@@ -51,6 +54,19 @@ class FitResult(NamedTuple):
   validation: np.ndarray
   best_step: int
   skipped: int
+  flow: Any
+
+
+class EnsembleResult(NamedTuple):
+  """What `fpp.fit` has measured of each of several flows.
+
+  Attributes:
+    flow: their `fpp.ensemble`.
+    members: a `FitResult` for each of its `flows`.
+  """
+
+  flow: Ensemble
+  members: list[FitResult]
 
 
 @check_arguments
@@ -66,9 +82,10 @@ def fit(
   learning_rate: float = 4e-3,
   weight_decay: float | None = None,
   patience: int = 10,
+  members: int = 1,
   seed: int = 0,
   verbose: bool = False,
-) -> FitResult:
+) -> FitResult | EnsembleResult:
   """Train a flow by maximum likelihood, stop early, and leave it with the weights of the best validation.
 
   The weights that are validated and kept are exponential moving averages over a twentieth of the steps (Polyak and
@@ -92,11 +109,13 @@ def fit(
       counts as a row.
     patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
       a fortieth of the steps if that is longer.
+    members: how many flows are trained, each from weights and with a split of its own; `flow` is the first of them.
+      Further ones need a `flow` that `vector_flow`, `vector_flow_for` or `VectorFlow` has made.
     seed: of the split and of the order of rows. The same seed gives the same weights from the same start.
     verbose: whether to show a progress bar on stderr.
 
   Returns:
-    `FitResult`.
+    `FitResult`; of several members, or if `flow` is an `fpp.ensemble`, whose members are all trained, `EnsembleResult`.
 
   Raises:
     InputError (a ValueError): if an argument is invalid, or the flow has no trainable variables.
@@ -109,20 +128,26 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  check_count("steps", steps, high=INT32_MAX)
-  check_count("batch_size", batch_size, high=INT32_MAX)
-  check_count("patience", patience, high=INT32_MAX)
+  for name, count in dict(steps=steps, batch_size=batch_size, patience=patience, members=members).items():
+    check_count(name, count, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
   if weight_decay is not None:
     check_number("weight_decay", weight_decay, 0.0)
-  rng = np.random.RandomState(seed)
   layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
-  train, held_out = _split(flow, data, context, validation, validation_context, rng)
-  trainer = _Trainer(flow, train, steps, learning_rate, weight_decay)
+  if members > 1:
+    if not hasattr(flow, "another"):
+      raise InputError(f"`members` must be 1 for {flow.name!r}, of which no other can be made: give an `fpp.ensemble`")
+    flow = Ensemble([flow, *(flow.another() for _ in range(members - 1))])
+  results = []
+  for i, one in enumerate(flow.flows if isinstance(flow, Ensemble) else [flow]):
+    rng = np.random.RandomState((seed + i) % 2**32)
+    train, held_out = _split(one, data, context, validation, validation_context, rng)
+    trainer = _Trainer(one, train, steps, learning_rate, weight_decay)
+    results.append(trainer.run(train, held_out, steps, batch_size, patience, rng, verbose))
   if layer is not None:
     layer.initialized = True
-  return trainer.run(train, held_out, steps, batch_size, patience, rng, verbose)
+  return EnsembleResult(flow, results) if isinstance(flow, Ensemble) else results[0]
 
 
 def _default_weight_decay(rows, has_context):
@@ -163,8 +188,7 @@ def _rows(flow, data, context, name, name_of_context):
     )
   arrays = [as_array(name, data, [None, *flow.event_shape])]
   if getattr(flow, "context_size", 0) != 0:
-    sides = [None] * (len(flow.event_shape) - 1)  # of images
-    arrays.append(as_array(name_of_context, context, [None, *sides, flow.context_size]))
+    arrays.append(as_array(name_of_context, context, [None, *flow.context_shape]))
     if len(arrays[0]) != len(arrays[1]):
       raise InputError(f"`{name_of_context}` must have {len(arrays[0])} rows, as `{name}`, got {len(arrays[1])}")
   elif context is not None:
@@ -176,6 +200,12 @@ def _rows(flow, data, context, name, name_of_context):
     check_all_finite(of, after)
     if name == "data":  # validation rows may be few, and lie close together
       check_resolved(f"`{of}`", before.reshape(-1, before.shape[-1]), flow.dtype)
+  for part in flow.submodules:
+    if isinstance(part, OnSupport) and len(outside := np.flatnonzero(~part.contains(converted[0]).numpy())):
+      raise InputError(
+        f"`{name}` must lie in the support of the flow: row {outside[0]} does not, {converted[0][outside[0]]} "
+        f"({len(outside)} of {len(converted[0])})"
+      )
   return converted
 
 
@@ -286,7 +316,8 @@ class _Trainer:
           variable.assign(value)
     columns = [np.array(column) for column in zip(*history)]
     validation = columns[2] if held_out else np.empty(0)
-    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], int(self._state.skipped_steps))
+    skipped = int(self._state.skipped_steps)
+    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], skipped, self._flow)
 
 
 def _batches(count, size, rng):

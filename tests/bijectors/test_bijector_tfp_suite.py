@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors.base import COMPOSITE
+from flowpp_tf.posterior.support import Box
 from support.bijector_cases import CASES, FUNCTIONS, OTHER_FORMS, draw, points, rows, tensor_parameters, with_variables
 from support.bijector_checks import CHECKS
 from support.marks import quick_rows, slow
@@ -27,7 +28,7 @@ MADE = {name: case.make("float64") for name, case in CASES.items()}
 FEW = ["logit_mixture", "act_norm", "conv", "conv_lu", "linear", "split_columns", "swap_halves", "coupling_affine"]
 few_rows = pytest.mark.parametrize("name", quick_rows(CASES, FEW))
 # The ranges that are not the reals: the unit interval, and an interval that depends on the parameters.
-IN_UNIT_INTERVAL, IN_AN_INTERVAL = {"mixture_cdf", "sigmoid"}, {"logit_margin", "coupling_margin"}
+IN_UNIT_INTERVAL, IN_AN_INTERVAL = {"mixture_cdf", "sigmoid"}, {"logit_margin", "coupling_margin", "box", "on_support"}
 # What a kink or a jump of the derivative costs an integral over it.
 KNOTS = {"rational_quadratic": 1e-4}
 
@@ -115,10 +116,10 @@ def test_the_log_det_of_a_constant_jacobian_has_no_gradient(name):
     assert (tape.gradient(log_det, at[argument]) is None) == bijector.is_constant_jacobian
 
 
-@rows_where(lambda b: bool(tensor_parameters(b)) and not isinstance(b, fb.Conditioned))
+@rows_where(lambda b: bool(tensor_parameters(b)) and not isinstance(b, (fb.Conditioned, Box)))
 @pytest.mark.parametrize("dtype", ["float64", slow("float32")])
 def test_tfp_makes_parameters_of_unconstrained_numbers(name, dtype):
-  """Their shapes and constraining bijectors are right; what is no real number is not trained."""
+  """Their shapes and constraining bijectors are right; what is no real number is not trained, nor are bounds."""
   case, kind = CASES[name], type(MADE[name])
   bijector = tfp.experimental.util.make_trainable(
     kind, batch_and_event_shape=case.event, parameter_dtype=tf.as_dtype(dtype), seed=(0, 1)

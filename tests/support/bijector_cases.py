@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.posterior import support as supports
 from support.marks import slow
 
 K = 3
@@ -125,6 +126,8 @@ BIJECTORS = {
     EVENT,
   ),
   "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
+  "box": (lambda d: supports.Box(0.01 * draw(*EVENT, dtype=d) - 2, 3 + 0.01 * draw(2, dtype=d)), normal, EVENT),
+  "on_support": (lambda d: supports.on_support(supports.box([-1.0, 0.5], 2.0), 2), normal, EVENT),
   "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
   "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
   "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),

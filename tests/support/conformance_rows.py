@@ -186,6 +186,8 @@ WITHOUT_VARIABLES = {
   "pixels_to_logit",
   "logit_margin",
   "sigmoid",
+  "box",
+  "on_support",
   "squeeze",
   "swap_halves",
   "split_columns",

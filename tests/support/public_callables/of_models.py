@@ -76,6 +76,7 @@ USUAL = dict(
   components=2,
   hidden=4,
   blocks=wrong.count(1, low=0),
+  support=wrong.optional(wrong.instance(fpp.support.box(0.0, 1.0))),
 )
 _SAMPLED = dict(sample_shape=COUNTED, seed=wrong.seed((0, 1)).but("huge"))
 USUAL_OF = {
@@ -202,6 +203,7 @@ _DISTRIBUTIONS = {
     look=lambda images: look(images.log_prob(IMAGES)),
   ),
   "vector_flow": row(look=_of_vectors),
+  "ensemble": row(flows=wrong.some_of([fpp.vector_flow(2, **VECTORS)]), look=_of_vectors),
   "vector_flow_for": row(
     data=wrong.data(POINTS).but(*OF_VALUES, "size + 1 of axis 1").named("event_size"),
     context=wrong.optional(wrong.data(CONTEXT)).but(

@@ -18,6 +18,7 @@ ROOMS = (
   "training",
   "evaluation",
   "bulk",
+  "posterior.support",
   "config",
 )
 # Arguments of every callable that belong to TFP, Keras or Python.

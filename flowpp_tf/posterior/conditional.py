@@ -1,0 +1,212 @@
+"""Distributions made of flows: the mixture of several, and a flow behind a network that reads what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.core.checks import as_tensor, check_type
+from flowpp_tf.core.context import tfp_seed
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.posterior import support
+from flowpp_tf.types import TensorLike
+
+__all__ = ["Ensemble", "ensemble"]
+tfd = tfp.distributions
+
+
+def ensemble(flows: Sequence[tfp.distributions.Distribution]) -> Ensemble:
+  """Return the equal mixture of flows, such as of the same data from different initial weights.
+
+  A mixture of three flows is nearer to the truth than each of them, most of all where data are few
+  (Lakshminarayanan et al. 2017). `fpp.fit(flow, ..., members=3)` makes and trains one.
+
+  Args:
+    flows: distributions of events of one shape and dtype, all with a context of the same size, or none.
+
+  Returns:
+    `Ensemble`, a distribution with `given` if the flows have it. `fpp.layers.Flow` of it is a layer whose weights
+    Keras saves.
+
+  Raises:
+    InputError (a ValueError): for no flow, or flows of different events, contexts or dtypes.
+
+  Examples:
+    >>> flow = fpp.ensemble([fpp.vector_flow(2, context_size=3) for _ in range(3)])
+    >>> flow.given(tf.zeros([5, 3])).sample(10).shape
+    TensorShape([10, 5, 2])
+  """
+  return Ensemble(flows)
+
+
+class Ensemble(tfp.distributions.Distribution):
+  """The equal mixture of flows: `ensemble`.
+
+  Attributes:
+    flows: its members.
+    context_size: of each of them.
+
+  Examples:
+    >>> flow = fpp.ensemble([fpp.vector_flow(2), fpp.vector_flow(2)])
+    >>> flow.log_prob(tf.zeros([5, 2])).shape
+    TensorShape([5])
+  """
+
+  def __init__(
+    self, flows: Sequence[tfp.distributions.Distribution], validate_args: bool = False, name: str = "ensemble"
+  ) -> None:
+    parameters = dict(locals())
+    check_type("flows", flows, Sequence)
+    for flow in flows:
+      check_type("flows", flow, tfd.Distribution)
+    kinds = [(tuple(f.event_shape), tuple(f.batch_shape), f.dtype, getattr(f, "context_size", 0)) for f in flows]
+    if len({*kinds}) != 1:
+      found = f"those of {kinds[0]} and {next(k for k in kinds if k != kinds[0])}" if kinds else "none"
+      raise InputError(
+        f"`flows` must have one shape of events and batch, one dtype and one size of context, got {found}"
+      )
+    self.flows, self.context_size = [*flows], kinds[0][-1]
+    super().__init__(
+      dtype=flows[0].dtype,
+      reparameterization_type=tfd.NOT_REPARAMETERIZED,
+      validate_args=validate_args,
+      allow_nan_stats=True,
+      parameters=parameters,
+      name=name,
+    )
+
+  @property
+  def context_shape(self) -> tuple[int | None, ...]:
+    """Shape of the context of one value; of flows with an `embedding`, that of its input."""
+    return self.flows[0].context_shape
+
+  def given(self, context: Any) -> Ensemble:
+    """Return the mixture given a context, as `FlowDistribution.given`."""
+    for flow in self.flows:
+      if not hasattr(flow, "given"):
+        raise InputError(f"{flow.name!r} takes no context")
+    return Ensemble([flow.given(context) for flow in self.flows], name=f"{self.name}_given")
+
+  def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
+    """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`; a seed draws the same in each call."""
+    return super().sample(sample_shape, tfp_seed(seed), name, **kwargs)
+
+  def _log_prob(self, x):
+    log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
+    outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)  # of all supports: no NaN as gradient
+    mean = tf.reduce_logsumexp(tf.where(outside, 0.0, log_probs), axis=0) - math.log(len(self.flows))
+    return tf.where(outside, tf.constant(-math.inf, self.dtype), mean)
+
+  def _sample_n(self, n, seed=None):
+    of_member, *seeds = tfp.random.split_seed(seed, n=len(self.flows) + 1)
+    samples = tf.stack([flow.sample(n, seed=seed) for flow, seed in zip(self.flows, seeds)], axis=-1)
+    shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+    member = tf.random.stateless_uniform(shape, of_member, maxval=len(self.flows), dtype=tf.int32)
+    member = tf.reshape(member, tf.concat([shape, tf.ones_like(self.event_shape_tensor())], axis=0))
+    member = tf.broadcast_to(member, tf.shape(samples)[:-1])
+    return tf.gather(samples, member, axis=-1, batch_dims=len(samples.shape) - 1)
+
+  def _event_shape(self):
+    return self.flows[0].event_shape
+
+  def _event_shape_tensor(self):
+    return self.flows[0].event_shape_tensor()
+
+  def _batch_shape(self):
+    return self.flows[0].batch_shape
+
+  def _batch_shape_tensor(self):
+    return self.flows[0].batch_shape_tensor()
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return dict(flows=tfp.util.BatchedComponentProperties())
+
+
+class EmbeddedFlow(FlowDistribution):
+  """A flow whose context is what a network makes of data, such as series, images or sets.
+
+  Args:
+    distribution: the base distribution.
+    bijector: as of `FlowDistribution`, with a context of the network's outputs.
+    embedding: Keras model with one input and one output, `[N, C]`.
+  """
+
+  def __init__(
+    self,
+    distribution: tfp.distributions.Distribution,
+    bijector: tfp.bijectors.Bijector,
+    embedding: keras.Model,
+    validate_args: bool = False,
+    name: str = "embedded_flow",
+  ) -> None:
+    self.embedding = embedding
+    self._variables_of_embedding = [v.value for v in embedding.variables]
+    super().__init__(distribution, bijector, validate_args, dict(locals()), name)
+
+  @property
+  def context_shape(self) -> tuple[int | None, ...]:
+    """Shape of what `given` takes, without the batch: the network's input."""
+    return tuple(self.embedding.input_shape[1:])
+
+  def given(self, context: TensorLike) -> FlowDistribution:
+    """Return the distribution given data, `[N, *context_shape]`, which the network reads."""
+    context = as_tensor("context", context, self.dtype)
+    if not context.shape[1:].is_compatible_with(self.context_shape):
+      raise InputError(
+        f"`context` must be of shape [N, {', '.join(map(str, self.context_shape))}], got {context.shape}"
+      )
+    return super().given(tf.cast(self.embedding(context), self.dtype))
+
+
+# --- The parts of a `VectorFlow`, `support` and `embedding`, of which a dict has those that there are ----
+
+
+def flow(
+  base: tfp.distributions.Distribution, bijector: tfp.bijectors.Bijector, embedding: keras.Model | None, name: str
+) -> FlowDistribution:
+  """Return the flow, behind a network if there is one."""
+  if embedding is None:
+    return FlowDistribution(base, bijector, name=name)
+  return EmbeddedFlow(base, bijector, embedding, name=name)
+
+
+def as_model(embedding: keras.layers.Layer, shape: Sequence[int]) -> keras.Model:
+  """Return a Keras layer as a model of inputs of a shape; a model that has an input stays what it is."""
+  check_type("embedding", embedding, keras.layers.Layer)
+  has_input = getattr(embedding, "inputs", None)
+  return embedding if has_input else keras.Sequential([keras.Input(shape), embedding])
+
+
+def outputs(embedding: keras.Model, context_size: int) -> int:
+  """Return the size of the context that an embedding makes; raise an `InputError` for what makes none."""
+  check_type("embedding", embedding, keras.Model)
+  if context_size:
+    raise InputError(f"`context_size` must be left out, as `embedding` makes the context, got {context_size}")
+  shape = embedding.output_shape if getattr(embedding, "inputs", None) else None
+  if not isinstance(shape, tuple) or len(shape) != 2 or not shape[1] or len(embedding.inputs) != 1:
+    raise InputError(f"`embedding` must have one `keras.Input` and one output [N, C], which {embedding.name!r} has not")
+  return shape[1]
+
+
+def another(parts: dict[str, Any]) -> dict[str, Any]:
+  """Return the parts of another layer, whose network has new weights."""
+  return {name: keras.models.clone_model(part) if name == "embedding" else part for name, part in parts.items()}
+
+
+def to_config(parts: dict[str, Any]) -> dict[str, Any]:
+  """Return the parts as JSON has them."""
+  write = {"support": support.to_config, "embedding": keras.saving.serialize_keras_object}
+  return {name: write[name](part) for name, part in parts.items()}
+
+
+def from_config(config: dict[str, Any]) -> dict[str, Any]:
+  """Return the config of a layer with its parts as they were."""
+  read = {"support": support.from_config, "embedding": keras.saving.deserialize_keras_object}
+  return {name: read[name](value) if name in read and value is not None else value for name, value in config.items()}
