@@ -12,7 +12,7 @@ from flowpp_tf import data
 from flowpp_tf.config.size import model_size
 from flowpp_tf.core import registry
 from support.models import MINIMAL, small_config, small_images
-from support.programs import call
+from support.programs import call, refusal
 from support.runs import TINY_RUN
 
 SHIFT = fpp.bijectors.CouplingKind(lambda components: 1, lambda parameters, components: tfp.bijectors.Shift(parameters))
@@ -120,10 +120,9 @@ def test_programs_import_what_registers(tmp_path):
   for table in (registry.COUPLINGS, registry.DATASETS, fpp.CONFIGS):  # as in a process of its own
     for name in ("shift", "noise", "mine"):
       table.pop(name, None)
-  result = call(*evaluate, cwd=tmp_path)
-  assert result.code == 2 and "(--import=MODULE registers others), got 'shift'" in result.error
-  result = call(*train, cwd=tmp_path)
-  assert result.code == 2 and "unknown config 'mine'; " in result.error and "--import=MODULE" in result.error
+  assert "(--import=MODULE registers others), got 'shift'" in refusal(*evaluate, cwd=tmp_path)
+  line = refusal(*train, cwd=tmp_path)
+  assert "unknown config 'mine'; " in line and "--import=MODULE" in line
 
 
 @pytest.mark.parametrize(
@@ -141,6 +140,4 @@ def test_a_module_that_cannot_be_imported_is_one_line(tmp_path, text, message):
   name = message.split()[0].partition("=")[2]
   if text is not None:
     (tmp_path / f"{name}.py").write_text(text)
-  result = call("train", "--config=digits", f"--import={name}", cwd=tmp_path)
-  (line,) = result.error.splitlines()
-  assert result.code == 2 and f"error: {message}" in line
+  assert f"error: {message}" in refusal("train", "--config=digits", f"--import={name}", cwd=tmp_path)

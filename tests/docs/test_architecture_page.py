@@ -72,10 +72,7 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
   ):
     result = run([*train, *options, *wrong.split()], cwd=tmp_path)
     assert result.code == 2 and message in result.error
-  result = run(
-    [str(tmp_path / "bin" / "train"), *TINY_RUN, "--steps=1", "--coupling=tails", "--workdir=plain"], cwd=tmp_path
-  )
-  assert result.code == 0, result.error
+  run([*train, "--coupling=tails", "--workdir=plain"], cwd=tmp_path).ok()
   compress = [str(tmp_path / "bin" / "compress"), "--workdir=plain", "--limit=2", "--output=x.fpp"]
   result = run(compress, cwd=tmp_path)
   assert result.code == 2 and "a model with `coupling` tails cannot compress" in result.error

@@ -22,6 +22,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.core.registry import COUPLINGS
+from support.comparing import assert_same
 from support.marks import exhaustive
 from support.programs import ROOT, call, named_extras, run
 from support.runs import TINY_MODEL, TINY_RUN
@@ -73,14 +74,18 @@ def of_extra(metadata, extra=""):
   return found
 
 
+def requirements():
+  """Those of requirements.txt, by name."""
+  lines = (ROOT / "requirements.txt").read_text().splitlines()
+  found = [packaging.requirements.Requirement(line) for line in lines if line and not line.startswith("#")]
+  return {requirement.name.lower(): requirement.specifier for requirement in found}
+
+
 def test_requirements_are_the_dependencies_and_the_extras_of_training(wheel):
   """And each package that the library imports by `import_extra` is installed by the extra that it names there."""
   metadata = wheel[1]
-  requirements = map(
-    packaging.requirements.Requirement, (ROOT / "requirements.txt").read_text().partition("\n")[2].splitlines()
-  )
   whole = of_extra(metadata) | of_extra(metadata, "data") | of_extra(metadata, "train")
-  assert {requirement.name.lower(): requirement.specifier for requirement in requirements} == whole
+  assert requirements() == whole
   on_the_index = {"sklearn": "scikit-learn", "skimage": "scikit-image"}  # others differ in their dashes only
   for package, extra in named_extras():
     name = on_the_index.get(package, package).replace("_", "-")
@@ -95,12 +100,8 @@ def test_every_module_imports_what_is_required_only():
   of_extras = {package for package, _ in named_extras()}
   for path in (ROOT / "flowpp_tf").rglob("*.py"):
     for node in ast.parse(path.read_text()).body:
-      names = (
-        [alias.name for alias in node.names]
-        if isinstance(node, ast.Import)
-        else ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
-      )
-      for name in names:
+      imported = node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+      for name in {getattr(node, "module", None) or alias.name for alias in imported}:
         top = name.partition(".")[0]
         allowed = top not in of_extras or top == "gradio" and path.as_posix().endswith(page)
         assert top != "pytest" and allowed, (path, name)
@@ -199,8 +200,7 @@ def test_a_config_by_name_is_its_flag_file(tmp_path):
   """The run of `--config=digits` is that of the flag file, and flags replace the recipe's."""
   more = [*TINY_RUN[1:], "--steps=1", "--dequantization=uniform", "--eval_images=2"]
   for workdir, which in (("a", "--config=digits"), ("b", f"--flagfile={ROOT / 'configs' / 'digits.flags'}")):
-    result = call("train", which, *more, f"--workdir={workdir}", cwd=tmp_path)
-    assert result.code == 0, result.error
+    call("train", which, *more, f"--workdir={workdir}", cwd=tmp_path).ok()
   a, b = (json.loads((tmp_path / name / "config.json").read_text()) for name in "ab")
   assert a == b and a["training"]["ema_decay"] == 0.995 and a["training"]["steps"] == 1
 
@@ -220,8 +220,7 @@ def test_an_array_is_trained_saved_resumed_and_loaded(tmp_path, capsys):
   model = fpp.train(images, "digits", tmp_path / "run", steps=2, **SMALL)
   assert model.config.image_shape == (8, 8, 1) and capsys.readouterr().out == ""
   again = fpp.load(tmp_path / "run")
-  for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_same(again.get_weights(), model.get_weights())
   fpp.train(images, "digits", tmp_path / "run", steps=2, **{**SMALL, "verbose": True})
   assert "resumed at step 2 of 2" in capsys.readouterr().out
 
@@ -370,15 +369,9 @@ def test_actions_of_the_workflows_are_pinned_by_the_hash_of_a_commit():
 
 def test_lower_bounds_are_at_versions_without_known_holes():
   """And the environment of these tests lies within our bounds; those of .ci/tested.txt are for CI only."""
-  requirements = {
-    requirement.name.lower(): requirement.specifier
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-    for requirement in [packaging.requirements.Requirement(line)]
-  }
   for name, holes in {"keras": ["3.12.3", "3.13.2", "3.14.1", "3.15.0"], "pillow": ["12.2.0"]}.items():
-    assert not [*requirements[name].filter(holes)]
+    assert not [*requirements()[name].filter(holes)]
   distributions = importlib.metadata.packages_distributions()  # that of TFP may be its nightly build
-  for name, bounds in requirements.items():
+  for name, bounds in requirements().items():
     (installed, *_) = distributions.get(name.replace("-", "_"), [name])
     assert bounds.contains(importlib.metadata.version(installed), prereleases=True), (name, bounds)

@@ -11,7 +11,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.config import get_config
-from support.programs import ROOT, load_file, run
+from support.programs import ROOT, load_file, run, run_page
 
 pytestmark = pytest.mark.docs
 
@@ -151,16 +151,7 @@ def test_the_page_of_all_names_opens_with_the_imports_of_its_examples(ci):
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 
 
-def run_page(name):
-  """Execute the Python code of a page, each block by itself."""
-  snippets = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
-  assert snippets
-  for snippet in snippets:
-    exec(compile(snippet, name, "exec"), {})
-
-
 @pytest.mark.slow
-@pytest.mark.docs
 def test_the_first_lines_for_a_visitor_run_and_draw_the_first_picture(capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   run_page("README.md")
@@ -173,7 +164,6 @@ def test_the_first_lines_for_a_visitor_run_and_draw_the_first_picture(capsys, tm
 
 
 @pytest.mark.slow
-@pytest.mark.docs
 def test_the_page_for_keras_users_runs(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
   run_page("docs/keras.md")

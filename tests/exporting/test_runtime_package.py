@@ -13,7 +13,6 @@ import subprocess
 import sys
 from unittest import mock
 
-import keras
 import numpy as np
 from PIL import Image
 import pytest
@@ -21,7 +20,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
 from support.hostile_files import peak_of
-from support.models import MINIMAL, perturb, small_config, small_images
+from support.models import MINIMAL, perturb, perturbed, small_images
 from support.programs import PACKAGES, ROOT, run
 
 pytest.importorskip("onnx")
@@ -31,34 +30,30 @@ from flowpp_runtime import command  # noqa: E402
 NATS = 1e-5  # per dimension
 
 
+def exported(model, tmp_path_factory):
+  """A model, and its export."""
+  folder = tmp_path_factory.mktemp("exported") / "onnx"
+  fpp.export(model, folder, "onnx")
+  return model, folder
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
   """The preset digits, and its export."""
-  model, folder = fpp.FlowPlusPlus.from_preset("digits"), tmp_path_factory.mktemp("digits") / "onnx"
-  fpp.export(model, folder, "onnx")
-  return model, folder
+  return exported(fpp.FlowPlusPlus.from_preset("digits"), tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
   """A small model with classes and a condition, and its export."""
-  keras.utils.set_random_seed(0)
-  config = small_config(num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1))
-  model, folder = fpp.FlowPlusPlus(config), tmp_path_factory.mktemp("classes") / "onnx"
-  perturb(model)
-  fpp.export(model, folder, "onnx")
-  return model, folder
+  return exported(perturbed(num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1)), tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
   """A flow given a context, and its export."""
-  keras.utils.set_random_seed(0)
   flow = fpp.VectorFlow(event_size=5, context_size=3, couplings=2, hidden=8, df=4.0)
-  folder = tmp_path_factory.mktemp("vectors") / "onnx"
-  perturb(flow)
-  fpp.export(flow, folder, "onnx")
-  return flow, folder
+  return exported(perturb(flow), tmp_path_factory)
 
 
 def test_bounds_latents_and_images_of_digits_are_those_of_tensorflow(digits):
@@ -124,9 +119,7 @@ def test_the_command_draws_and_scores_where_nothing_else_is_installed(digits, tm
     "assert not main(['sample', sys.argv[1], '--n=10', '--seed=3', '--output=a.png'])\n"
     "assert not main(['score', sys.argv[1], 'a.npy', '--num_samples=2'])\n"
   )
-  result = run(["-c", code], digits[1], cwd=tmp_path, PYTHONPATH=PACKAGES)
-  assert result.code == 0, result.error
-  wrote, also, *bits = result.out.splitlines()
+  wrote, also, *bits = run(["-c", code], digits[1], cwd=tmp_path, PYTHONPATH=PACKAGES).ok().out.splitlines()
   assert (wrote, also) == ("wrote a.npy", "wrote a.png") and len(bits) == 10 and 0 < float(bits[0]) < 10
   images, picture = np.load(tmp_path / "a.npy"), np.asarray(Image.open(tmp_path / "a.png"))
   assert picture.shape == (24, 32)  # four columns
@@ -150,11 +143,17 @@ def test_an_output_that_cannot_be_written_is_one_line_and_leaves_what_was_there(
   monkeypatch.setattr(pathlib.Path, "write_bytes", full_disk)
   for name in ("a.npy", "a.png"):
     (tmp_path / name).write_text("old")
-    assert command.main(["sample", str(digits[1]), "--n=1", f"--output={tmp_path / name}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refusal(capsys, "sample", digits[1], "--n=1", f"--output={tmp_path / name}")
     assert line == f"flowpp-runtime: error: '{tmp_path / name}' cannot be written: No space left on device"
     assert (tmp_path / name).read_text() == "old"
   assert len([*tmp_path.iterdir()]) == 2
+
+
+def refusal(captured, *arguments):
+  """The one line by which the command refuses its input."""
+  assert command.main([*map(str, arguments)]) == 2
+  (line,) = captured.readouterr().err.splitlines()
+  return line
 
 
 @pytest.mark.parametrize(
@@ -162,9 +161,7 @@ def test_an_output_that_cannot_be_written_is_one_line_and_leaves_what_was_there(
   [("--n=1000000000000", "Unable to allocate"), ("--temperature=1e300", "`temperature` must be finite and at least 0")],
 )
 def test_what_no_memory_and_no_float32_can_hold_is_one_line(flag, message, digits, capfd):
-  assert command.main(["sample", str(digits[1]), flag, "--output=a.png"]) == 2
-  (line,) = capfd.readouterr().err.splitlines()
-  assert line.startswith(f"flowpp-runtime: error: {message}")
+  assert refusal(capfd, "sample", digits[1], flag, "--output=a.png").startswith(f"flowpp-runtime: error: {message}")
 
 
 def test_output_that_nobody_can_take_is_one_line(digits, tmp_path):
@@ -192,9 +189,7 @@ def test_files_that_are_no_array_are_one_line(digits, tmp_path, capsys):
   header = "{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000, 8, 8, 1), }".ljust(117) + "\n"
   (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
   (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
-  (tmp_path / "cut.npy").write_bytes(
-    b"\x93NUMPY\x01\x00\x0f\x00{'descr': '<i8'\n"
-  )  # for which NumPy has an error of its own
+  (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00\x0f\x00{'descr': '<i8'\n")  # NumPy has an error for it
   (tmp_path / "empty.npy").touch()
   np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
   for name, message in (
@@ -205,8 +200,7 @@ def test_files_that_are_no_array_are_one_line(digits, tmp_path, capsys):
     ("two.npz", "two.npz' must be an .npy file"),
     ("none.npy", "No such file"),
   ):
-    assert command.main(["score", str(digits[1]), str(tmp_path / name)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refusal(capsys, "score", digits[1], tmp_path / name)
     assert line.startswith("flowpp-runtime: error: ") and message in line
 
 
@@ -264,11 +258,8 @@ def test_what_does_not_fit_the_model_is_one_line(call, message, digits):
 
 
 def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes, vectors):
-  model, flow, images = (
-    flowpp_runtime.Model(classes[1]),
-    flowpp_runtime.VectorFlow(vectors[1]),
-    small_images(2, MINIMAL),
-  )
+  model, flow = flowpp_runtime.Model(classes[1]), flowpp_runtime.VectorFlow(vectors[1])
+  images = small_images(2, MINIMAL)
   condition, x, noise = np.zeros([2, 2, 2, 1]), np.zeros([2, 5]), np.full([2, *model.noise_shape], 0.5)
   noise[0, 0, 0], noise[1, 0, 0] = 1, -1
   for call, message in [
@@ -318,9 +309,8 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
     flowpp_runtime.VectorFlow(tmp_path / "fields")
   copy = shutil.copytree(digits[1], tmp_path / "onnx")
   (copy / "decode.onnx").write_bytes((copy / "decode.onnx").read_bytes()[:-1])
-  assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
-  error = capsys.readouterr().err
-  assert re.fullmatch(r"flowpp-runtime: error: '.*decode.onnx' is damaged: it does not have the SHA-256 .*\n", error)
+  line = refusal(capsys, "sample", copy, f"--output={tmp_path / 'a.png'}")
+  assert re.match("flowpp-runtime: error: '.*decode.onnx' is damaged: it does not have the SHA-256 ", line)
   about = json.loads((copy / "metadata.json").read_text())
   for change, message in [
     ({"format": "tflite"}, "must be an export in the format onnx, got 'tflite'"),
@@ -344,12 +334,9 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
       flowpp_runtime.Model(copy)
   shutil.copy(digits[1] / "decode.onnx", copy)
   (copy / "metadata.json").write_text(json.dumps({**about, "latent_shape": [4, 4, 3]}))  # not that of the graph
-  assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
-  error = capsys.readouterr().err
-  line = (
-    "flowpp-runtime: error: metadata.json does not fit '.*decode.onnx': `latent_shape` must be .4, 4, 4., got .4, 4, 3."
-  )
-  assert re.fullmatch(f"{line}\\n", error)
+  line = refusal(capsys, "sample", copy, f"--output={tmp_path / 'a.png'}").removeprefix("flowpp-runtime: error: ")
+  message = "metadata.json does not fit '.*decode.onnx': `latent_shape` must be .4, 4, 4., got .4, 4, 3."
+  assert re.fullmatch(message, line)
 
 
 HUGE = 2**31 - 1

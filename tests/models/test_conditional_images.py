@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import re
 import tempfile
 
 import numpy as np
@@ -19,7 +18,6 @@ from support import programs
 from support.comparing import assert_same
 from support.marks import slow
 from support.models import TINY, perturb, perturbed, small_config, small_images, value_and_log_det
-from support.programs import ROOT
 from support.runs import TINY_RUN
 from support.training_steps import step, train_state
 
@@ -272,16 +270,14 @@ def test_the_programs_know_labels(tmp_path):
   run, refused = (functools.partial(call, cwd=tmp_path) for call in (programs.call, programs.refusal))
   assert "`label_dropout` must be 0 for a model without labels" in refused("train", *small)
   assert "10 classes" in refused("train", *small, "--num_classes=9")
-  trained = run("train", *small, "--labels")
-  assert trained.code == 0, trained.error
-  assert "10 classes" in trained.out and (tmp_path / "runs" / "digits" / "samples.png").exists()
-  sampled = run("sample", "--workdir=runs/digits", "--labels=0,1,-1", "--guidance=1", "--n=3", "--npy=rows.npy")
-  assert sampled.code == 0, sampled.error
+  assert "10 classes" in run("train", *small, "--labels").ok().out
+  assert (tmp_path / "runs" / "digits" / "samples.png").exists()
+  run("sample", "--workdir=runs/digits", "--labels=0,1,-1", "--guidance=1", "--n=3", "--npy=rows.npy").ok()
   assert np.load(tmp_path / "rows.npy").shape == (3, 3, 8, 8, 1)
-  both = run("sample", "--workdir=runs/digits", "--labels=1,2", "--temperature=0.5,1", "--n=3", "--npy=rows.npy")
-  assert both.code == 0 and np.load(tmp_path / "rows.npy").shape == (4, 3, 8, 8, 1), both.error
-  evaluated = run("evaluate", "--workdir=runs/digits", "--limit=8", "--classify")
-  assert evaluated.code == 0 and "accuracy by likelihood" in evaluated.out, evaluated.error
+  run("sample", "--workdir=runs/digits", "--labels=1,2", "--temperature=0.5,1", "--n=3", "--npy=rows.npy").ok()
+  assert np.load(tmp_path / "rows.npy").shape == (4, 3, 8, 8, 1)
+  evaluated = run("evaluate", "--workdir=runs/digits", "--limit=8", "--classify").ok()
+  assert "accuracy by likelihood" in evaluated.out
   assert run("sample", "--workdir=runs/digits", "--reconstruct=test:0", "--labels=3").code == 0
   for arguments, message in (
     (["sample", "--labels=a"], "`labels` must be integers"),
@@ -289,19 +285,16 @@ def test_the_programs_know_labels(tmp_path):
     (["sample", "--labels=1,2", "--neighbours=1"], "`labels` must be one label"),
   ):
     assert message in refused(*arguments, "--workdir=runs/digits")
-  scored = run(
-    "score", "--workdir=runs/digits", "--dataset=digits", "--limit=4", "--num_samples=1", "--typical_images=4"
-  )
-  assert scored.code == 0 and len(scored.out.splitlines()) == 5, scored.error
+  few = ["--limit=4", "--num_samples=1", "--typical_images=4"]
+  scored = run("score", "--workdir=runs/digits", "--dataset=digits", *few).ok()
+  assert len(scored.out.splitlines()) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.docs
 def test_the_snippets_of_the_page_run(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-  page = (ROOT / "docs" / "conditional.md").read_text()
-  for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-    exec(compile(snippet, "conditional.md", "exec"), {})
+  programs.run_page("docs/conditional.md")
   lines = capsys.readouterr().out.splitlines()
   assert [lines[0], lines[1], lines[3]] == ["(4,)", "(20, 8, 8, 1)", "(3, 8, 8, 1)"] and "batch_shape=[3]" in lines[2]
 
@@ -346,9 +339,8 @@ def test_the_page_draws_a_class_or_all_of_them(tmp_path):
   from flowpp_tf.demo.answers import DemoHandlers
   from flowpp_tf.demo.engine import Engine, SavedModelEngine
 
-  made = fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, image_shape=(4, 4, 1)))  # of which there are pictures
+  made = perturb(fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, image_shape=(4, 4, 1))))  # of which pictures exist
   images = small_images(4, made.config)
-  perturb(made)
   fpp.export(made, tmp_path / "1", max_batch=8)
   grid = lambda labels: np.asarray(
     evaluation.image_grid(evaluation.BatchedModel(made).sample(6, 0.7, 3, labels=labels), 8)

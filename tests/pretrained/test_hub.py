@@ -15,7 +15,7 @@ from flowpp_tf import models
 from flowpp_tf.io import budget
 from flowpp_tf.io.model_folders import download
 from support.models import perturbed, small_config
-from support.programs import call
+from support.programs import call, refusal
 
 GREY = small_config(image_shape=(4, 4, 1))
 
@@ -88,8 +88,7 @@ def test_a_preset_of_hugging_face_is_downloaded_once_and_is_the_model(uploaded, 
 
 
 def test_programs_take_an_address(hugging_face, tmp_path):
-  result = call("sample", "--preset=hf://me/model", "--n=2", cwd=tmp_path)
-  assert result.code == 0, result.error
+  call("sample", "--preset=hf://me/model", "--n=2", cwd=tmp_path).ok()
   assert (tmp_path / "presets" / "me--model" / "samples_t1.0_s0.png").exists()
 
 
@@ -162,9 +161,8 @@ def test_a_run_is_exported_as_a_preset_with_its_card(tmp_path):
   assert (result.code, result.out) == (0, "wrote mine\n"), result.error
   text = (tmp_path / "mine" / "README.md").read_text()
   assert 'license: "apache-2.0"' in text and "| digits test | single-sample bound | 1.7523 +- 0.0173 |" in text
-  again = call("export", *options, cwd=tmp_path)
-  assert again.code == 2 and "'mine' exists already; `overwrite` (--overwrite) replaces it" in again.error
+  assert "'mine' exists already; `overwrite` (--overwrite) replaces it" in refusal("export", *options, cwd=tmp_path)
   assert (tmp_path / "mine" / "best.weights.safetensors").is_file()
   (tmp_path / "file").touch()
-  no_place = call("export", *options[:2], "--output=file/mine", cwd=tmp_path)
-  assert no_place.code == 2 and "'file/mine' cannot be written: " in no_place.error
+  line = refusal("export", *options[:2], "--output=file/mine", cwd=tmp_path)
+  assert "'file/mine' cannot be written: " in line

@@ -19,7 +19,7 @@ from flowpp_tf.programs.export import metadata_of_run
 from support.comparing import assert_same
 from support.marks import slow
 from support.models import TINY, perturbed, small_config, small_images
-from support.programs import ROOT, call, run
+from support.programs import ROOT, call, refusal, run
 from support.training_steps import small_run
 
 MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 28e6
@@ -258,8 +258,7 @@ def test_bits_per_dim_are_near_those_of_the_card(name):
 
 @pytest.mark.slow
 def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
-  result = run("sample", "--preset=digits", "--n=4", cwd=tmp_path)
-  assert result.code == 0, result.error
+  run("sample", "--preset=digits", "--n=4", cwd=tmp_path).ok()
   assert (tmp_path / "presets/digits/samples_t1.0_s0.png").exists()
   (tmp_path / "presets/digits/best.weights.safetensors").write_bytes(b"")  # is copied again
   result = call("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
@@ -272,8 +271,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
 
 @pytest.mark.slow
 def test_a_preset_is_exported_with_its_figures(tmp_path):
-  result = call("export", "--preset=digits", cwd=tmp_path)
-  assert result.code == 0, result.error
+  call("export", "--preset=digits", cwd=tmp_path).ok()
   loaded = fpp.load_saved_model(tmp_path / "presets/digits/saved_model/1")
   assert loaded.metadata["evaluation"]["test"]["images"] == 180
   assert loaded.metadata["data"]["digest"] == "8f19391c6622"
@@ -295,8 +293,7 @@ def test_the_page_names_the_card_of_each_preset():
   ],
 )
 def test_a_program_without_a_model_says_so(tmp_path, flags, message):
-  result = call("sample", *flags, cwd=tmp_path)
-  assert result.code == 2 and message in result.error
+  assert message in refusal("sample", *flags, cwd=tmp_path)
 
 
 # --- Training that begins with trained weights --------------------------------------------------

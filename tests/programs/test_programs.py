@@ -24,9 +24,7 @@ def test_train_leaves_figures_pictures_and_a_run_for_the_next_commands(start, tr
   if start is call:
     cwd, out = trained, (trained / "out.txt").read_text()
   else:
-    cwd, result = tmp_path, run("train", *TRAINED, cwd=tmp_path)
-    assert result.code == 0, result.error
-    out = result.out
+    cwd, out = tmp_path, run("train", *TRAINED, cwd=tmp_path).ok().out
   workdir = cwd / "runs" / "digits"
   assert "importance-weighted bound, 2 samples" in out and "single-sample bound" in out
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -40,8 +38,7 @@ def test_train_leaves_figures_pictures_and_a_run_for_the_next_commands(start, tr
     ["sample", "--n=100", "--temperature=0.8"],
     ["evaluate", "--num_samples=1,2", "--limit=10", "--gap"],
   ):
-    result = start(program, "--workdir=runs/digits", *more, cwd=cwd)
-    assert result.code == 0, result.error
+    result = start(program, "--workdir=runs/digits", *more, cwd=cwd).ok()
   assert "gap, test - train: " in result.out
   record = json.loads((workdir / "evaluation.json").read_text())
   assert record["test"]["images"] == 20  # the measurement at the end of training stays beside that of fewer images
@@ -68,9 +65,7 @@ def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
   assert call(*command, cwd=tmp_path).code == 0
   model = json.loads((tmp_path / "runs" / "digits" / "config.json").read_text())["model"]
   assert (model["dtype"], model["flow_dtype"]) == ("mixed_float16", "float64")
-  again = call(*command, "--steps=6", cwd=tmp_path)
-  assert again.code == 0, again.error
-  assert "resumed at step 4 of 6" in again.out
+  assert "resumed at step 4 of 6" in call(*command, "--steps=6", cwd=tmp_path).ok().out
 
 
 @pytest.mark.parametrize(
@@ -94,9 +89,8 @@ def test_a_run_in_a_read_only_folder_asks_for_an_output_elsewhere(program, name,
 def test_a_run_that_diverges_names_the_cause_and_the_flags(tmp_path):
   result = call("train", *TINY_RUN, "--learning_rate=1e30", "--steps=4", "--max_skipped=2", cwd=tmp_path)
   assert result.code == 1
-  assert (
-    "up to step 3, were not finite; steps before were finite: probably the learning rate is too high" in result.error
-  )
+  cause = "up to step 3, were not finite; steps before were finite: probably the learning rate is too high"
+  assert cause in result.error
   assert "try a lower --learning_rate or --clip_norm, or a longer --warmup_steps, and --debug_numerics" in result.error
 
 
@@ -105,8 +99,7 @@ def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
   monkeypatch.setattr(features, "_MOST_STEPS", 2)
   before = json.loads((trained / "runs" / "digits" / "evaluation.json").read_text())
   command = ["--workdir=runs/digits", "--samples=30", "--temperature=0.5,1.0", "--cache_dir=features"]
-  result = call("evaluate", *command, cwd=trained)
-  assert result.code == 0, result.error
+  result = call("evaluate", *command, cwd=trained).ok()
   assert ": 180 images, 30 samples" in result.out and "features of a classifier of classes" in result.out
   rows = [line.split() for line in result.out.splitlines() if " +- " in line]
   assert [row[:2] for row in rows] == [["real,", "30"], ["temperature", "0.5"], ["temperature", "1.0"]]
@@ -187,19 +180,8 @@ BAD = [
 @pytest.fixture(scope="module")
 def on_cats(images):
   """Output of a run of 5 bits at 16x16, in `runs/cats`."""
-  result = call(
-    "train",
-    *TINY,
-    "--dataset=folder:cats",
-    "--image_size=16",
-    "--bits=5",
-    "--levels=32",
-    "--flip",
-    "--workdir=runs/cats",
-    cwd=images,
-  )
-  assert result.code == 0, result.error
-  return result.out
+  shape = ["--image_size=16", "--bits=5", "--levels=32"]
+  return call("train", *TINY, "--dataset=folder:cats", *shape, "--flip", "--workdir=runs/cats", cwd=images).ok().out
 
 
 def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, on_cats):

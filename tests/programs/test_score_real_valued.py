@@ -45,8 +45,7 @@ def test_real_valued_images_have_their_exact_density_from_every_source(fields):
   log_probs = model.log_prob(images).numpy()
   typical = -model.log_prob(np.load(cwd / "data.npz")["validation"]).numpy().mean() / 32 / math.log(2)
   for source in (["--images=array.npz"], ["--dataset=npz:data.npz"], ["--images=folder"]):
-    code, out, error = call("score", "--workdir=run", "--batch_size=4", *source, cwd=cwd)
-    assert code == 0, error
+    _, out, error = call("score", "--workdir=run", "--batch_size=4", *source, cwd=cwd).ok()
     rows = {row["image"]: row for row in csv.DictReader(io.StringIO(out))}
     names = ["a.npy", "deep/b.npy", "c.fits"] if source == ["--images=folder"] else map(str, range(6))
     for name, log_prob in zip(names, log_probs):
@@ -69,8 +68,7 @@ def test_real_valued_images_have_their_exact_density_from_every_source(fields):
 def test_real_valued_images_have_maps_and_p_values(fields):
   cwd, model, images = fields
   arguments = ["--workdir=run", "--typical_images=2", "--calibrate=array.npy"]
-  code, out, error = call("score", *arguments, "--images=tall.npy", "--tiles", "--maps=maps", cwd=cwd)
-  assert code == 0, error
+  out = call("score", *arguments, "--images=tall.npy", "--tiles", "--maps=maps", cwd=cwd).ok().out
   sound = -model.log_prob(images).numpy() / 32 / math.log(2)
   bits = (sound[:3] + sound[3:]) / 2  # of two tiles each
   for i, row in enumerate(csv.DictReader(io.StringIO(out))):

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -40,6 +41,11 @@ class Result(NamedTuple):
   code: int
   out: str
   error: str
+
+  def ok(self):
+    """Return the result; fail the test if the exit code is not 0."""
+    assert self.code == 0, self.error
+    return self
 
 
 def call(program, *arguments, cwd):
@@ -174,6 +180,14 @@ def example(name, **values):
   module = load_file(f"examples/{name}.py")
   module.FLAGS = types.SimpleNamespace(**values)
   return module
+
+
+def run_page(path):
+  """Execute the Python code of a page, each block by itself."""
+  snippets = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+  assert snippets
+  for snippet in snippets:
+    exec(compile(snippet, path, "exec"), {})
 
 
 def times_of_files(folder):
