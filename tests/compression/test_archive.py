@@ -27,6 +27,7 @@ from hardening.mutations import mutate_bytes
 from support import archives
 from support import programs as program_calls
 from support.archives import arrays_archive, grey_codec, grey_images, grey_model, pack_files, unpack_files
+from support.files import flipped
 from support.marks import slow
 from support.models import GREY, small_images
 from support.programs import REFERENCE
@@ -47,10 +48,9 @@ def data(count=70, segment_images=30):
 @pytest.mark.slow
 def test_each_64_images_have_a_checksum():
   """So many are lost with one of them: the others before it and after it are known."""
-  encoded = bytearray(archives.encode_segment(grey_codec(), grey_images(200), largest=1))
+  encoded = archives.encode_segment(grey_codec(), grey_images(200), largest=1)
   plain = struct.unpack_from("<9I", encoded)[1]
-  encoded[len(encoded) // 3] ^= 255
-  fields = segment.Fields.from_bytes(bytes(encoded), grey_codec())
+  fields = segment.Fields.from_bytes(flipped(encoded, len(encoded) // 3, 255), grey_codec())
   decoded = segment.decode_segment(grey_codec(), fields, [b""])
   assert decoded.problem == "pixels have the wrong checksum"
   np.testing.assert_array_equal(decoded.known, np.arange(200) >= plain + 64)
@@ -266,10 +266,7 @@ def with_payload(change):
 @pytest.mark.parametrize("field", range(9))
 @pytest.mark.parametrize("value", [slow(0), slow(1), slow(2**16), 2**31 - 1, slow(2**32 - 1)])
 def test_a_hostile_segment_takes_neither_time_nor_memory(field, value):
-  def change(payload):
-    return payload[: 4 * field] + struct.pack("<I", value) + payload[4 * field + 4 :]
-
-  compressed = with_payload(change)
+  compressed = with_payload(lambda data: data[: 4 * field] + struct.pack("<I", value) + data[4 * field + 4 :])
   try:
     result = fpp.decompress(grey_codec(), compressed)
   except compression.ArchiveError:
@@ -278,23 +275,20 @@ def test_a_hostile_segment_takes_neither_time_nor_memory(field, value):
 
 
 def test_bits_of_a_stack_that_no_encoder_wrote_end_in_an_error():
-  def change(payload):
-    return payload[:-400] + bytes(RNG(0).integers(0, 256, 400).astype(np.uint8))
-
+  compressed = with_payload(lambda payload: payload[:-400] + bytes(RNG(0).integers(0, 256, 400).astype(np.uint8)))
   with pytest.raises(compression.LostImagesError, match="40 of 40 images lost"):
-    fpp.decompress(grey_codec(), with_payload(change))
+    fpp.decompress(grey_codec(), compressed)
 
 
 def test_what_is_lost_is_named_and_the_rest_is_there():
-  compressed = bytearray(data())
   position = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][1])
-  compressed[position + 100] ^= 1
+  compressed = flipped(data(), position + 100)
   with pytest.raises(compression.LostImagesError, match="wrong checksum; .*30 of 70 images lost") as error:
-    fpp.decompress(grey_codec(), bytes(compressed))
+    fpp.decompress(grey_codec(), compressed)
   np.testing.assert_array_equal(error.value.lost, np.arange(30, 60))
   np.testing.assert_array_equal(error.value.images[60:], grey_images(70)[60:])
   with pytest.raises(compression.LostImagesError, match="20 of 25 images lost") as error:
-    fpp.decompress(grey_codec(), bytes(compressed), start=-30, stop=65)
+    fpp.decompress(grey_codec(), compressed, start=-30, stop=65)
   np.testing.assert_array_equal(error.value.lost, np.arange(20))
   np.testing.assert_array_equal(error.value.images[20:], grey_images(70)[60:65])
   end = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2])
@@ -414,13 +408,12 @@ def test_a_few_files_or_none_with_pixels_come_back(folder, names):
 
 
 def test_files_of_a_damaged_segment_are_named(folder):
-  compressed = bytearray(archive_of(folder))
-  entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()
+  compressed = archive_of(folder)
+  entries = archive.ArchiveReader(io.BytesIO(compressed)).index()
   assert len(entries) == 7  # 76 tiles, and two of files without tiles
-  compressed[int(entries["position"][2]) + 50] ^= 4
   back: list = []
   with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
-    for item in unpack_files(bytes(compressed), grey_codec()):
+    for item in unpack_files(flipped(compressed, int(entries["position"][2]) + 50, 4), grey_codec()):
       back.append((type(item).__name__, item.name))
   # The large file has tiles in the segment; those behind it begin in later ones.
   found = ["a.png", "a.webp", *NAMES[3:]]
@@ -468,9 +461,7 @@ def test_a_flipped_byte_loses_the_files_of_one_segment(flips):
     if begin <= position < end:
       segment_images = index["images"][np.searchsorted(index["position"], position, "right") - 1]
       part = "segments with images" if segment_images else "segments of files stored verbatim"
-    damaged = bytearray(data)
-    damaged[position] ^= 1 << position % 8
-    rows.setdefault(part, []).append(files_lost(bytes(damaged), files))
+    rows.setdefault(part, []).append(files_lost(flipped(data, position, 1 << position % 8), files))
   for part, lost in rows.items():
     print(f"| {part} | {len(lost)} | {np.mean(lost):.2f} | {max(lost)} |")
   assert rows["header"] == [len(files)] and not any(rows["index and end"])
@@ -490,10 +481,9 @@ def test_a_damaged_segment_of_files_leaves_the_image_around_it():
   index = archive.ArchiveReader(io.BytesIO(written)).index()
   assert index["images"].tolist() == [16, 0, 4, 0, 0, 0]  # 20 tiles; `a` behind the first, the others behind the last
   for number, lost in {1: "a", 3: "c", 4: "d", 5: "e"}.items():
-    compressed, found = bytearray(written), []
-    compressed[int(index["position"][number]) + 200] ^= 1
+    compressed, found = flipped(written, int(index["position"][number]) + 200), []
     with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
-      for item in unpack_files(bytes(compressed), grey_codec()):
+      for item in unpack_files(compressed, grey_codec()):
         found.append((item.name, isinstance(item, pictures.ImageFile)))
     assert sorted(each for each in found if each[0]) == [(name, name != lost) for name in "abcde"], number
 
@@ -533,18 +523,13 @@ WITHOUT_TENSORFLOW = [  # bin/decompress, for `elsewhere`
 ]
 
 
-def call(cwd, program, *arguments, code=0):
+def call(cwd, program, *arguments, start=program_calls.call, **environment):
   """What a program writes."""
-  result = program_calls.call(program, *arguments, cwd=cwd)
-  assert result.code == code, result.error
+  result = start(program, *arguments, cwd=cwd, **environment).ok()
   return result.out + result.error
 
 
-def elsewhere(cwd, program, *arguments, code=0, **environment):
-  """What a program writes, as a process of its own; of any exit code with `code=None`."""
-  result = program_calls.run(program, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
-  assert code in (None, result.code), result.error
-  return result.out + result.error
+elsewhere = functools.partial(call, start=program_calls.run, TF_CPP_MIN_LOG_LEVEL="3")  # in a process of its own
 
 
 @pytest.fixture
@@ -571,12 +556,12 @@ def test_files_by_the_programs(run, folder, sheet):
     np.testing.assert_array_equal(back, sheet)
     assert np.allclose(back.info["dpi"], 70, atol=0.02)
   np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
-  assert "exists and is not empty" in call(run, "decompress", "files.fpp", preset, "--output=back", code=2)
-  damaged = bytearray((run / "files.fpp").read_bytes())
-  damaged[len(damaged) // 2] ^= 1
-  (run / "damaged.fpp").write_bytes(bytes(damaged))
-  text = call(run, "decompress", "damaged.fpp", preset, "--output=nothing", code=2)
-  assert "wrong checksum" in text and "Traceback" not in text
+  again = program_calls.refusal("decompress", "files.fpp", preset, "--output=back", cwd=run)
+  assert "exists and is not empty" in again
+  whole = (run / "files.fpp").read_bytes()
+  (run / "damaged.fpp").write_bytes(flipped(whole, len(whole) // 2))
+  result = program_calls.call("decompress", "damaged.fpp", preset, "--output=nothing", cwd=run)
+  assert result.code == 2 and "wrong checksum" in result.error and "Traceback" not in result.error
 
 
 @pytest.mark.slow
@@ -629,9 +614,7 @@ def test_bad_input_is_one_line(run, program, arguments, message):
 @pytest.mark.slow
 @pytest.mark.docs
 def test_the_page_runs(capsys):
-  text = (program_calls.ROOT / "docs" / "compression.md").read_text()
-  (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-  exec(compile(snippet, "compression.md", "exec"), {})
+  program_calls.run_page("docs/compression.md")
   size, same = capsys.readouterr().out.split()
   assert same == "True" and 3000 < int(size) < 3500
 

@@ -51,8 +51,7 @@ def frames(count, seed=0, levels=LEVELS):
 def model(name="asinh"):
   made = fpp.FlowPlusPlus(VARIANTS[name])
   made.initialize(frames(256, levels=made.config.levels))
-  perturb(made, 0.01)
-  return made
+  return perturb(made, 0.01)
 
 
 @functools.cache
@@ -68,10 +67,7 @@ def test_images_of_8_bits_keep_their_grid(levels):
 
 @pytest.mark.parametrize("levels", [257, 1024, 4096, 65536])
 def test_the_noise_of_the_logits_is_as_wide_in_steps_as_at_8_bits(levels):
-  fine, slope = (
-    Resolution.from_levels(levels),
-    0.9 / levels,
-  )  # of the logit, without the part that is the same for all levels
+  fine, slope = Resolution.from_levels(levels), 0.9 / levels  # of the logit, without what all levels have the same
   assert fine.sigma * np.sqrt(slope) / fine.step >= 0.99 * SIGMA * np.sqrt(0.9 / 256) / STEP
 
 

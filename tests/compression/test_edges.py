@@ -61,8 +61,7 @@ def model(**changes):
   tiles, layout = layout_of(picture())
   inside = np.flatnonzero((layout.sizes == SHAPE[:2]).all(axis=1))
   model.adapt({"image": tiles[inside], "condition": layout.context(tiles, inside, 256).astype(np.float32)})
-  perturb(model, 0.02)
-  return model
+  return perturb(model, 0.02)
 
 
 @functools.cache

@@ -134,15 +134,10 @@ def test_weights_that_do_not_fit_are_refused(loops, misfit):
       Codec(model).push(Stack(words, sealed=True), images)
 
 
-def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
-  images = archives.example_images()
-  plain = archives.images_archive()
-  assert KERNELS.use_loops()
-  try:
-    assert archives.images_archive() == plain
-    np.testing.assert_array_equal(archives.example_images(), images)  # of an archive that was made without them
-  finally:
-    KERNELS.loops = None
+def test_an_archive_has_the_same_bytes_and_decodes_both_ways(loops):
+  plain, again = in_numpy_and_in_loops(lambda: (archives.images_archive(), archives.example_images()))
+  assert again[0] == plain[0]
+  np.testing.assert_array_equal(again[1], plain[1])  # of an archive that was made without them
 
 
 def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):

@@ -18,6 +18,7 @@ from flowpp_tf.evaluation import sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
 from support.archives import apart, decode_segment, pack_files, put_together, unpack_files
+from support.files import flipped
 
 SHAPE, STEP = (4, 8, 1), (2, 4)
 SIZES = [(9, 21), (4, 8), (17, 30)]
@@ -188,7 +189,7 @@ def test_a_damaged_segment_takes_no_others_with_it(tmp_path):
   beginning, segments = apart(written)
   assert len(segments) > 2
   count, content = segments[0]
-  segments[0] = count, content[:-1] + bytes([content[-1] ^ 1])
+  segments[0] = count, flipped(content, -1)
   found = list(unpack_files(put_together(beginning, segments), small_codec()))
   last = [file for file in found if isinstance(file, pictures.ImageFile)][-1]
   np.testing.assert_array_equal(last.pixels, drawings()[1 if len(segments) == 2 else 2])

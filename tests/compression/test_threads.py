@@ -217,11 +217,7 @@ def test_threads_are_for_large_batches():
   """In small arrays NumPy's operations are shorter than what threads wait for each other."""
   portable, largest = small_codec(), largest_batch(small_codec())
   assert not portable.pays_in_threads(1) and portable.pays_in_threads(1 << 13)
-  assert (
-    not segment_pays_in_threads(portable, 1000)
-    and segment_pays_in_threads(portable, 16 * largest)
-    and segment_pays_in_threads(portable, 0)
-  )
+  assert [segment_pays_in_threads(portable, count) for count in (1000, 16 * largest, 0)] == [False, True, True]
 
 
 def test_threads_are_no_more_than_cores(monkeypatch):

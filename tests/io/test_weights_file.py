@@ -16,6 +16,7 @@ from flowpp_tf.io.budget import Budget, BudgetError
 from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
 from hardening.mutations import mutate_bytes
 from support.comparing import assert_same
+from support.files import flipped
 from support.models import TINY, perturb
 
 ZEROS = np.zeros(1000, np.float32)
@@ -139,8 +140,7 @@ def test_headers_and_arrays_of_safetensors_are_claimed(tmp_path, model):
 
 def flip(data, rng):
   """Return a copy with another bit."""
-  place = rng.randrange(len(data))
-  return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
+  return flipped(data, rng.randrange(len(data)), 1 << rng.randrange(8))
 
 
 @pytest.mark.parametrize("damage, least", [(flip, 60), (mutate_bytes, 51)])

@@ -40,6 +40,13 @@ def contents(folder):
   }
 
 
+def flipped(data, place, bits=1):
+  """Return data with other bits of the byte at a place."""
+  changed = bytearray(data)
+  changed[place] ^= bits
+  return bytes(changed)
+
+
 def written(write):
   """Return what `write(file)` writes to a file."""
   file = io.BytesIO()

@@ -22,7 +22,7 @@ from flowpp_tf.evaluation import pictures
 from flowpp_tf.io import files
 from flowpp_tf.training import loop
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
-from support.files import contents
+from support.files import contents, flipped
 from support.marks import slow
 from support.models import MINIMAL, small_config
 from support.training_steps import small_data, small_run
@@ -63,9 +63,8 @@ def test_trained_weights_are_validated_before_the_first_step_and_kept_unless_oth
   assert f"step 0 of 4: validation {rows[0]['val_bits_per_dim']:.4f}" in lines
   assert tuned.weights_info()["step"] == best
   same = [np.array_equal(a, b) for a, b in zip(*(w.load()[0].get_weights() for w in (tuned, workdir)), strict=True)]
-  assert (
-    all(same) == (best == 0) == any(line.startswith("no validation is better than that of step 0") for line in lines)
-  )
+  said = any(line.startswith("no validation is better than that of step 0") for line in lines)
+  assert all(same) == (best == 0) == said
 
 
 @pytest.mark.parametrize("name", ["add_row", slow("save_best"), slow("checkpoint")])
@@ -270,9 +269,8 @@ def test_checkpoints_need_the_config_that_says_what_run_they_are_of(workdir):
 def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, message):
   newest, _ = checkpoint_folders(workdir.checkpoints)
   (newest / "manifest.json").write_text(manifest)
-  with pytest.raises(
-    InputError, match=f"{newest}' is damaged: .*{message}.*; move it away to resume from step_00000001"
-  ):
+  line = f"{newest}' is damaged: .*{message}.*; move it away to resume from step_00000001"
+  with pytest.raises(InputError, match=line):
     run(workdir.path, steps=2)
 
 
@@ -305,9 +303,7 @@ def test_a_run_ends_at_its_last_step_and_not_at_a_whole_interval(tmp_path):
 
 def flip(path):
   """Flip a bit of the last value in a weights file."""
-  data = bytearray(path.read_bytes())
-  data[-1] ^= 16
-  path.write_bytes(data)
+  path.write_bytes(flipped(path.read_bytes(), -1, 16))
 
 
 def test_best_weights_that_are_damaged_or_gone_are_restored_by_the_run(workdir):
@@ -390,9 +386,8 @@ def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
 
 def test_a_config_that_is_not_that_of_the_weights_is_refused(workdir):
   edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
-  with pytest.raises(
-    InputError, match="is damaged, or of another run: its dropout differ from those of best.weights.safetensors"
-  ):
+  message = "is damaged, or of another run: its dropout differ from those of best.weights.safetensors"
+  with pytest.raises(InputError, match=message):
     workdir.load()
 
 
@@ -406,15 +401,11 @@ def test_rows_that_are_damaged_are_recovered(workdir, damage):
 
 def test_a_number_that_is_not_finite_is_null_in_the_metrics(workdir, tmp_path):
   before = workdir.rows()
-  with contextlib.suppress(FileNotFoundError):
-    os.remove(workdir.metrics)
+  workdir.metrics.unlink()
   workdir.add_row({**before[-1], "bits_per_dim": float("nan"), "val_bits_per_dim": float("nan")})
 
-  def not_json(name):
-    raise AssertionError(name)
-
   (line,) = workdir.metrics.read_text().splitlines()
-  assert json.loads(line, parse_constant=not_json)["bits_per_dim"] is None
+  assert json.loads(line, parse_constant=pytest.fail)["bits_per_dim"] is None
   (row,) = training.Workdir(workdir.path).rows()
   assert np.isnan(row["bits_per_dim"]) and np.isnan(row["val_bits_per_dim"]) and row["step"] == before[-1]["step"]
   pictures.plot_curves([*before, row], tmp_path / "curves.png")
