@@ -127,9 +127,9 @@ def _old_directory(folder):
   (folder / "parent" / "directory" / "a").write_text("old")
 
 
-def _whole_directory(folder):
-  """One value for all files of the directory, so that a mixture of two is neither."""
-  return {"directory": visible(folder, "parent/directory") or None}
+def _whole(below):
+  """A look at a directory: one value for all of its files, so that a mixture of two is neither."""
+  return lambda folder: {below: visible(folder, below) or None}
 
 
 def _write_array(folder):
@@ -166,10 +166,7 @@ def _store(folder):
 def _look_at_store(folder):
   workdir = training.Workdir(folder / "run")
   found = {"checkpoint": None, "weights": None, "rows": None, "config": None}
-  whole = []
-  for path in checkpoint_folders(workdir.checkpoints):
-    manifest = read_manifest(path)  # one that has its name is whole
-    whole.append(manifest["step"])
+  whole = [read_manifest(path)["step"] for path in checkpoint_folders(workdir.checkpoints)]  # if it has its name
   found["checkpoint"] = max(whole, default=None)
   if workdir.config.exists():
     found["config"] = json.loads(workdir.config.read_text())["model"]
@@ -205,12 +202,11 @@ def _begun(folder):
 # --- Presets and the cache ------------------------------------------------------------------------------
 
 
-def _save_preset(folder):
-  minimal(1).save_to_preset(folder / "mine", "new")
+def _save_preset(folder, seed=1, description="new"):
+  minimal(seed).save_to_preset(folder / "mine", description)
 
 
-def _saved_preset(folder):
-  minimal(0).save_to_preset(folder / "mine", "old")
+_saved_preset = functools.partial(_save_preset, seed=0, description="old")
 
 
 def _look_at_preset(folder):
@@ -245,10 +241,6 @@ def _decode_folder(folder):
   assert sorted(int(image[0, 0, 0]) for split in data.SPLITS for image in found.split(split)) == [*range(0, 120, 10)]
 
 
-def _look_at_cache(folder):
-  return {"cache": visible(folder, "cache") or None} if (folder / "cache").exists() else {"cache": None}
-
-
 # --- Measurements and pictures -----------------------------------------------------------------------------
 
 _BOUND = evaluation.BitsPerDim(4, (evaluation.likelihood.Bound(1, 3.0, 0.1),), {})
@@ -259,12 +251,8 @@ def _record(folder, split="test"):
   write_record(folder / "evaluation.json", split, _BOUND, _DIGEST, _DIGEST, seed=0)
 
 
-def _typicality(folder):
-  evaluation.ValidationStatistics(4, 3.0, 0.1).save(folder / "typicality.json", {"weights": "new"})
-
-
-def _old_typicality(folder):
-  evaluation.ValidationStatistics(4, 2.0, 0.1).save(folder / "typicality.json", {"weights": "old"})
+def _typicality(folder, mean=3.0, weights="new"):
+  evaluation.ValidationStatistics(4, mean, 0.1).save(folder / "typicality.json", {"weights": weights})
 
 
 def _curves(folder):
@@ -286,26 +274,18 @@ def _measure(folder):
 # --- Archives ------------------------------------------------------------------------------------------------
 
 
-def _with_model(folder):
-  write_file(folder / "model.npz", grey_codec().model.to_bytes())
-
-
 def _archive_of_arrays(folder):
-  _with_model(folder)
+  write_file(folder / "model.npz", grey_codec().model.to_bytes())
   with open(folder / "a.fpp", "wb") as file:
     compression.compress_to(file, grey_codec(), grey_images(20), segment_images=8)
 
 
-def _pictures(folder):
+def _run_and_pictures(folder):
+  grey_model().save_to_preset(folder / "run", "a model")
   (folder / "in").mkdir()
   for i, image in enumerate(grey_images(4)):
     Image.fromarray(image[..., 0]).save(folder / "in" / f"{i}.png")
   (folder / "in" / "text.txt").write_text("no image")
-
-
-def _run_and_pictures(folder):
-  grey_model().save_to_preset(folder / "run", "a model")
-  _pictures(folder)
 
 
 @functools.cache
@@ -325,8 +305,7 @@ def _files_to_decompress(folder):
 
 
 def _compress(folder):
-  if (folder / "a.fpp").exists():
-    (folder / "a.fpp").unlink()  # the program does not replace it
+  (folder / "a.fpp").unlink(missing_ok=True)  # the program does not replace it
   program("compress", "--workdir=run", "--images=in", "--output=a.fpp", "--test", folder=folder)
 
 
@@ -346,14 +325,12 @@ def _decompress_array(folder):
 
 
 def _look_at_archive(folder):
-  found = visible(folder)
-  found = {name: content for name, content in found.items() if name == "a.fpp" or ".npz" in name}
-  for name, content in found.items():
-    if name == "a.fpp":  # whole: everything comes back
-      reader = compression.ArchiveReader(io.BytesIO(content))
-      items = [*picture_files.read_pictures(reader, compression.Codec(_preset_codec()))]
-      found[name] = [item.name for item in items if isinstance(item, picture_files.ImageFile)]
-      assert len(items) == 5 == len(found[name]), items
+  found = {name: content for name, content in visible(folder).items() if name == "a.fpp" or ".npz" in name}
+  if "a.fpp" in found:  # whole: everything comes back
+    reader = compression.ArchiveReader(io.BytesIO(found["a.fpp"]))
+    items = [*picture_files.read_pictures(reader, compression.Codec(_preset_codec()))]
+    found["a.fpp"] = [item.name for item in items if isinstance(item, picture_files.ImageFile)]
+    assert len(items) == 5 == len(found["a.fpp"]), items
   return found
 
 
@@ -399,11 +376,7 @@ def _look_at_export(folder):
   if path.exists():
     check_digests(path)
     assert (path / "assets.extra" / "digests.json").exists()
-  return {"saved_model": visible(path) or None} if path.exists() else {"saved_model": None}
-
-
-def _sample(folder):
-  program("sample", "--workdir=run", "--n=2", "--output=s.png", "--npy=s.npy", folder=folder)
+  return _whole("exported/1")(folder)
 
 
 def _of_grey(folder):
@@ -411,15 +384,15 @@ def _of_grey(folder):
   np.savez(folder / "data.npz", **{split: grey_images(4, i) for i, split in enumerate(data.SPLITS)})
 
 
-def _evaluate(folder):
-  program("evaluate", "--workdir=run", "--dataset=npz:data.npz", "--num_samples=2", folder=folder)
+def _of_run(command):
+  """The work of a program, whose command line gets the run."""
+  name, *arguments = command.split()
+  return lambda folder: program(name, "--workdir=run", *arguments, folder=folder)
 
 
-def _score(folder):
-  program(
-    "score", "--workdir=run", "--dataset=npz:data.npz", "--num_samples=1", "--typical_images=2", "--output=s.csv",
-    folder=folder,
-  )  # fmt: skip
+_SAMPLE = "sample --n=2 --output=s.png --npy=s.npy"
+_EVALUATE = "evaluate --dataset=npz:data.npz --num_samples=2"
+_SCORE = "score --dataset=npz:data.npz --num_samples=1 --typical_images=2 --output=s.csv"
 
 
 def _look_at_scores(folder):
@@ -435,17 +408,17 @@ _nothing = lambda folder: None
 
 WRITERS = [
   Writer("write_file, replace_file", _two_files, _write_files, visible),
-  Writer("replace_directory, new", _nothing, _write_directory, _whole_directory),
-  Writer("replace_directory, again", _old_directory, _write_directory, _whole_directory),
+  Writer("replace_directory, new", _nothing, _write_directory, _whole("parent/directory")),
+  Writer("replace_directory, again", _old_directory, _write_directory, _whole("parent/directory")),
   Writer("create_array", _nothing, _write_array, visible),
   Writer("store of a run", _nothing, _store, _look_at_store, between=True),
   Writer("preset, new", _nothing, _save_preset, _look_at_preset),
   Writer("preset, again", _saved_preset, _save_preset, _look_at_preset, slow=True),
   Writer("copy of a preset, new", _nothing, _copy_preset, visible),
   Writer("copy of a preset, again", _older_copy, _copy_preset, visible),
-  Writer("cache of data", _folder_of_images, _decode_folder, _look_at_cache),
+  Writer("cache of data", _folder_of_images, _decode_folder, _whole("cache")),
   Writer("evaluation.json", functools.partial(_record, split="validation"), _record, visible),
-  Writer("typicality.json", _old_typicality, _typicality, visible),
+  Writer("typicality.json", functools.partial(_typicality, mean=2.0, weights="old"), _typicality, visible),
   Writer("curves.png", _nothing, _curves, _pictures_are_whole, slow=True),
   Writer("codec model", _nothing, _codec_model, visible),
   Writer("decompress to .npy", _archive_of_arrays, _decompress_array, visible),
@@ -454,9 +427,9 @@ WRITERS = [
   Writer("export, again", functools.partial(_export, description="old"), _export, _look_at_export),
   Writer("compress", _run_and_pictures, _compress, _look_at_archive, slow=True),
   Writer("partial evaluation", _nothing, _measure, visible, between=True, slow=True),
-  Writer("sample", _of_grey, _sample, visible, slow=True),
-  Writer("evaluate", _of_grey, _evaluate, visible, between=True, slow=True),
-  Writer("score", _of_grey, _score, _look_at_scores, slow=True),
+  Writer("sample", _of_grey, _of_run(_SAMPLE), visible, slow=True),
+  Writer("evaluate", _of_grey, _of_run(_EVALUATE), visible, between=True, slow=True),
+  Writer("score", _of_grey, _of_run(_SCORE), _look_at_scores, slow=True),
   Writer("train", _nothing, _train, _look_at_store, between=True, slow=True),
   Writer("resume", _begun, _train, _look_at_store, between=True, slow=True),
 ]

@@ -5,6 +5,7 @@ failure: `Wrong` for an answer that is not the truth.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -14,15 +15,34 @@ import sys
 import tempfile
 from unittest import mock
 
+from absl import flags
+import keras
 import numpy as np
 from PIL import Image
 import safetensors.numpy
 
+from flowpp_tf.compression import ArchiveReader, LostImagesError, decompress
+from flowpp_tf.compression.files.pictures import Lost, read_pictures
+from flowpp_tf.compression.files.reading import read_picture
+from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig
+from flowpp_tf.config.recipe import Recipe
+from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import images
+from flowpp_tf.data.folder import _read_splits
+from flowpp_tf.demo.card import about
+from flowpp_tf.evaluation import BitsPerDim, Bound, load_typical, read_record, write_record
 from flowpp_tf.io import budget, gate
+from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
+from flowpp_tf.pretrained.presets import open_preset
+from flowpp_tf.programs import command
+from flowpp_tf.programs.options import options_from_flags
+from flowpp_tf.training import workdir
 from hardening import archives
 from hardening.mutations import mutate_bytes, mutate_json, mutate_lines, sign_png
 from support.files import encoded
+from support.programs import _own_flags
 
 # Far below the defaults, so that what takes more is seen in a process that may not have much more.
 SMALL_BUDGET = budget.Budget(bytes_in=64 << 20, memory=64 << 20, pixels=1 << 20, items=1 << 14, bytes_out=32 << 20)
@@ -96,8 +116,6 @@ class Archive(Target):
     return archives.sign(data) if rng.randrange(3) else data
 
   def run(self, data):
-    from flowpp_tf.compression import ArchiveReader, LostImagesError, decompress
-
     reader = ArchiveReader(io.BytesIO(data))
     if reader.header.kind == "files":
       self._check_files(reader)
@@ -119,8 +137,6 @@ class Archive(Target):
       raise Wrong(f"other pixels without a word: {images.shape}")
 
   def _check_files(self, reader):
-    from flowpp_tf.compression.files.pictures import Lost, read_pictures
-
     truth, lost = {picture.name: picture.content for picture in archives.pictures()}, []
     for item in read_pictures(reader, archives.grey_codec()):
       if isinstance(item, Lost):
@@ -138,10 +154,6 @@ class Weights(Target):
 
   @functools.cached_property
   def _files(self):
-    import keras
-
-    from flowpp_tf.io.weights_file import weights_to_bytes
-
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
       [keras.layers.Input([3]), keras.layers.Dense(4, name="a"), keras.layers.Dense(2, name="b")]
@@ -160,8 +172,6 @@ class Weights(Target):
     return self._files
 
   def run(self, data):
-    from flowpp_tf.io.weights_file import read_weights
-
     weights = read_weights(self.write("a.safetensors", data))
     if weights.about and self._values(weights.arrays) not in self._truth:
       raise Wrong("other weights without a word")
@@ -173,11 +183,6 @@ class Config(Target):
   name = "config"
 
   def seeds(self):
-    import dataclasses
-
-    from flowpp_tf.config.model import CONFIGS
-    from flowpp_tf.config.training import TrainingConfig
-
     training = {
       **TrainingConfig(steps=2).identity(),
       "fingerprint": {"sha256": "0" * 64, "digest": "0"},
@@ -193,10 +198,6 @@ class Config(Target):
     return mutate_json(data, rng)
 
   def run(self, data):
-    from flowpp_tf.config.model import FlowPlusPlusConfig
-    from flowpp_tf.config.recipe import Recipe
-    from flowpp_tf.config.structure import parse_structure
-
     path = self.write("run/config.json", data)
     about = {"description": "", "sha256": "0" * 64}
     self.write("run/preset.json", json.dumps(about).encode())
@@ -225,8 +226,6 @@ class Config(Target):
   @staticmethod
   def _of_run(folder):
     """`Workdir.load`, up to the model."""
-    from flowpp_tf.training import workdir
-
     with mock.patch.object(workdir, "FlowPlusPlus", lambda config: config):
       run = workdir.Workdir(folder)
       run._read_best = lambda: type("Weights", (), {"about": {}, "load": staticmethod(lambda model: None)})
@@ -239,8 +238,6 @@ class Config(Target):
 
   @staticmethod
   def _of_preset(folder):
-    from flowpp_tf.pretrained.presets import open_preset
-
     try:
       open_preset(folder)
     except InputError as error:
@@ -271,9 +268,6 @@ class Images(Target):
     return sign_png(data) if data.startswith(b"\x89PNG") and rng.randrange(4) else data
 
   def run(self, data):
-    from flowpp_tf.compression.files.reading import read_picture
-    from flowpp_tf.data import images
-
     picture = read_picture(self.folder, self.write("image", data).name, 3)
     if picture.pixels is None and picture.data != data:
       raise Wrong("a file that is kept is another")
@@ -320,8 +314,6 @@ class Metadata(Target):
     )
 
   def _metadata(self, text, kind):
-    from flowpp_tf.demo.card import about
-
     class Engine:
       parameters = 3
 
@@ -335,39 +327,27 @@ class Metadata(Target):
         about("model", Engine, metadata)
 
   def _splits(self, text, kind):
-    from flowpp_tf.data.folder import _read_splits
-
     path = self.write("splits.json" if kind == 1 else "splits.txt", text)
     _read_splits(path, {"a.png", "b/c.png", "d.png", "e.png"})
 
   def _preset(self, text, kind):
-    from flowpp_tf.pretrained.presets import open_preset
-
     self.write("preset/config.json", b'{"model": {}}')
     self.write("preset/best.weights.safetensors", b"")
     open_preset(self.write("preset/preset.json", text).parent)
 
   def _record(self, text, kind):
-    from flowpp_tf.evaluation import BitsPerDim
-    from flowpp_tf.evaluation.likelihood import Bound
-    from flowpp_tf.evaluation.record import read_record, write_record
-
     path = self.write("evaluation.json", text)
     read_record(path)
     write_record(path, "test", BitsPerDim(4, (Bound(1, 3.0, 0.1),), {}), {"sha256": "0"}, {"sha256": "0"}, seed=0)
 
   def _typicality(self, text, kind):
-    from flowpp_tf.evaluation.calibration import load_typical
-
     load_typical(self.write("typicality.json", text), {"weights": "0"})
     with contextlib.suppress(ValueError, TypeError, KeyError):  # with the key that the file says
       load_typical(self.folder / "typicality.json", gate.parse_json(text.decode())["key"])
 
   def _rows(self, text, kind):
-    from flowpp_tf.training import Workdir
-
     self.write("run/metrics.jsonl", text)
-    Workdir(self.folder / "run").rows()
+    workdir.Workdir(self.folder / "run").rows()
 
 
 class Flags(Target):
@@ -391,8 +371,6 @@ class Flags(Target):
 
   @functools.cached_property
   def _words(self):
-    from absl import flags
-
     with self._defined("train"):
       names = {*flags.FLAGS}
     with self._defined("sample"):
@@ -404,11 +382,6 @@ class Flags(Target):
 
   @contextlib.contextmanager
   def _defined(self, name):
-    from absl import flags
-
-    from flowpp_tf.programs import command
-    from support.programs import _own_flags
-
     with _own_flags(), mock.patch.object(sys, "argv", [name]):
       command.define_flags(command.options_of(name))
       yield
@@ -422,9 +395,6 @@ class Flags(Target):
       self._parse(name, [f"--flagfile={self.write('flags', data[1:])}"])
 
   def _parse(self, name, arguments):
-    from flowpp_tf.programs import command
-    from flowpp_tf.programs.options import options_from_flags
-
     options_class = command.options_of(name)
     out, error = io.StringIO(), io.StringIO()
     with self._defined(name), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):

@@ -135,10 +135,8 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   workdir = train(tmp_path / "run")
   model, settings = workdir.load()
   export(model, workdir.path / "saved_model" / "1")
-  checkpoint, bits = (
-    workdir.weights_info(),
-    load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(small_images(2), seed=0).numpy(),
-  )
+  checkpoint = workdir.weights_info()
+  bits = load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(small_images(2), seed=0).numpy()
   files = [path for path in sorted(workdir.path.rglob("*")) if path.is_file() and path.name != "run.lock"]
   del checkpoint["sha256"]
   counts = collections.Counter()
