@@ -25,6 +25,7 @@ from flowpp_tf.bijectors.mixture_logistic import logit_cdf
 from flowpp_tf.bijectors.mixture_quantile import quantile
 from support.bijector_cases import CASES, FUNCTIONS, points, rows, tensor_parameters
 from support.marks import exhaustive, quick_rows, slow
+from support.models import perturb
 
 normal = lambda scale: lambda rng, shape: scale * rng.randn(*shape)
 uniform = lambda low, high: lambda rng, shape: rng.uniform(low, high, shape)
@@ -191,9 +192,7 @@ def test_jvps_of_the_bound(remat, training, mode):
     dequant_filters=8,
     context_channels=8,
   )
-  model, rng = fpp.FlowPlusPlus(config), np.random.RandomState(0)
-  for variable in model.trainable_variables:
-    variable.assign(variable + 0.1 * rng.randn(*variable.shape))
+  model, rng = perturb(fpp.FlowPlusPlus(config)), np.random.RandomState(0)
   images, noise = rng.randint(0, 17, [2, 8, 8, 1]), tf.constant(rng.randn(2, 8, 8, 1))
   check_jvp(lambda noise: [model.log_prob_bound(images, noise=noise, training=training, seed=1)], noise, mode)
 

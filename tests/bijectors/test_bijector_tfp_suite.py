@@ -19,6 +19,7 @@ from flowpp_tf.bijectors.base import COMPOSITE
 from flowpp_tf.posterior.support import Box
 from support.bijector_cases import CASES, FUNCTIONS, OTHER_FORMS, draw, points, rows, tensor_parameters, with_variables
 from support.bijector_checks import CHECKS
+from support.comparing import assert_same
 from support.marks import quick_rows, slow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -40,10 +41,6 @@ def rows_where(predicate, quick=None):
 
 has_tensors = rows_where(lambda b: bool(tensor_parameters(b)))
 is_composite = rows_where(lambda b: isinstance(b, tf.__internal__.CompositeTensor))
-
-
-def is_ours(kind):
-  return kind.__module__.startswith("flowpp_tf.")
 
 
 def whole(log_det):
@@ -174,8 +171,7 @@ def test_copies_of_python_and_pickles_are_the_same_function(row):
       other = copied(bijector)
       assert type(other) is type(bijector) and other.name == bijector.name
       assert len(other.variables) == len(bijector.variables)
-      for actual, value in zip(other.forward_and_log_det(x), expected):
-        np.testing.assert_array_equal(actual, value)
+      assert_same(other.forward_and_log_det(x), expected)
 
 
 @few_rows
@@ -227,8 +223,8 @@ def test_vectorized_map_over_parameters_gives_the_same_as_a_loop(name):
   evaluate = lambda p: [tf.identity(f(bijector.copy(**p), at[argument])) for f, argument in FUNCTIONS.values()]
   found = tf.vectorized_map(evaluate, several, fallback_to_while_loop=False)
   for i in range(2):
-    for actual, expected in zip(found, evaluate({key: value[i] for key, value in several.items()})):
-      np.testing.assert_allclose(actual[i], expected, rtol=1e-10, atol=1e-10)
+    expected = evaluate({key: value[i] for key, value in several.items()})
+    assert_same([actual[i] for actual in found], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_no_composite_bijector_takes_the_name_of_another():
@@ -238,7 +234,8 @@ def test_no_composite_bijector_takes_the_name_of_another():
     found.append(every.pop())
     every += found[-1].__subclasses__()
   names = collections.Counter(kind.__name__ for kind in set(found))
-  assert not {name for name, count in names.items() if count > 1} & {kind.__name__ for kind in found if is_ours(kind)}
+  ours = {kind.__name__ for kind in found if kind.__module__.startswith("flowpp_tf.")}
+  assert not {name for name, count in names.items() if count > 1} & ours
   coder = tf.__internal__.saved_model
   spec = tfb.Sigmoid()._type_spec
   with pytest.warns(UserWarning, match="Encoding a StructuredValue"):

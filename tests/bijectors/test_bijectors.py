@@ -288,9 +288,8 @@ def test_a_coupling_warns_of_variables_that_a_function_hides():
     ("bijector_fn", network, lambda p: fb.Chain([tfb.Shift(p[..., :1]), tfb.Scale(shift)])),
   )
   for name, conditioner, bijector_fn in functions:
-    with pytest.warns(
-      UserWarning, match=f"^`{name}.* reads . trainable variables? that its `trainable_variables` lacks"
-    ):
+    message = f"^`{name}.* reads . trainable variables? that its `trainable_variables` lacks"
+    with pytest.warns(UserWarning, match=message):
       fb.Coupling(conditioner, bijector_fn, event_ndims=1)
 
 

@@ -16,10 +16,8 @@ IMAGES = load_dataset("digits").test[:20]
 
 def in_batches(function, *sizes):
   """The columns of all batches together."""
-  ends = np.cumsum(sizes)
-  found = [
-    function({"image": IMAGES[end - size : end], "index": np.arange(end - size, end)}) for size, end in zip(sizes, ends)
-  ]
+  rows = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+  found = [function({"image": IMAGES[part], "index": part}) for part in rows]
   return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
 
 
@@ -102,7 +100,6 @@ def test_wrong_batches_and_models_are_one_line(tmp_path, monkeypatch):
   (tmp_path / "digits").mkdir()
   (tmp_path / "digits" / "config.json").write_text("{}")
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(
-    fpp.InputError, match="^`model` 'digits' is a preset, and the folder of a run: give its whole path"
-  ):
+  message = "^`model` 'digits' is a preset, and the folder of a run: give its whole path"
+  with pytest.raises(fpp.InputError, match=message):
     ScoreImages("digits")

@@ -38,7 +38,6 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def model():
-  keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(CONFIG)
   model.compile(keras.optimizers.SGD(0.0))
   return model
@@ -46,7 +45,6 @@ def model():
 
 @pytest.fixture(scope="module")
 def unconditional():
-  keras.utils.set_random_seed(0)
   return fpp.FlowPlusPlus(MINIMAL)
 
 

@@ -13,7 +13,7 @@ from flowpp_tf import evaluation, training
 from flowpp_tf.core import environment, lanes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
-from support.comparing import assert_same
+from support.comparing import assert_same, graph_of
 from support.marks import exhaustive
 from support.models import SMALL, TINY, small_config, small_images
 from support.programs import ROOT, run
@@ -113,11 +113,7 @@ def test_moments_are_those_of_the_batch():
 def test_lanes_of_a_step_are_calls_of_one_function_that_reads_the_weights_where_they_are(use_lanes):
   use_lanes(2)
   state = train_state(TINY)
-  graph = (
-    tf.function(lambda: training.train_step(state, tf.constant(small_images(8))), autograph=False)
-    .get_concrete_function()
-    .graph
-  )
+  graph = graph_of(lambda: training.train_step(state, tf.constant(small_images(8))))
   calls = [
     op for op in graph.get_operations() if op.type == "StatefulPartitionedCall" and "lane" in op.get_attr("f").name
   ]

@@ -205,9 +205,8 @@ def test_a_folder_without_one_of_its_files_is_named(tmp_path):
   with pytest.raises(data.InputError, match="data_batch_3.bin' cannot be read: No such file"):
     data.load_dataset("cifar10", tmp_path)
   os.mkfifo(tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin")
-  with pytest.raises(
-    data.InputError, match="data_batch_3.bin' cannot be read: it is a folder, a named pipe or a device"
-  ):
+  message = "data_batch_3.bin' cannot be read: it is a folder, a named pipe or a device"
+  with pytest.raises(data.InputError, match=message):
     data.load_dataset("cifar10", tmp_path)
 
 

@@ -25,9 +25,8 @@ A, B = draw(4, 3, seed=0), draw(4, 3, seed=1)
 @pytest.fixture(scope="module")
 def flow():
   keras.utils.set_random_seed(0)
-  return perturb(
-    fpp.vector_flow(2, context_size=3, couplings=2, components=2, hidden=4, blocks=1, dtype="float64"), 0.5
-  )
+  sizes = dict(context_size=3, couplings=2, components=2, hidden=4, blocks=1)
+  return perturb(fpp.vector_flow(2, **sizes, dtype="float64"), 0.5)
 
 
 VARIABLE = tf.Variable(A)

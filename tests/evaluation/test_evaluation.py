@@ -9,16 +9,14 @@ import shutil
 import subprocess
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.evaluation import likelihood, record
-from support.models import SMALL, TINY, perturb, perturbed, small_config, small_images
+from support.models import SMALL, TINY, perturbed, small_images
 from support.programs import LIMIT, call, start_workers
 
 
@@ -132,13 +130,8 @@ def test_two_evaluations_that_share_partial_results_both_end(model, tmp_path, mo
 @pytest.mark.slow
 def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   """Two pixels of four levels: P(x) is an integral over a unit square, by Gauss-Legendre."""
-  keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(
-    small_config(
-      SMALL, image_shape=(1, 2, 1), levels=4, structure="columns:3", dequant_structure="columns:1", dtype="float64"
-    )
-  )
-  perturb(model, 0.05)
+  pixels = dict(image_shape=(1, 2, 1), levels=4)
+  model = perturbed(SMALL, 0.05, dtype="float64", structure="columns:3", dequant_structure="columns:1", **pixels)
   # As wide as the logistic distribution, which is the logit of uniform noise; else the weights of the
   # draws have tails in which standard errors mean nothing.
   scale = model.dequantizer.coupling_flow.steps[-1].scale
@@ -227,10 +220,7 @@ def test_grid_has_each_image_in_its_place_from_black_to_white(channels, mode):
 
 def model_on(name):
   with training.get_strategy(name).scope():
-    keras.utils.set_random_seed(0)
-    model = fpp.FlowPlusPlus(TINY)
-  perturb(model)
-  return model
+    return perturbed(TINY)
 
 
 @pytest.mark.slow

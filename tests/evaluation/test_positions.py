@@ -64,7 +64,8 @@ def test_each_log_det_is_at_the_pixel_that_its_value_comes_from():
   expected_y, total = chain.forward_and_log_det(x)
   np.testing.assert_allclose(y, expected_y)
   np.testing.assert_allclose(tf.reduce_sum(log_dets, axis=[1, 2, 3]), total)
-  np.testing.assert_allclose(moved_back(y)[:, :, :, 0], _swapped(y.numpy()))
+  # The pixels of `[N, 4, 4, 1]` with the upper and the lower rows of each 2x2 block exchanged.
+  np.testing.assert_allclose(moved_back(y)[:, :, :, 0], y.numpy()[..., 0][:, [1, 0, 3, 2]])
 
   mixed = fb.Chain([fb.SwapHalves(), fb.Invertible1x1Conv(kernel), fb.ActNorm(scale, 0 * scale), fb.Squeeze()])
   h = mixed.forward(x)
@@ -76,11 +77,6 @@ def test_each_log_det_is_at_the_pixel_that_its_value_comes_from():
   # SwapHalves has moved the values after ActNorm and the convolution have counted them.
   counted = np.log(scale)[..., [2, 3, 0, 1]] + np.linalg.slogdet(kernel)[1] / 4 + of_coupling
   np.testing.assert_allclose(log_dets.numpy(), tf.nn.depth_to_space(counted, 2).numpy())
-
-
-def _swapped(y):
-  """The pixels of `[N, 4, 4, 1]` with the upper and the lower rows of each 2x2 block exchanged."""
-  return y[..., 0][:, [1, 0, 3, 2]]
 
 
 SHAPE = TINY.image_shape

@@ -16,6 +16,7 @@ from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.evaluation import features as features_module
 from flowpp_tf.evaluation import sample_quality
 from flowpp_tf.evaluation.latents import slerp
+from support.comparing import assert_same
 from support.models import MINIMAL, SMALL, perturbed, small_images
 
 
@@ -84,8 +85,7 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
 def test_a_first_batch_that_may_be_the_only_one_is_not_traced_and_has_the_same_bits(model):
   batched = evaluation.BatchedModel(model, batch_size=4)
   first, second = ([batched.encode(small_images(3), seed=0), batched.sample(4, seed=0)] for _ in range(2))
-  for ours, traced in zip(first, second, strict=True):
-    np.testing.assert_array_equal(ours, traced)
+  assert_same(first, second)
   assert batched._encode._run.experimental_get_tracing_count() == 1
   several = evaluation.BatchedModel(model, batch_size=2)
   several.sample(4, seed=0)
@@ -293,9 +293,8 @@ def evaluator(digits):
 
 def test_figures_tell_copies_noise_and_one_class_from_real_images(digits, evaluator):
   real = evaluator.real(1000)
-  assert (
-    real.images == 1000 and sum(real.class_shares) == pytest.approx(1) and real.imbalance < 0.2
-  )  # test images are few
+  assert real.images == 1000 and sum(real.class_shares) == pytest.approx(1)
+  assert real.imbalance < 0.2  # test images are few
   copies = evaluator(digits.train[:300])
   assert copies.neighbour_distance == copies.closest == 0 < real.closest < real.neighbour_distance
   noise = evaluator(np.random.RandomState(0).randint(0, 17, [300, 8, 8, 1]))

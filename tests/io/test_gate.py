@@ -44,15 +44,14 @@ def strange(tmp_path):
 )
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(strange, name, message):
   path = strange[name]
-  for read in (gate.read_bytes, gate.read_npz, data.load_dataset, images.open_image):
+  for read in (
+    gate.read_bytes,
+    gate.read_npz,
+    lambda path: data.load_dataset(f"npz:{path}"),
+    lambda path: images.open_image(path).__enter__(),
+  ):
     with pytest.raises((OSError, InputError), match=message):
-      if read is data.load_dataset:
-        read(f"npz:{path}")
-      elif read is images.open_image:
-        with read(path):
-          pass
-      else:
-        read(path)
+      read(path)
 
 
 def test_files_that_are_too_long_or_have_other_bytes_than_they_say_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from support import shape_checks
 from support.bijector_cases import draw
 from support.comparing import MODES, assert_same, derivatives
 from support.marks import quick_rows, slow
+from support.models import perturb
 
 
 @pytest.mark.parametrize("weight_norm", [False, True])
@@ -190,13 +191,8 @@ def plain_end(layer, x, h, norm, ctx):
   keep = layer.dropout.keep_mask(h.shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
   if keep is not None:
     h = tf.where(keep, h / (1 - layer.dropout.rate), tf.zeros_like(h))
-  a, b = tf.split(plain_product(layer.output_projection, h), 2, axis=-1)
-  x += a * tf.sigmoid(b)
-  if norm is None:
-    return x
-  x -= tf.reduce_mean(x, axis=-1, keepdims=True)
-  variance = tf.reduce_mean(x**2, axis=-1, keepdims=True)
-  return x / tf.sqrt(variance + norm.epsilon) * norm.gamma + norm.beta
+  x += plain_gate(plain_product(layer.output_projection, h))
+  return x if norm is None else plain_norm(x, norm)
 
 
 def plain_mix(mixer, h):
@@ -226,8 +222,7 @@ def test_a_block_has_the_value_and_both_derivatives_of_the_plain_formula(kind, g
   network, options, context, ctx = KINDS[kind]
   block = make_block(network, **options)
   block.build(X.shape, EMBEDDING.shape, context if context is None else context.shape)
-  for i, weight in enumerate(block.trainable_variables):
-    weight.assign_add(0.3 * np.random.RandomState(i).randn(*weight.shape))
+  perturb(block, 0.3)
   variables = [v.value for v in block.trainable_variables]
   inputs = [X, EMBEDDING, *([] if context is None else [context])]
   of = lambda function: derivatives(
@@ -282,10 +277,10 @@ def plain_gate(h):
   return a * tf.sigmoid(b)
 
 
-def plain_norm(x):
-  mean = tf.reduce_mean(x, axis=-1, keepdims=True)  # `tf.nn.moments` has wrong second derivatives
-  variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
-  return (x - mean) / tf.sqrt(variance + pointwise.LAYER_NORM_EPSILON) * NORM.gamma + NORM.beta
+def plain_norm(x, norm=NORM):
+  x -= tf.reduce_mean(x, axis=-1, keepdims=True)  # `tf.nn.moments` has wrong second derivatives
+  variance = tf.reduce_mean(x**2, axis=-1, keepdims=True)
+  return x / tf.sqrt(variance + norm.epsilon) * norm.gamma + norm.beta
 
 
 CASES = {  # ours, plain, arguments, variables

@@ -17,7 +17,7 @@ from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from support.bijector_cases import draw
-from support.comparing import assert_same, derivatives
+from support.comparing import assert_same, derivatives, graph_of
 from support.marks import exhaustive, slow
 from support.models import SMALL, perturbed, small_config, small_images
 from support.repeatable import forget_traces
@@ -92,7 +92,7 @@ def test_a_batch_of_unknown_size_takes_the_groups_of_a_known_one_and_no_loop(mon
 
 def nodes_after_grappler(function, *arguments):
   """Types of the operations of a function when TensorFlow has optimised its graph."""
-  graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
+  graph = graph_of(function, *arguments)
   meta = meta_graph.create_meta_graph_def(graph=graph)
   for output in graph.outputs:
     meta.collection_def["train_op"].node_list.value.append(output.name)
@@ -216,7 +216,7 @@ def test_networks_share_the_function_and_leave_nothing_behind():
       block.build((None, 4, 4, filters))
     x = tf.zeros([1, 4, 4, filters])
     both = lambda x: blocks.apply_blocks(second, blocks.apply_blocks(first, x, x[0]), x[0])  # noqa: F821  # deleted below
-    graph = tf.function(both, autograph=False).get_concrete_function(x).graph
+    graph = graph_of(both, x)
     found.append({op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")})
     references = [weakref.ref(block) for block in first + second]
     del first, second, block, graph
@@ -228,11 +228,8 @@ def test_networks_share_the_function_and_leave_nothing_behind():
 def test_what_is_known_of_shapes_does_not_depend_on_who_came_before():
   made = blocks_of(1)
   for batch in (None, 3):
-    graph = (
-      tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4])), autograph=False)
-      .get_concrete_function(tf.TensorSpec([batch, 4, 4, 4]))
-      .graph
-    )
+    apply = lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4]))
+    graph = graph_of(apply, tf.TensorSpec([batch, 4, 4, 4]))
     (call,) = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
     body = graph._get_function(call.get_attr("f").name).graph
     assert body.outputs[0].shape.as_list() == [batch, 4, 4, 4]
@@ -269,11 +266,8 @@ def test_bound_and_gradients_are_the_same_when_xla_compiles(jit):
 def test_each_kind_of_block_is_compiled_once(jit):
   jit("blocks")
   model = fpp.FlowPlusPlus(small_config(SMALL, blocks=2, structure="columns:1"))
-  graph = (
-    tf.function(lambda images: model.log_prob_bound(images, seed=0), autograph=False)
-    .get_concrete_function(tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))
-    .graph
-  )
+  bound = lambda images: model.log_prob_bound(images, seed=0)
+  graph = graph_of(bound, tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))
   compiled = [
     op.get_attr("f").name
     for op in graph.get_operations()

@@ -113,7 +113,6 @@ WAYS = {
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Keras, about the old format
 @pytest.mark.parametrize("way", quick_rows(WAYS, ["weights.h5", "set_weights", "release"]))
 def test_loaded_weights_are_replaced_only_if_asked_to(way, tmp_path):
-  keras.utils.set_random_seed(0)
   model = adapted()
   loaded = WAYS[way](model, tmp_path)
   assert loaded.initialized

@@ -25,8 +25,7 @@ def flow():
   """A perturbed conditional flow of vectors in float64."""
   keras.utils.set_random_seed(0)
   layer = fpp.VectorFlow(SIZE, CONTEXT, couplings=2, components=3, hidden=8, blocks=1, dtype="float64")
-  perturb(layer, scale=0.3)
-  return layer.distribution
+  return perturb(layer, scale=0.3).distribution
 
 
 CONTEXTS = draw(4, CONTEXT, seed=5)
@@ -74,8 +73,7 @@ def image_coupling(size=4):
     context_channels=size,
     dtype="float64",
   )
-  perturb(network)
-  return fb.Coupling(network, lambda p: fb.mixture_logistic_coupling_bijector(p, 3), dtype="float64")
+  return fb.Coupling(perturb(network), lambda p: fb.mixture_logistic_coupling_bijector(p, 3), dtype="float64")
 
 
 def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():

@@ -162,9 +162,8 @@ def test_results_are_refused_with_the_place_where_the_nan_began(broken, call, tm
 
 @pytest.mark.parametrize("call", FILES)
 def test_files_are_not_written(broken, call, tmp_path):
-  with pytest.raises(
-    fpp.InputError, match="the weights (of the model )?must be finite, got NaN or infinity in .*kernel"
-  ):
+  message = "the weights (of the model )?must be finite, got NaN or infinity in .*kernel"
+  with pytest.raises(fpp.InputError, match=message):
     FILES[call](broken, tmp_path)
   assert not [*tmp_path.iterdir()]
 

@@ -177,9 +177,8 @@ def test_fit_ends_after_max_skipped_steps_in_a_row():
   model = spoil(compiled(without_steps, max_skipped=3, **MODES["executions"]), "loss")
   before = model.get_weights()
   for _ in range(2):  # which count from 0
-    with pytest.raises(
-      training.Diverged, match="loss or gradients of the last 3 steps were not finite; no step was finite"
-    ):
+    message = "loss or gradients of the last 3 steps were not finite; no step was finite"
+    with pytest.raises(training.Diverged, match=message):
       fit(model, np.repeat(MARKED, 40, axis=0))
   fit(model, WITH_MARKED, epochs=3)
   assert_same(model.get_weights(), before)

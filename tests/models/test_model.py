@@ -27,8 +27,6 @@ from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
 from support.marks import exhaustive, quick_rows, slow
 from support.models import SMALL, TINY, VARIANTS, perturbed, small_config, small_images, value_and_log_det
 
-FLOAT64 = small_config(SMALL, dtype="float64")
-
 
 @pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "augmented_vflow"]))
 def test_both_views_list_each_weight_once(name):
@@ -121,7 +119,7 @@ def test_samples_are_images_and_temperature_zero_is_one_image(small_model):
 
 
 def test_initialisation_normalises_what_reaches_each_coupling():
-  model = fpp.FlowPlusPlus(FLOAT64)
+  model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64"))
   images = small_images(64)
   bound = model.initialize(images, seed=3)
   noise_seed = context.as_seed(3)
@@ -355,8 +353,7 @@ def check(evaluate, variables):
   old, mapping = evaluate(), new_values(variables)
   with keras.StatelessScope(state_mapping=mapping):
     scoped = evaluate()
-  for a, b in zip(tf.nest.flatten(evaluate()), tf.nest.flatten(old)):
-    np.testing.assert_array_equal(a, b)  # nothing was assigned
+  assert_same(tf.nest.flatten(evaluate()), tf.nest.flatten(old))  # nothing was assigned
   for variable, value in mapping:
     variable.assign(value)
   assigned = evaluate()

@@ -29,8 +29,7 @@ kinds = pytest.mark.parametrize("kind", [slow("affine"), "mixture_logistic"])
 def coupling(kind, policy):
   keras.utils.set_random_seed(0)
   conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(8, 1, heads=2), dtype=policy)
-  perturb(conditioner)
-  return fb.Coupling(conditioner, bijector_fn(kind))
+  return fb.Coupling(perturb(conditioner), bijector_fn(kind))
 
 
 def model(dtype):

@@ -21,7 +21,7 @@ from flowpp_tf.evaluation import (
   reconstruct,
 )
 from support.marks import slow
-from support.models import TINY, small_config
+from support.models import TINY, perturb, small_config
 
 SMALL = small_config(
   TINY, image_shape=(4, 4, 1), dequantization="none", components=2, filters=8, dropout=0.0, dtype="float64"
@@ -45,10 +45,7 @@ def made(config=SMALL, count=32, **changes):
   if model.config.num_classes:
     given["label"] = np.arange(count) % model.config.num_classes
   model.adapt({"image": fields, **given})
-  rng = np.random.RandomState(2)
-  for v in model.trainable_variables:
-    v.assign(v + rng.normal(scale=0.05, size=v.shape))
-  return model, fields, given
+  return perturb(model, 0.05, seed=2), fields, given
 
 
 def test_log_prob_is_the_density_of_the_latent_times_the_jacobian():

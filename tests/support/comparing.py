@@ -19,6 +19,11 @@ def assert_same(found, expected, **tolerance):
     np.testing.assert_allclose(one, other, **{"rtol": 0, "atol": 0, **tolerance})
 
 
+def graph_of(function, *arguments):
+  """Return the graph of a function of such arguments, which may be their specs."""
+  return tf.function(function, autograph=False).get_concrete_function(*arguments).graph
+
+
 def derivatives(function, *inputs, by=()):
   """Return y = function(*inputs), its gradients by the inputs and by variables, and the gradients of these again."""
   sources = [*inputs, *by]

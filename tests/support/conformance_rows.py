@@ -62,8 +62,8 @@ def _evaluate_flow(flow, images, noise):
   return dict(log_prob=flow.log_prob(x), sample=flow.bijector.forward(z))
 
 
-def _evaluate_given(flow, x, context):
-  given = flow.given(context)
+def _evaluate_given(layer, x, context):
+  given = layer.distribution.given(context)
   return dict(log_prob=given.log_prob(x), sample=given.bijector.forward(tf.identity(x)))
 
 
@@ -75,11 +75,6 @@ def _without_draws(model):
   return model
 
 
-def _evaluate_distribution(distribution, images, noise):
-  del noise
-  return dict(log_prob=distribution.log_prob(images))
-
-
 def _layer_row(make, *shapes):
   """A row of a layer: `make(dtype)`, and the shapes of its inputs without the batch."""
 
@@ -88,8 +83,7 @@ def _layer_row(make, *shapes):
     layer = make(dtype)
     if not layer.built:
       layer.build(*((None, *shape) for shape in shapes[:1]))
-    perturb(layer, seed=seed)
-    return layer
+    return perturb(layer, seed=seed)
 
   return Row(
     made,
@@ -98,12 +92,8 @@ def _layer_row(make, *shapes):
   )
 
 
-def _evaluate_conditional(model, images, noise, labels, condition):
+def _evaluate_model(model, images, noise, labels=None, condition=None):
   return dict(bound=model.log_prob_bound(images, noise=noise, labels=labels, condition=condition))
-
-
-def _evaluate_model(model, images, noise):
-  return dict(bound=model.log_prob_bound(images, noise=noise))
 
 
 VECTORS = dict(couplings=2, components=3, hidden=8, blocks=1)
@@ -123,11 +113,11 @@ DISTRIBUTION_ROWS = {
     _images_and_noise,
   ),
   "given": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,))._replace(
-    evaluate=lambda layer, *inputs: _evaluate_given(layer.distribution, *inputs)
+    evaluate=_evaluate_given
   ),
   "images": Row(
     lambda dtype, seed=0: _without_draws(_model(SMALL, dtype, seed)).distribution,
-    _evaluate_distribution,
+    lambda distribution, images, noise: dict(log_prob=distribution.log_prob(images)),
     _images_and_noise,
   ),
 }
@@ -170,7 +160,6 @@ MODEL_ROWS = {
 CONDITIONAL = small_config(SMALL, **CONDITIONED)
 MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
   make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed),
-  evaluate=_evaluate_conditional,
   inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)),
 )
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}

@@ -10,7 +10,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import training
 from flowpp_tf.training.optimizer import make_optimizer
-from support.comparing import MODES, assert_same
+from support.comparing import MODES, assert_same, graph_of
 from support.marks import quick_rows, slow
 from support.models import MINIMAL, TINY, small_config, small_images
 from support.training_steps import step, train_state
@@ -66,9 +66,8 @@ def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, option
   actual = after_steps(training.Adam(schedule(), **options), dtype, MODES[mode])
   # Keras rounds the betas to float32 whatever the dtype.
   keras_adam = after_steps(keras.optimizers.Adam(schedule(), **options), dtype)
-  for a, b, c in zip(actual, by_definition(**options), keras_adam, strict=True):
-    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(a, c, rtol=1e-6, atol=1e-6)
+  assert_same(actual, by_definition(**options), rtol=rtol, atol=rtol)
+  assert_same(actual, keras_adam, rtol=1e-6, atol=1e-6)
 
 
 def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
@@ -142,26 +141,17 @@ def test_the_steps_of_a_run_are_those_of_keras_fit(name):
   for _ in range(3):
     step(state, images)
     model.fit(images, batch_size=8, verbose=0)
-  for ours, keras_own in zip(state.variables, model.trainable_variables, strict=True):
-    np.testing.assert_allclose(ours.numpy(), keras_own.numpy(), rtol=0, atol=1e-5)
-
-
-def gradients_of(model):
-  with tf.GradientTape() as tape:
-    bound = model.log_prob_bound(small_images(2), seed=0)
-  return tape.gradient(bound, [v.value for v in model.trainable_variables])
+  assert_same(state.variables, model.trainable_variables, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_step_updates_weight_and_average_in_one_op_each():
   state = train_state(TINY, ema_decay=0.9)
-  graph = (
-    tf.function(lambda images: training.train_step(state, images), autograph=False)
-    .get_concrete_function(tf.TensorSpec([2, *TINY.image_shape], tf.uint8))
-    .graph
-  )
+  graph = graph_of(lambda images: training.train_step(state, images), tf.TensorSpec([2, *TINY.image_shape], tf.uint8))
   ops = collections.Counter(op.type for op in graph.get_operations())
-  used = sum(g is not None for g in gradients_of(state.model))
+  with tf.GradientTape() as tape:
+    bound = state.model.log_prob_bound(small_images(2), seed=0)
+  used = sum(g is not None for g in tape.gradient(bound, [v.value for v in state.model.trainable_variables]))
   assert ops["ResourceApplyAdam"] == used
   calls = collections.Counter(
     op.get_attr("f").name for op in graph.get_operations() if op.type == "StatefulPartitionedCall"

@@ -143,7 +143,6 @@ _EVALUATION = {
   "image_grid": row(
     images=wrong.images(GREY, 8).but(*ANY_SIZE, "another number of channels").also(("two channels", IMAGES)),
     columns=wrong.optional(wrong.count(2, huge=None)),
-    gap=wrong.count(1, low=0),
     wide_columns=wrong.some_of([1]).but("list with a wrong number"),
     title="title",
     row_labels=wrong.some_of(["a", "b"]).but("list with a wrong text"),

@@ -113,7 +113,6 @@ ROWS = {
     filters=wrong.count(4, huge=wrong.same(2**62)),
     blocks=wrong.count(1, low=0, huge=wrong.same(2**62)),
     mixer=wrong.name("attention"),
-    heads=wrong.count(2, huge=None),
     dropout=RATE.also(("1", 1.0)),
   ),
   "NetworkConfig.from_config": row(config=wrong.instance(NETWORK).named("network")),

@@ -103,13 +103,10 @@ OF_RUN = _settings(
 OF_RUN["precision"] = wrong.optional(wrong.name("float32"))
 
 
-def _with_steps(recipe):
-  return recipe if {"steps", "epochs"} & {*recipe.settings} else recipe.replace(steps=3)
-
-
 def _chosen(recipe):
   """Look at a recipe: what it resolves to."""
-  return look([dict(recipe.settings), recipe.config, _with_steps(recipe).resolve(types.SimpleNamespace(train=IMAGES))])
+  whole = recipe if {"steps", "epochs"} & {*recipe.settings} else recipe.replace(steps=3)
+  return look([dict(recipe.settings), recipe.config, whole.resolve(types.SimpleNamespace(train=IMAGES))])
 
 
 # --- Runs ---------------------------------------------------------------------------------------
@@ -129,13 +126,9 @@ def _train(w, **kwargs):
 TO_FIT = np.random.RandomState(0).randn(8, 2).astype(np.float32)
 
 
-def _normal():
-  return tfp.distributions.MultivariateNormalDiag(tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0]))
-
-
 _TRAINING = {
   "fit": row(
-    flow=lambda w: _normal(),
+    flow=lambda w: tfp.distributions.MultivariateNormalDiag(tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0])),
     data=TO_FIT,
     validation=NORMAL(4, 2),
     steps=2,
