@@ -10,6 +10,7 @@ from flowpp_tf.bulk import CompressImages, EncodeImages, ScoreImages
 from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import BatchedModel, Scorer
 from support.files import contents
+from support.refusing import refuses
 
 IMAGES = load_dataset("digits").test[:20]
 
@@ -63,8 +64,7 @@ def test_other_images_of_the_same_bytes_have_another_archive(tmp_path):
   names = [compress({"image": images})["archive"][0] for images in (blank, blank[:1].astype(np.int64), blank[:1])]
   assert names[0] != names[1] == names[2]
   assert len(fpp.decompress(compress._codec, (tmp_path / "archives" / names[0]).read_bytes())) == 8
-  with pytest.raises(fpp.InputError, match="^`output` '.*fpp' cannot be written: "):
-    CompressImages("digits", tmp_path / "archives" / names[0])
+  refuses("^`output` '.*fpp' cannot be written: ", CompressImages, "digits", tmp_path / "archives" / names[0])
 
 
 @pytest.mark.slow
@@ -79,27 +79,21 @@ def test_archives_of_other_models_have_other_names(tmp_path):
     compress = CompressImages(preset, folder, embed_model)
     names.add(compress({"image": IMAGES[:2]})["archive"][0])
     for column in ("archive", "position"):
-      with pytest.raises(fpp.InputError, match=f"^`batch` must have no column '{column}'"):
-        compress({"image": IMAGES[:2], column: np.arange(2)})
+      refuses(f"^`batch` must have no column '{column}'", compress, {"image": IMAGES[:2], column: np.arange(2)})
   assert names == {path.name for path in folder.iterdir()} and len(names) == 3
 
 
 def test_wrong_batches_and_models_are_one_line(tmp_path, monkeypatch):
   score = ScoreImages("digits", num_samples=1, batch_size=2)
-  with pytest.raises(fpp.InputError, match="^`batch` must be a dict with a column 'image', got 'picture'"):
-    score({"picture": IMAGES})
-  with pytest.raises(fpp.InputError, match=r"^`image` must "):
-    score({"image": IMAGES[:, :4]})
+  refuses("^`batch` must be a dict with a column 'image', got 'picture'", score, {"picture": IMAGES})
+  refuses(r"^`image` must ", score, {"image": IMAGES[:, :4]})
   for function, column in ((score, "png_bytes"), (EncodeImages("digits", batch_size=2), "latent")):
     with pytest.raises(fpp.InputError, match=f"^`batch` must have no column '{column}', which would be replaced"):
       function({"image": IMAGES, column: np.arange(20)})
-  with pytest.raises(fpp.InputError, match="unknown preset 'digit'"):
-    ScoreImages("digit")
-  with pytest.raises(fpp.InputError, match="is not a preset"):
-    ScoreImages(tmp_path)
+  refuses("unknown preset 'digit'", ScoreImages, "digit")
+  refuses("is not a preset", ScoreImages, tmp_path)
   (tmp_path / "digits").mkdir()
   (tmp_path / "digits" / "config.json").write_text("{}")
   monkeypatch.chdir(tmp_path)
   message = "^`model` 'digits' is a preset, and the folder of a run: give its whole path"
-  with pytest.raises(fpp.InputError, match=message):
-    ScoreImages("digits")
+  refuses(message, ScoreImages, "digits")

@@ -31,6 +31,7 @@ from support.files import flipped
 from support.marks import slow
 from support.models import GREY, small_images
 from support.programs import REFERENCE
+from support.refusing import refuses
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -114,8 +115,7 @@ def test_images_come_back(count):
 def test_an_archive_with_its_model_needs_nothing_else():
   compressed = fpp.compress(grey_codec(), grey_images(5), embed_model=True)
   np.testing.assert_array_equal(fpp.decompress(None, compressed), grey_images(5))
-  with pytest.raises(ValueError, match="the archive does not hold its model"):
-    fpp.decompress(None, data())
+  refuses("the archive does not hold its model", fpp.decompress, None, data())
 
 
 def test_the_size_is_the_bound_and_a_constant():
@@ -151,10 +151,8 @@ def test_batches_grow_with_the_stack():
 
 
 def test_what_is_not_an_image_of_the_model_is_refused():
-  with pytest.raises(ValueError, match=r"`images` must be of shape \[N, 4, 4, 1\]"):
-    fpp.compress(grey_codec(), np.zeros((3, 5, 4, 1), np.uint8))
-  with pytest.raises(ValueError, match="must lie in 0 .. 255"):
-    fpp.compress(grey_codec(), np.full((3, 4, 4, 1), 300))
+  refuses(r"`images` must be of shape \[N, 4, 4, 1\]", fpp.compress, grey_codec(), np.zeros((3, 5, 4, 1), np.uint8))
+  refuses("must lie in 0 .. 255", fpp.compress, grey_codec(), np.full((3, 4, 4, 1), 300))
 
 
 # --- When noise leaves its range ----------------------------------------------------------------
@@ -345,8 +343,7 @@ def test_a_model_without_meaning_is_refused(change):
   if change == {"alpha": 0}:  # which is another model
     assert compression.Codec(broken).model_hash != grey_codec().model_hash
     return
-  with pytest.raises(fpp.InputError, match="the codec model is invalid|the codec is for images of up to"):
-    compression.Codec(broken)
+  refuses("the codec model is invalid|the codec is for images of up to", compression.Codec, broken)
 
 
 def test_weights_that_an_archive_does_not_hold_are_refused():

@@ -34,6 +34,7 @@ from support.archives import (
 )
 from support.hostile_files import peak_of
 from support.marks import slow
+from support.refusing import refuses
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -266,8 +267,7 @@ def test_a_model_whose_arrays_are_compressed_is_refused_before_they_are_read():
   with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as members:
     members.writestr("description.npy", np.random.RandomState(0).bytes(1000))
   data = file.getvalue()
-  with pytest.raises(fpp.InputError, match="its array 'description.npy' is compressed, which no model's is"):
-    compression.CodecModel.from_bytes(data)
+  refuses("its array 'description.npy' is compressed, which no model's is", compression.CodecModel.from_bytes, data)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +282,7 @@ def test_a_model_whose_arrays_are_compressed_is_refused_before_they_are_read():
 def test_stages_that_images_cannot_have_are_refused(stages, message):
   model = bomb()
   flow = {**model.description["flow"], "stages": stages}
-  with pytest.raises(fpp.InputError, match=message):
-    compression.Codec(bomb(flow=flow))
+  refuses(message, compression.Codec, bomb(flow=flow))
 
 
 # --- Words --------------------------------------------------------------------------------------
@@ -318,5 +317,4 @@ def test_the_formula_of_a_model_is_close_to_what_it_takes(monkeypatch):
 def test_a_kernel_that_no_model_has_is_refused():
   model = small_codec().model
   weights = {**model.weights, "flow/0/network/input_conv/kernel": np.zeros((31, 31, 1, 4), np.float32)}
-  with pytest.raises(fpp.InputError, match="the model has a kernel of more than 3x3"):
-    compression.Codec(dataclasses.replace(model, weights=weights))
+  refuses("the model has a kernel of more than 3x3", compression.Codec, dataclasses.replace(model, weights=weights))

@@ -19,6 +19,7 @@ from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
 from support.archives import apart, decode_segment, pack_files, put_together, unpack_files
 from support.files import flipped
+from support.refusing import refuses
 
 SHAPE, STEP = (4, 8, 1), (2, 4)
 SIZES = [(9, 21), (4, 8), (17, 30)]
@@ -240,9 +241,6 @@ def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
 def test_a_model_of_tiles_is_trained_on_photographs_that_have_neighbours():
   images = np.zeros([40, *SHAPE], np.uint8)
   dataset = data.ImageDataset("whole", 256, images[:20], images[20:30], images[30:])
-  with pytest.raises(ValueError, match="`neighbours`"):
-    dataset.check(model().config)
-  with pytest.raises(ValueError, match="load 'whole' with --crops"):
-    dataset.with_neighbours()
-  with pytest.raises(ValueError, match="`model` must see the neighbours"):
-    sample_pictures(fpp.FlowPlusPlus.from_preset("digits"), 1, 8, 8)
+  refuses("`neighbours`", dataset.check, model().config)
+  refuses("load 'whole' with --crops", dataset.with_neighbours)
+  refuses("`model` must see the neighbours", sample_pictures, fpp.FlowPlusPlus.from_preset("digits"), 1, 8, 8)

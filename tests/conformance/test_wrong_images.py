@@ -9,6 +9,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from support.marks import quick_rows, slow
 from support.models import MINIMAL, small_config, small_images
+from support.refusing import refuses
 
 CONFIG = small_config(num_classes=3)
 IMAGES = small_images(6).astype(np.int32)
@@ -52,8 +53,7 @@ def unconditional():
 def test_the_error_says_what_is_wrong_with_images(model, kind):
   """That every callable refuses them is in test_wrong_arguments.py."""
   images, message = WRONG[kind]
-  with pytest.raises(fpp.InputError, match=message):
-    model.log_prob_bound(images, labels=0)
+  refuses(message, model.log_prob_bound, images, labels=0)
 
 
 def test_divided_images_are_the_same_error_at_every_kind_of_door(model, unconditional):
@@ -68,8 +68,7 @@ def test_divided_images_are_the_same_error_at_every_kind_of_door(model, uncondit
     lambda: fpp.compress(unconditional, images),
     lambda: fpp.train(images, unconditional.config),
   ):
-    with pytest.raises(fpp.InputError, match=message):
-      call()
+    refuses(message, call)
 
 
 GRAPHS = {
@@ -121,8 +120,7 @@ def test_wrong_labels_of_arrays_are_an_error_before_a_step(model):
   model.initialize(IMAGES, labels=LABELS, overwrite=True)
   for label in (-1, 3):
     for inputs in (dict(x=IMAGES, y=np.full(6, label)), dict(x={"image": IMAGES, "label": np.full(6, label)})):
-      with pytest.raises(fpp.InputError, match=f"`labels` must lie in 0 .. 2, got values from {label}"):
-        model.fit(**inputs, verbose=0)
+      refuses(f"`labels` must lie in 0 .. 2, got values from {label}", model.fit, **inputs, verbose=0)
 
 
 def test_a_distribution_gives_nan_in_graphs_for_every_kind_of_wrong_image(unconditional):

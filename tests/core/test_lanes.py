@@ -11,12 +11,12 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.core import environment, lanes
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
 from support.comparing import assert_same, graph_of
 from support.marks import exhaustive
 from support.models import SMALL, TINY, small_config, small_images
 from support.programs import ROOT, run
+from support.refusing import refuses
 from support.runs import TINY_RUN
 from support.training_steps import train_state
 
@@ -138,12 +138,9 @@ def test_a_run_has_as_many_lanes_as_divide_its_batch(batch_size, expected):
 
 
 def test_a_number_of_lanes_that_cannot_be_is_a_value_error_that_names_it():
-  with pytest.raises(InputError, match="`batch_size` must be at least 1, got 0"):
-    lanes.use_cpu_lanes(0, 0)
-  with pytest.raises(InputError, match="`cpu_splits` must be at least 0, got -1"):
-    lanes.use_cpu_lanes(-1)
-  with pytest.raises(InputError, match="`cpu_splits` must be set before TensorFlow uses its devices"):
-    lanes.use_cpu_lanes(2)
+  refuses("`batch_size` must be at least 1, got 0", lanes.use_cpu_lanes, 0, 0)
+  refuses("`cpu_splits` must be at least 0, got -1", lanes.use_cpu_lanes, -1)
+  refuses("`cpu_splits` must be set before TensorFlow uses its devices", lanes.use_cpu_lanes, 2)
   assert lanes.use_cpu_lanes() == 1  # automatic, and too late
 
 

@@ -13,6 +13,7 @@ from flowpp_tf.config.size import model_size
 from flowpp_tf.core import registry
 from support.models import MINIMAL, small_config, small_images
 from support.programs import call, refusal
+from support.refusing import refuses
 from support.runs import TINY_RUN
 
 SHIFT = fpp.bijectors.CouplingKind(lambda components: 1, lambda parameters, components: tfp.bijectors.Shift(parameters))
@@ -55,8 +56,7 @@ def test_a_registered_data_set_has_the_options_of_its_function():
   with pytest.raises(data.InputError, match="`crops` are for photos, elpv, sky16 and folders; the data set is 'half'"):
     data.load_dataset("half", crops=True)
   fpp.register_dataset("nothing", lambda: images)
-  with pytest.raises(data.InputError, match="data set 'nothing' must be an `ImageDataset`, got a `nd"):
-    data.load_dataset("nothing")
+  refuses("data set 'nothing' must be an `ImageDataset`, got a `nd", data.load_dataset, "nothing")
 
 
 def test_a_registered_recipe_is_a_config():
@@ -78,18 +78,15 @@ def test_a_name_that_exists_is_refused(register, name, value):
   for taken in (name, "mine"):
     if taken == "mine":
       register(taken, value)
-    with pytest.raises(fpp.InputError, match=f"`name` must be new: the .* '{taken}' exists already"):
-      register(taken, value)
+    refuses(f"`name` must be new: the .* '{taken}' exists already", register, taken, value)
   for wrong in ("", "a b", "a/b", "a:b", "-a", "folder:cats"):
-    with pytest.raises(fpp.InputError, match="`name` must be letters, digits"):
-      register(wrong, value)
+    refuses("`name` must be letters, digits", register, wrong, value)
 
 
 def test_a_function_with_other_parameters_is_refused():
   with pytest.raises(fpp.InputError, match="`function` must have parameters of name, data_dir, .*, got colour"):
     fpp.register_dataset("mine", lambda colour: None)
-  with pytest.raises(fpp.InputError, match="`function` must have a signature, got <class 'dict'>"):
-    fpp.register_dataset("mine", dict)
+  refuses("`function` must have a signature, got <class 'dict'>", fpp.register_dataset, "mine", dict)
 
 
 @pytest.mark.parametrize(

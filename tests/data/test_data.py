@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
+from support.refusing import refuses
 
 
 def test_digits_are_kept_as_they_are():
@@ -130,15 +131,13 @@ GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 )
 def test_an_npz_that_does_not_fit_says_why(tmp_path, arrays, message):
   np.savez(tmp_path / "a.npz", **arrays)
-  with pytest.raises(data.InputError, match=message):
-    data.load_dataset(f"npz:{tmp_path / 'a.npz'}")
+  refuses(message, data.load_dataset, f"npz:{tmp_path / 'a.npz'}")
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged", b"PK\x03\x04damaged"])
 def test_a_damaged_npz_is_named(tmp_path, content):
   (tmp_path / "a.npz").write_bytes(content)
-  with pytest.raises(data.InputError, match="a.npz' (is no .npz file|cannot be read)"):
-    data.load_dataset(f"npz:{tmp_path / 'a.npz'}")
+  refuses("a.npz' (is no .npz file|cannot be read)", data.load_dataset, f"npz:{tmp_path / 'a.npz'}")
 
 
 @pytest.mark.parametrize(
@@ -252,5 +251,4 @@ def test_batches_are_uint8_of_known_shape_until_they_are_on_the_device():
   ],
 )
 def test_workers_that_cannot_be_are_value_errors(options, message):
-  with pytest.raises(ValueError, match=message):
-    batches(1, **options)
+  refuses(message, batches, 1, **options)

@@ -13,6 +13,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
 from flowpp_tf.data import images
 from support.files import encoded, exif, spoiled
+from support.refusing import refuses
 
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, [8, 8]).astype(np.uint8)
@@ -190,8 +191,7 @@ def test_a_file_of_splits_is_followed(tmp_path, name):
 def test_a_bad_file_of_splits_names_what_is_wrong(tmp_path, text, message):
   write(tmp_path, 4)
   (tmp_path / "splits.txt").write_text(text)
-  with pytest.raises(data.InputError, match=message):
-    load(tmp_path, splits_file=tmp_path / "splits.txt")
+  refuses(message, load, tmp_path, splits_file=tmp_path / "splits.txt")
 
 
 def damage(folder, names=("a/deep/0.png", "b/deep/1.png")):
@@ -209,16 +209,14 @@ def test_damaged_files_are_listed_and_skipped_up_to_the_limit(tmp_path, cache_on
   options = {"cache_dir": tmp_path / "cache"}
   for limit in (0, 1):
     message = rf"2 image files .* more than --max_bad_files={limit}: .*a/deep/0.png \(.*b/deep/1.png \("
-    with pytest.raises(data.InputError, match=message):
-      load(tmp_path / "images", max_bad_files=limit, **options)
+    refuses(message, load, tmp_path / "images", max_bad_files=limit, **options)
   assert not list(tmp_path.glob("cache/*"))  # nothing half-made stays
   for _ in range(2):  # the second time from the cache
     dataset = load(tmp_path / "images", max_bad_files=2, **options)
     whole = {image.tobytes() for name, image in pixels.items() if name not in ("a/deep/0.png", "b/deep/1.png")}
     assert set.union(*contents(dataset).values()) == whole
     assert "cannot be read: 2" in dataset.notes[0]
-  with pytest.raises(data.InputError, match="more than --max_bad_files=1"):
-    load(tmp_path / "images", max_bad_files=1, **options)
+  refuses("more than --max_bad_files=1", load, tmp_path / "images", max_bad_files=1, **options)
 
 
 def test_a_large_folder_is_decoded_once_and_anew_when_it_has_changed(tmp_path, cache_on_disk):
@@ -250,8 +248,7 @@ def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, cache_on_disk)
   (path,) = tmp_path.glob("cache/*/train.npy")
   written = np.load(path)
   path.write_bytes(b"")
-  with pytest.raises(data.InputError, match="cannot be read: .*delete it"):
-    load(tmp_path / "images", cache_dir=tmp_path / "cache")
+  refuses("cannot be read: .*delete it", load, tmp_path / "images", cache_dir=tmp_path / "cache")
   for other in (written.astype(np.float32), written[:, :, :1], written[:-1]):
     np.save(path, other)
     with pytest.raises(data.InputError, match="cannot be read: its arrays are not those .*delete it"):
@@ -283,10 +280,8 @@ def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):
     ("two", "must have at least 3 images, one for each split, got 2"),
     ("one/a/deep/0.png", "is not a folder"),
   ):
-    with pytest.raises(data.InputError, match=message):
-      load(tmp_path / name)
-  with pytest.raises(data.InputError, match="`image_shape` must be .* with 1 or 3 channels"):
-    load(tmp_path / "two", image_shape=(8, 8, 2))
+    refuses(message, load, tmp_path / name)
+  refuses("`image_shape` must be .* with 1 or 3 channels", load, tmp_path / "two", image_shape=(8, 8, 2))
   with pytest.raises(data.InputError, match="no.txt' cannot be read: No such file.*; expected lines such as"):
     load(tmp_path / "two", splits_file=tmp_path / "no.txt")
 

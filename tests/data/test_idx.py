@@ -8,6 +8,7 @@ import pytest
 
 from flowpp_tf import data
 from flowpp_tf.data.published import read_idx_images, read_idx_labels
+from support.refusing import refuses
 
 LABELS = np.random.RandomState(0).randint(0, 10, 60).astype(np.uint8)
 IMAGES = np.random.RandomState(0).randint(0, 256, [60, 4, 6]).astype(np.uint8)
@@ -77,19 +78,16 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, what, case):
   for suffix, write in ((".gz", gzip.compress), ("", bytes)):
     path = tmp_path / f"train-{what}-idx{array.ndim}-ubyte{suffix}"
     path.write_bytes(write(content))
-    with pytest.raises(data.InputError, match=message):
-      read(tmp_path / f"train-images-idx3-ubyte{suffix if what == 'images' else ''}")
+    refuses(message, read, tmp_path / f"train-images-idx3-ubyte{suffix if what == 'images' else ''}")
   path = tmp_path / "y.gz"
   path.write_bytes(gzip.compress(content)[:-9] if content else b"no gzip")
-  with pytest.raises(data.InputError, match="cannot be read|IDX|claims"):
-    read_idx_images(path)
+  refuses("cannot be read|IDX|claims", read_idx_images, path)
 
 
 def test_labels_must_be_one_of_each_image_and_classes(tmp_path):
   write_files(tmp_path)
   (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(encoded(np.full(7, 10, np.uint8)))
-  with pytest.raises(data.InputError, match="`labels` of test must lie in 0 .. 9"):
-    data.load_dataset("mnist", tmp_path, labels=True)
+  refuses("`labels` of test must lie in 0 .. 9", data.load_dataset, "mnist", tmp_path, labels=True)
   (tmp_path / "train-labels-idx1-ubyte").write_bytes(encoded(LABELS[:-1]))
   with pytest.raises(data.InputError, match="59 labels; expected one for each of the 60 images"):
     read_idx_labels(tmp_path / "train-images-idx3-ubyte", 60)

@@ -19,6 +19,7 @@ from flowpp_tf.data import cache
 from flowpp_tf.programs import demo
 from support.hostile_files import tar
 from support.programs import call
+from support.refusing import refuses
 from support.tfds_builders import OfSplits, named, prepared
 
 SIZES = {"train": 120, "test": 20, "validation": 20}
@@ -171,8 +172,7 @@ def test_a_set_that_was_prepared_in_older_versions_is_read_in_the_newest_of_them
 def test_a_damaged_set_is_named(tmp_path):
   (path,) = prepared(tmp_path, Cifar10).rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
-  with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
-    data.load_dataset("cifar10", tmp_path)
+  refuses("test in .*/cifar10/3.0.2 cannot be read: ", data.load_dataset, "cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,7 @@ def load_or_convert(folder, form, size=32):
 @pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ""])
 def test_published_files_of_another_size_are_refused(tmp_path, form):
   publish(tmp_path, form, size=64)
-  with pytest.raises(data.InputError, match="train_64x64.*(must hold a uint8 array|must have 64x64 pixels)"):
-    load_or_convert(tmp_path, form, 64)
+  refuses("train_64x64.*(must hold a uint8 array|must have 64x64 pixels)", load_or_convert, tmp_path, form, 64)
 
 
 @pytest.mark.parametrize("form", [".npy", *ARCHIVES])
@@ -266,15 +265,13 @@ def test_published_files_that_are_cut_off_or_damaged_are_named(tmp_path, form):
   path = tmp_path / f"train_32x32{form}"
   for content, message in ((path.read_bytes()[: path.stat().st_size // 2], ""), (b"damaged", " cannot be read")):
     path.write_bytes(content)
-    with pytest.raises(data.InputError, match=f"train_32x32{form}'{message}"):
-      load_or_convert(tmp_path, form)
+    refuses(f"train_32x32{form}'{message}", load_or_convert, tmp_path, form)
     assert form == ".npy" or not (tmp_path / "train_32x32.npy").exists()
 
 
 def test_a_file_under_another_name_is_not_converted(tmp_path):
   message = "images.tar' must have a name such as train_32x32, or that with one of .npz"
-  with pytest.raises(data.InputError, match=message):
-    convert_imagenet.convert(tmp_path / "images.tar")
+  refuses(message, convert_imagenet.convert, tmp_path / "images.tar")
 
 
 def test_an_array_that_is_there_is_not_replaced_by_a_conversion(tmp_path):
@@ -404,8 +401,7 @@ def test_nothing_is_downloaded_unless_it_is_said(internet, tmp_path):
 def test_the_old_imagenet_and_sets_that_are_downloaded_by_hand_are_not_tried(monkeypatch, tmp_path):
   monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("a host was asked"))
   for name, message in (("imagenet64_old", "no longer be downloaded"), ("celeb_a_hq", "--manual_dir=FOLDER")):
-    with pytest.raises(data.InputError, match=message):
-      data.load_dataset(name, tmp_path, image_shape=(64, 64, 3), download=True)
+    refuses(message, data.load_dataset, name, tmp_path, image_shape=(64, 64, 3), download=True)
 
 
 def test_a_program_prints_the_three_lines_and_ends_with_2(internet, tmp_path):
@@ -431,5 +427,4 @@ def test_the_page_downloads_nothing(internet, tmp_path):
 
 @pytest.mark.parametrize("name", ["{x}", "{0}", "a{b"])
 def test_braces_of_a_name_are_not_replaced(name):
-  with pytest.raises(fpp.InputError, match="TensorFlow Datasets has no"):
-    data.load_dataset(f"tfds:{name}", image_shape=(8, 8, 3))
+  refuses("TensorFlow Datasets has no", data.load_dataset, f"tfds:{name}", image_shape=(8, 8, 3))

@@ -37,6 +37,7 @@ from flowpp_tf.training import Workdir
 from support.marks import slow
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import LIMIT, ROOT, call, refusal, run, served, wait_for
+from support.refusing import refuses
 from support.summary import need
 from support.training_steps import stored_run
 
@@ -106,8 +107,7 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
   ],
 )
 def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
-  with pytest.raises(InputError, match=message):
-    read_upload(uploads / name, CONFIG)
+  refuses(message, read_upload, uploads / name, CONFIG)
 
 
 def test_too_many_pixels_are_refused_unread(uploads):
@@ -234,10 +234,8 @@ def test_a_model_with_classes_has_names_probabilities_and_guidance(uploads, tmp_
   for name, share in zip(("cat", "a&lt;b", "dog"), shares, strict=True):
     assert f"<span>{name}</span>" in text and f"{100 * share:.1f} %" in text
   assert f"given class {('cat', 'a&lt;b', 'dog')[shares.argmax()]}." in text
-  with pytest.raises(InputError, match="the guidance must be from 0 to 4.0, got nan"):
-    answers.samples(4, 1, 0, 1, NAN)
-  with pytest.raises(InputError, match="the class must be from 0 to 2, got 3"):
-    answers.wall(0, 3)
+  refuses("the guidance must be from 0 to 4.0, got nan", answers.samples, 4, 1, 0, 1, NAN)
+  refuses("the class must be from 0 to 2, got 3", answers.wall, 0, 3)
 
 
 def test_no_function_is_traced_twice(answers, uploads):
@@ -271,13 +269,11 @@ def test_no_function_is_traced_twice(answers, uploads):
   ],
 )
 def test_absurd_numbers_are_refused(answers, arguments, message):
-  with pytest.raises(InputError, match=message):
-    answers.samples(*arguments)
+  refuses(message, answers.samples, *arguments)
 
 
 def test_what_is_missing_is_said(answers, uploads):
-  with pytest.raises(InputError, match="there is no image yet"):
-    answers.interpolation(uploads / "good.png", None, 4)
+  refuses("there is no image yet", answers.interpolation, uploads / "good.png", None, 4)
   with pytest.raises(InputError, match="the number of frames must be from 2 to 32, got 1"):
     answers.interpolation(uploads / "good.png", uploads / "good.png", 1)
 
@@ -319,10 +315,8 @@ def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path)
   ends = uploads / "good.png", uploads / "other.jpg"
   np.testing.assert_array_equal(saved.interpolation(*ends, 9)[0], answers.interpolation(*ends, 9)[0])
   assert "Typicality" not in saved.score(ends[0])[-1] and "Bits/dim" in saved.score(ends[0])[-1]
-  with pytest.raises(InputError, match="the number of images must be from 1 to 6, got 7"):
-    saved.samples(7, 1, 0)
-  with pytest.raises(InputError, match="`num_samples` must be from 1 to 6, the `max_batch` .* got 16"):
-    SavedModelEngine(loaded)
+  refuses("the number of images must be from 1 to 6, got 7", saved.samples, 7, 1, 0)
+  refuses("`num_samples` must be from 1 to 6, the `max_batch` .* got 16", SavedModelEngine, loaded)
   loaded.metadata["max_batch"] = 1  # as of an export that takes one image: both ends of a walk are encoded all the same
   one = DemoHandlers(SavedModelEngine(loaded, num_samples=1), tmp_path)
   assert "0 of 32 pixel values differ" in one.interpolation(*ends, 4)[-1]
@@ -813,8 +807,7 @@ def test_a_histogram_says_the_value_and_its_place(value):
   fewer = sum(other < value for other in (0.5, 1.0, 2.0, 20.0))
   text = f"<b>{value:.3f}</b> bits/dim: more than {fewer} of 4 test images, no more than the other {4 - fewer}."
   assert f"<p>{text}</p>" in shown and shown.count(", and this") == 1 and shown.count("class='bar'") == 4
-  with pytest.raises(fpp.InputError, match="is not finite"):
-    histogram(np.array([0.5, 1.0]), np.inf, "test images")
+  refuses("is not finite", histogram, np.array([0.5, 1.0]), np.inf, "test images")
 
 
 @pytest.mark.parametrize(

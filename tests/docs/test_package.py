@@ -25,6 +25,7 @@ from flowpp_tf.core.registry import COUPLINGS
 from support.comparing import assert_same
 from support.marks import exhaustive
 from support.programs import ROOT, call, named_extras, run
+from support.refusing import refuses
 from support.runs import TINY_MODEL, TINY_RUN
 
 SMALL = dict(TINY_MODEL, heads=1, verbose=False, tensorboard=(), init_batch_size=16, batch_size=16)
@@ -121,8 +122,7 @@ def test_every_config_has_a_recipe_and_every_recipe_a_config():
     recipe = fpp.Recipe.load(name)
     assert recipe.base == fpp.get_config(name) and recipe.settings["dataset"]
   for name in ("../setup", "nothing"):
-    with pytest.raises(fpp.InputError, match="unknown config"):
-      fpp.Recipe.load(name)
+    refuses("unknown config", fpp.Recipe.load, name)
 
 
 def replaced(recipe, **given):
@@ -247,8 +247,7 @@ def test_data_and_a_recipe_by_name(tmp_path):
 @pytest.mark.slow
 def test_data_by_name_and_configs_without_a_recipe():
   config = fpp.get_config("digits")
-  with pytest.raises(fpp.InputError, match="`steps` must say how long to train"):
-    fpp.train("digits", config, verbose=False)
+  refuses("`steps` must say how long to train", fpp.train, "digits", config, verbose=False)
   small = {name: value for name, value in SMALL.items() if name not in ("verbose",)}
   assert fpp.train("digits", config, steps=1, verbose=False, **small).config.filters == 4
 
@@ -319,8 +318,7 @@ def test_bad_calls_are_one_line(images, settings, message):
 
 @pytest.mark.parametrize("workdir", [3, None, True, b"runs", ["runs"]])
 def test_a_run_is_loaded_from_a_path(workdir):
-  with pytest.raises(fpp.InputError, match="^`workdir` must be a path, got "):
-    fpp.load(workdir)
+  refuses("^`workdir` must be a path, got ", fpp.load, workdir)
 
 
 @pytest.mark.slow

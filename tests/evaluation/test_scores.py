@@ -21,6 +21,7 @@ from flowpp_tf.evaluation import conformal_p_value, conformal_threshold
 from support.files import encoded, png_chunks
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import call, refusal, times_of_files
+from support.refusing import refuses
 from support.training_steps import stored_run
 
 
@@ -41,8 +42,7 @@ def test_png_bytes_are_those_of_the_deflate_stream_alone(shape, chunks):
 
 
 def test_png_bytes_of_channels_that_png_has_not_are_an_error():
-  with pytest.raises(ValueError, match="`image` must have 1 to 4 channels .*, got 5"):
-    evaluation.png_bytes(np.zeros([4, 4, 5], np.uint8))
+  refuses("`image` must have 1 to 4 channels .*, got 5", evaluation.png_bytes, np.zeros([4, 4, 5], np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,7 @@ def test_a_scorer_reads_one_batch_at_a_time(scorer, monkeypatch):
 
 
 def test_a_model_without_classes_has_no_likelihoods_of_these(scorer):
-  with pytest.raises(fpp.InputError, match="^the model must be one of images given a class$"):
-    scorer[0].class_log_likelihoods(small_images())
+  refuses("^the model must be one of images given a class$", scorer[0].class_log_likelihoods, small_images())
 
 
 class IndependentPixels:
@@ -390,7 +389,5 @@ def test_equal_scores_raise_no_more_alarms():
 def test_too_few_scores_raise_no_alarm_and_none_are_refused():
   assert conformal_threshold(np.arange(18.0), 0.05) == np.inf
   assert conformal_threshold(np.arange(18.0), 1 - 1e-12) == 0.0  # any but the smallest score may be an alarm
-  with pytest.raises(fpp.InputError, match="^`calibration` must have at least one score"):
-    conformal_threshold(np.zeros([0]), 0.05)
-  with pytest.raises(fpp.InputError, match="^`false_alarms` must be between 0 and 1, got 1.0"):
-    conformal_threshold(np.arange(18.0), 1.0)
+  refuses("^`calibration` must have at least one score", conformal_threshold, np.zeros([0]), 0.05)
+  refuses("^`false_alarms` must be between 0 and 1, got 1.0", conformal_threshold, np.arange(18.0), 1.0)

@@ -17,6 +17,7 @@ import flowpp_tf as fpp
 from support.files import contents
 from support.models import SMALL, perturbed, small_config, small_images
 from support.programs import ROOT, call, refusal, run
+from support.refusing import refuses
 from support.training_steps import stored_run
 
 SERVING = (ROOT / "docs" / "serving.md").read_text()
@@ -342,34 +343,29 @@ def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
   ],
 )
 def test_bad_input_of_a_loaded_model_is_an_input_error(flow, call, message):
-  with pytest.raises(fpp.InputError, match=message):
-    call(flow)
+  refuses(message, call, flow)
 
 
 def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monkeypatch):
   before = contents(path)
   assert before
-  with pytest.raises(fpp.InputError, match="exists already"):
-    fpp.export(model, path)
+  refuses("exists already", fpp.export, model, path)
   with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
     fpp.export(model, path, metadata={"x": float("nan")}, overwrite=True)
   with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: max_batch$"):
     fpp.export(model, path, metadata={"max_batch": 1}, overwrite=True)
   # With more than int32 has, each call would be refused: the graph compares sizes of that dtype.
   for most, limit in ((0, "at least 1"), (2**31, "at most 2,147,483,647")):
-    with pytest.raises(fpp.InputError, match=f"^`max_batch` must be {limit}, got {most}"):
-      fpp.export(model, path, max_batch=most, overwrite=True)
+    refuses(f"^`max_batch` must be {limit}, got {most}", fpp.export, model, path, max_batch=most, overwrite=True)
   (tmp_path / "precious").write_text("")
-  with pytest.raises(fpp.InputError, match="is not an export in the format 'saved_model'"):
-    fpp.export(model, tmp_path, overwrite=True)
+  refuses("is not an export in the format 'saved_model'", fpp.export, model, tmp_path, overwrite=True)
 
   def full_disk(module, directory, **_):
     pathlib.Path(directory, "saved_model.pb").write_text("half of")
     raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
   monkeypatch.setattr(tf.saved_model, "save", full_disk)
-  with pytest.raises(fpp.InputError, match="cannot be written: .*No space left"):
-    fpp.export(model, path, overwrite=True)
+  refuses("cannot be written: .*No space left", fpp.export, model, path, overwrite=True)
   assert contents(path) == before
   assert [p.name for p in path.parent.iterdir()] == ["1"]
   # A new one takes its place only when it is whole.

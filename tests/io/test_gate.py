@@ -23,6 +23,7 @@ from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights
 from hardening.mutations import mutate_bytes
 from support import hostile_files as hostile
 from support.files import encoded
+from support.refusing import refuses
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 NOISE = dict.fromkeys(data.SPLITS, np.random.RandomState(0).randint(0, 99, [99, 4, 4, 1]).astype(np.uint8))
@@ -103,8 +104,7 @@ def _spoil(path):
 def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, small_model):
   hostile.npz(tmp_path / "bomb.npz", a=bytes(200 << 20))
   for path in (strange["zero"], strange["pipe"], tmp_path / "bomb.npz"):
-    with pytest.raises(InputError, match="cannot be read|bomb.npz': 199 KiB would become 200 MiB"):
-      load_official_weights(small_model, path)
+    refuses("cannot be read|bomb.npz': 199 KiB would become 200 MiB", load_official_weights, small_model, path)
 
 
 @pytest.mark.parametrize(
@@ -229,27 +229,23 @@ def _member(name, kind=tarfile.REGTYPE, link=""):
 def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, content, message):
   path = tmp_path / "train_32x32.tar"
   hostile.tar(path, (member, content))
-  with pytest.raises(InputError, match=message):
-    convert_imagenet.convert(path)
+  refuses(message, convert_imagenet.convert, path)
 
 
 def test_members_of_a_zip_are_refused_by_the_size_that_they_claim(tmp_path):
   path = tmp_path / "train_32x32.zip"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("a.png", bytes(64 << 20))
-  with pytest.raises(InputError, match="a.png has 67,108,864 bytes"):
-    convert_imagenet.convert(path)
+  refuses("a.png has 67,108,864 bytes", convert_imagenet.convert, path)
   hostile.npz(tmp_path / "train_32x32.npz", data=hostile.npy_header((1 << 40, 32, 32, 3)))
-  with pytest.raises(InputError, match="does not hold the 1,099,511,627,776 images"):
-    convert_imagenet.convert(tmp_path / "train_32x32.npz")
+  refuses("does not hold the 1,099,511,627,776 images", convert_imagenet.convert, tmp_path / "train_32x32.npz")
 
 
 def test_an_idx_file_that_unpacks_to_more_than_it_may_is_refused_unread(tmp_path):
   path = tmp_path / "train-images-idx3-ubyte.gz"
   with gzip.open(path, "wb", 9) as file:
     file.write(struct.pack(">4B3I", 0, 0, 8, 3, 400_000, 28, 28))
-  with pytest.raises(InputError, match="claims images of shape .400000, 28, 28."):
-    read_idx_images(path)
+  refuses("claims images of shape .400000, 28, 28.", read_idx_images, path)
 
 
 def test_damaged_copies_are_the_data_or_one_line(tmp_path):
@@ -309,8 +305,7 @@ def test_arrays_are_claimed_before_they_are_read(tmp_path):
   with budget.use(Budget(memory=1000)), pytest.raises(budget.BudgetError, match="a.npz' would take 5.02 KiB of memory"):
     gate.read_npz(tmp_path / "a.npz")
   hostile.npz(tmp_path / "b.npz", zipfile.ZIP_LZMA, **GOOD)  # its header says how much memory its decoder takes
-  with pytest.raises(InputError, match="compressed by a method that NumPy does not write"):
-    gate.read_npz(tmp_path / "b.npz")
+  refuses("compressed by a method that NumPy does not write", gate.read_npz, tmp_path / "b.npz")
 
 
 def test_maps_are_of_regular_files_that_have_what_they_claim(tmp_path, strange):

@@ -18,6 +18,7 @@ from hardening.mutations import mutate_bytes
 from support.comparing import assert_same
 from support.files import flipped
 from support.models import TINY, perturb
+from support.refusing import refuses
 
 ZEROS = np.zeros(1000, np.float32)
 
@@ -30,12 +31,10 @@ def model():
 def test_a_file_without_its_checksum_is_read_only_if_another_vouches_for_it(tmp_path, model):
   path = tmp_path / "a.safetensors"
   safetensors.numpy.save_file(_arrays(model), path)
-  with pytest.raises(InputError, match="has no checksum.*--accept_unchecked, in Python `unchecked=True`"):
-    read_weights(path)
+  refuses("has no checksum.*--accept_unchecked, in Python `unchecked=True`", read_weights, path)
   sha256 = read_weights(path, unchecked=True).sha256
   read_weights(path, sha256)
-  with pytest.raises(InputError, match="it has the SHA-256 .* expected 0000"):
-    read_weights(path, 64 * "0")
+  refuses("it has the SHA-256 .* expected 0000", read_weights, path, 64 * "0")
 
 
 def test_weights_of_one_path_are_refused():
@@ -44,8 +43,7 @@ def test_weights_of_one_path_are_refused():
   for layer in layers:
     layer.build([None, 1])
   both = types.SimpleNamespace(name="both", weights=[weight for layer in layers for weight in layer.weights])
-  with pytest.raises(InputError, match="two weights of the model have the same path"):
-    weights_to_bytes(both)
+  refuses("two weights of the model have the same path", weights_to_bytes, both)
 
 
 def test_files_that_keras_wrote_are_loaded_by_its_own_method(tmp_path, model):
@@ -86,11 +84,9 @@ def test_safetensors_of_another_architecture_leave_the_model_as_it_is(tmp_path, 
     ({**arrays, name: ZEROS}, rf"{name} has shape \(1000,\), expected"),
   ):
     safetensors.numpy.save_file(wrong, path)
-    with pytest.raises(InputError, match=f"the weights do not fit the model: {message}"):
-      read_weights(path, unchecked=True).load(model)
+    refuses(f"the weights do not fit the model: {message}", read_weights(path, unchecked=True).load, model)
   safetensors.numpy.save_file({**arrays, name: arrays[name] * np.nan}, path)
-  with pytest.raises(InputError, match=f"the weights must be finite, got NaN or infinity in {name}"):
-    read_weights(path, unchecked=True).load(model)
+  refuses(f"the weights must be finite, got NaN or infinity in {name}", read_weights(path, unchecked=True).load, model)
   assert_same(model.get_weights(), before)
   safetensors.numpy.save_file(_arrays(model), path)  # of another program, without a checksum
   read_weights(path, unchecked=True).load(model)

@@ -11,6 +11,7 @@ from flowpp_tf.config import TrainingConfig
 from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
 from support.programs import ROOT, run
+from support.refusing import refuses
 
 # Parameters of the published models, and the dequantizer's share.
 PUBLISHED = {
@@ -107,8 +108,7 @@ def test_structure_gives_the_shapes_of_the_published_model():
   ],
 )
 def test_a_structure_that_cannot_be_says_where(structure, shape, message):
-  with pytest.raises(ValueError, match=message):
-    parse_structure(structure, shape)
+  refuses(message, parse_structure, structure, shape)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
   ],
 )
 def test_a_config_without_meaning_names_field_value_and_what_was_expected(changes, message):
-  with pytest.raises(ValueError, match=message):
-    dataclasses.replace(fpp.get_config("digits"), **changes)
+  refuses(message, dataclasses.replace, fpp.get_config("digits"), **changes)
 
 
 def test_numbers_of_numpy_become_those_of_python():
@@ -153,14 +152,12 @@ def test_numbers_of_numpy_become_those_of_python():
 
 
 def test_an_unknown_config_names_the_close_ones():
-  with pytest.raises(ValueError, match="unknown config 'cifar'; did you mean cifar10"):
-    fpp.get_config("cifar")
+  refuses("unknown config 'cifar'; did you mean cifar10", fpp.get_config, "cifar")
 
 
 @pytest.mark.parametrize("settings", [dict(steps=10, epochs=5.0), dict(precision="bfloat16", dtype="float32")])
 def test_a_recipe_has_one_of_two_settings_that_say_the_same(settings):
-  with pytest.raises(fpp.InputError, match="one of them$"):
-    fpp.Recipe(fpp.get_config("digits"), settings)
+  refuses("one of them$", fpp.Recipe, fpp.get_config("digits"), settings)
 
 
 def test_a_recipe_does_not_change_with_the_settings_that_it_was_given():

@@ -16,6 +16,7 @@ from flowpp_tf.models.conditioning import Conditioning
 from flowpp_tf.models.fitted_transform import FittedTransform
 from support.marks import quick_rows
 from support.models import SMALL, perturb, small_config
+from support.refusing import refuses
 
 LEVELS = 1 << 16
 CONFIG = small_config(SMALL, levels=LEVELS, attention=False, dropout=0.0)
@@ -57,10 +58,8 @@ def test_the_dtype_of_pixels(levels, dtype):
 
 @pytest.mark.parametrize("levels", [0, 1, 65537])
 def test_other_numbers_of_levels_are_errors(levels):
-  with pytest.raises(fpp.InputError, match="`levels` must be at (least 2|most 65,536), got"):
-    pixel_dtype(levels)
-  with pytest.raises(fpp.InputError, match="`levels` must be at (least 2|most 65,536), got"):
-    dataclasses.replace(CONFIG, levels=levels)
+  refuses("`levels` must be at (least 2|most 65,536), got", pixel_dtype, levels)
+  refuses("`levels` must be at (least 2|most 65,536), got", dataclasses.replace, CONFIG, levels=levels)
 
 
 @pytest.mark.parametrize("name", quick_rows(VARIANTS, ["uniform", "asinh"]))
@@ -116,8 +115,7 @@ def test_samples_scores_and_maps_are_those_of_all_16_bits():
 
 def test_values_above_the_levels_are_errors():
   made = model("asinh")
-  with pytest.raises(fpp.InputError, match=r"must lie in 0 .. 65535"):
-    made.log_prob_bound(np.full([1, *CONFIG.image_shape], LEVELS))
+  refuses(r"must lie in 0 .. 65535", made.log_prob_bound, np.full([1, *CONFIG.image_shape], LEVELS))
 
 
 def fitted(images):

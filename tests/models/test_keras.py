@@ -13,6 +13,7 @@ from flowpp_tf import data, training
 from support.comparing import assert_same
 from support.marks import quick_rows, slow
 from support.models import TINY, perturbed, small_config, small_images
+from support.refusing import refuses
 
 # Little to trace: most tests are of what Keras does around a model.
 CONFIG = small_config(TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0)
@@ -81,8 +82,7 @@ def test_wrong_pixels_of_arrays_are_an_error_before_anything_is_done(trained, na
     lambda: trained.evaluate(images, verbose=0),
     lambda: trained.predict({"image": images}, verbose=0),
   ):
-    with pytest.raises(fpp.InputError, match=message):
-      call()
+    refuses(message, call)
   assert_same(state_of(trained), before)
 
 
@@ -203,8 +203,7 @@ def test_fit_without_an_epoch_changes_nothing():
 
 
 def test_a_weight_of_the_loss_is_refused():
-  with pytest.raises(ValueError, match="`loss_weights` must be None"):
-    compiled(loss_weights=[2.0])
+  refuses("`loss_weights` must be None", compiled, loss_weights=[2.0])
 
 
 @pytest.mark.slow
@@ -308,8 +307,7 @@ def test_fit_of_a_model_that_is_not_initialised_is_an_error_and_changes_nothing(
   model = compiled(without_steps, data=None)
   before = state_of(model)
   for call in (lambda: fit(model), lambda: fit(model, batches(IMAGES)), lambda: model.train_on_batch(IMAGES)):
-    with pytest.raises(fpp.InputError, match=r"not initialised: call `model.adapt\(images\)`, or load weights"):
-      call()
+    refuses(r"not initialised: call `model.adapt\(images\)`, or load weights", call)
   assert_same(state_of(model), before)
 
 
@@ -318,14 +316,12 @@ def test_weights_that_keras_assigned_are_trained_only_once_the_model_is_marked()
   tree = trained.get_state_tree(value_format="numpy_array")
   model.set_state_tree({part: tree[part] for part in ("trainable_variables", "non_trainable_variables")})
   assert_same(model.get_weights(), trained.get_weights())
-  with pytest.raises(fpp.InputError, match="after assigning trained weights .* set `model.initialized = True`"):
-    fit(model)
+  refuses("after assigning trained weights .* set `model.initialized = True`", fit, model)
   assert_same(model.get_weights(), trained.get_weights())
   model.initialized = True
   fit(model)
   assert_same(model.get_weights(), trained.get_weights())
-  with pytest.raises(fpp.InputError, match="initialised already"):
-    model.adapt(IMAGES)
+  refuses("initialised already", model.adapt, IMAGES)
 
 
 @pytest.mark.slow
@@ -340,8 +336,7 @@ def test_fit_leaves_a_model_with_weights_of_its_own(tmp_path):
 
 def test_data_that_can_be_read_once_do_not_initialise_a_new_model(trained):
   model, generator = compiled(data=None), lambda: ((IMAGES,) for _ in range(2))
-  with pytest.raises(fpp.InputError, match="`data` must hold real numbers, got .*generator"):
-    model.adapt(generator())
+  refuses("`data` must hold real numbers, got .*generator", model.adapt, generator())
   assert np.isfinite(fit(trained, generator(), batch_size=None, steps_per_epoch=2)["loss"]).all()
 
 
@@ -390,8 +385,7 @@ def test_labels_and_conditions_reach_a_model_of_images_given_both():
     data=batches((without_labels, LABELS)),
   )
   assert np.isfinite(fit(model, batches((without_labels, LABELS)))["loss"]).all()
-  with pytest.raises(fpp.InputError, match="labels must be given once"):
-    fit(model, whole, y=LABELS)
+  refuses("labels must be given once", fit, model, whole, y=LABELS)
   with pytest.raises(fpp.InputError, match="`labels` must be given"):
     model.predict(without_labels, verbose=0)
 
@@ -418,8 +412,7 @@ def test_training_may_be_none_as_models_around_these_layers_pass_it_on():
 def test_a_dict_without_images_is_an_error():
   model = compiled()
   for x in ({"x": IMAGES}, batches({"x": IMAGES})):
-    with pytest.raises(fpp.InputError, match=r'inputs must have the key "image", got \[\'x\'\]'):
-      fit(model, x)
+    refuses(r'inputs must have the key "image", got \[\'x\'\]', fit, model, x)
 
 
 WEIGHTS = np.array([1, 2, 0, 3, 5, 1], np.float32)

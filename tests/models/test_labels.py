@@ -17,6 +17,7 @@ from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
 from support.files import spoiled
 from support.models import TINY, small_config
+from support.refusing import refuses
 from support.tfds_builders import OfSplits, named, prepared
 
 CLASSES = ("ant", "bee", "cat")
@@ -80,8 +81,7 @@ def test_labels_stay_when_bits_are_reduced():
   ],
 )
 def test_labels_that_do_not_fit_are_refused(changes, message):
-  with pytest.raises(data.InputError, match=message):
-    small_set(**changes)
+  refuses(message, small_set, **changes)
 
 
 def test_a_models_classes_must_be_those_of_the_data():
@@ -90,19 +90,16 @@ def test_a_models_classes_must_be_those_of_the_data():
   small_set(labels=None, classes=()).check(config)
   config = dataclasses.replace(config, num_classes=3)
   small_set().check(config)
-  with pytest.raises(data.InputError, match="'small' has no labels, .* config has num_classes 3"):
-    small_set(labels=None, classes=()).check(config)
+  refuses("'small' has no labels, .* config has num_classes 3", small_set(labels=None, classes=()).check, config)
   config = dataclasses.replace(config, num_classes=10)
-  with pytest.raises(data.InputError, match="'small' has 3 classes; the model's config has num_classes 10"):
-    small_set().check(config)
+  refuses("'small' has 3 classes; the model's config has num_classes 10", small_set().check, config)
 
 
 def test_a_prepared_set_that_claims_many_classes_is_refused_before_they_have_names():
   """A `features.json` of a few bytes would make a list of 10^8 texts."""
   label = tfds.features.ClassLabel(num_classes=10**8)
   builder = types.SimpleNamespace(info=types.SimpleNamespace(features={"label": label}, full_name="stranger/1.0.0"))
-  with pytest.raises(data.InputError, match="stranger/1.0.0 has no labels: .* of at most 65,536 classes"):
-    tfds_sets._read_labels(builder)
+  refuses("stranger/1.0.0 has no labels: .* of at most 65,536 classes", tfds_sets._read_labels, builder)
 
 
 # The fingerprint.
@@ -186,8 +183,7 @@ def test_an_image_outside_the_folders_of_the_classes_is_refused_if_labels_are_wa
   write_images(tmp_path)
   Image.new("L", (4, 4)).save(tmp_path / "top.png")
   load_folder(tmp_path, labels=False)
-  with pytest.raises(data.InputError, match="image 'top.png' must be in a subfolder named after its class"):
-    load_folder(tmp_path)
+  refuses("image 'top.png' must be in a subfolder named after its class", load_folder, tmp_path)
 
 
 NPZ = {
@@ -220,8 +216,7 @@ def test_an_npz_has_arrays_of_labels(tmp_path):
 )
 def test_wrong_labels_in_an_npz_are_named(tmp_path, changes, message):
   np.savez(tmp_path / "a.npz", **{name: array for name, array in {**NPZ, **changes}.items() if array is not None})
-  with pytest.raises(data.InputError, match=message):
-    data.load_dataset(f"npz:{tmp_path / 'a.npz'}", labels=True)
+  refuses(message, data.load_dataset, f"npz:{tmp_path / 'a.npz'}", labels=True)
 
 
 class _Labelled(OfSplits, skip_registration=True):
@@ -299,15 +294,13 @@ def test_cached_sets_of_tensorflow_datasets_have_labels(data_dir, tmp_path, monk
   ],
 )
 def test_sets_of_tensorflow_datasets_without_labels_say_so(data_dir, name, message):
-  with pytest.raises(data.InputError, match=message):
-    data.load_dataset(name, data_dir, labels=True)
+  refuses(message, data.load_dataset, name, data_dir, labels=True)
 
 
 def test_damaged_labels_of_tensorflow_datasets_are_named(tmp_path):
   (path,) = prepared(tmp_path, CIFAR10).rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
-  with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
-    data.load_dataset("cifar10", tmp_path, labels=True)
+  refuses("test in .*/cifar10/3.0.2 cannot be read: ", data.load_dataset, "cifar10", tmp_path, labels=True)
 
 
 def test_sources_without_labels_say_so(tmp_path):
@@ -319,8 +312,7 @@ def test_sources_without_labels_say_so(tmp_path):
     ("folder:a", {"crops": True, "image_shape": (4, 4, 1)}, "data set 'folder:a' has no labels for crops"),
     ("imagenet32_old", {"data_dir": tmp_path}, "data set 'imagenet32_old' has no labels in its published files"),
   ):
-    with pytest.raises(data.InputError, match=message):
-      data.load_dataset(name, labels=True, **options)
+    refuses(message, data.load_dataset, name, labels=True, **options)
 
 
 # Batches.
@@ -389,8 +381,6 @@ def test_labels_of_other_images_are_refused():
     lambda images, labels: data.training_batches(images, 4, 0, labels=labels),
     lambda images, labels: data.evaluation_batches(images, 4, labels),
   ):
-    with pytest.raises(data.InputError, match=r"one integer for each of the 50 images, got int64 of shape \(49,\)"):
-      call(IMAGES, LABELS[:-1])
+    refuses(r"one integer for each of the 50 images, got int64 of shape \(49,\)", call, IMAGES, LABELS[:-1])
     for images_of_crops in (crops, ReducedBits(crops, 5)):
-      with pytest.raises(data.InputError, match="`labels` must be None for photographs"):
-        call(images_of_crops, np.zeros(4, int))
+      refuses("`labels` must be None for photographs", call, images_of_crops, np.zeros(4, int))

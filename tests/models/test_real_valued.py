@@ -1,7 +1,6 @@
 """Real-valued images: the density is exact, in any unit of the data, and on a torus it does not see where it begins."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import CodecModel
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import (
   REAL_SCORES,
   BatchedModel,
@@ -22,17 +20,12 @@ from flowpp_tf.evaluation import (
 )
 from support.marks import slow
 from support.models import TINY, perturb, small_config
+from support.refusing import refuses
 
 SMALL = small_config(
   TINY, image_shape=(4, 4, 1), dequantization="none", components=2, filters=8, dropout=0.0, dtype="float64"
 )
 SIMPLE = dict(structure="columns:1", coupling="affine", attention=False)
-
-
-def refuses(message, function, *arguments, **more):
-  with pytest.raises(InputError, match=re.escape(message)) as caught:
-    function(*arguments, **more)
-  assert "\n" not in str(caught.value)
 
 
 def made(config=SMALL, count=32, **changes):
@@ -251,7 +244,7 @@ def test_what_is_wrong_is_one_line():
   for images in (fields, np.round(fields)):  # integers of a real-valued model do not come back as such either
     refuses("the model must be one of integer images", reconstruct, BatchedModel(model), images)
   refuses("`images` must be finite, got 1 values that are NaN or infinite, the first in image 0", Scorer(model), broken)
-  refuses("must consist of whole tiles of 4x4 (HxW), got 6x4", BitMaps(model), np.zeros([1, 6, 4, 1]))
+  refuses(r"must consist of whole tiles of 4x4 \(HxW\), got 6x4", BitMaps(model), np.zeros([1, 6, 4, 1]))
   refuses("cannot be exported to this format", fpp.export, model, "model.onnx", "onnx")
   on_torus = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config("digits"), padding="periodic"))
   refuses("`padding` periodic cannot compress", CodecModel.from_model, on_torus)

@@ -16,6 +16,7 @@ from flowpp_tf.io import budget
 from flowpp_tf.io.model_folders import download
 from support.models import perturbed, small_config
 from support.programs import call, refusal
+from support.refusing import refuses
 
 GREY = small_config(image_shape=(4, 4, 1))
 
@@ -95,8 +96,7 @@ def test_programs_take_an_address(hugging_face, tmp_path):
 def test_what_was_downloaded_before_is_used_without_a_network(hugging_face):
   hugging_face.error = ConnectionError("no route to the hub")
   line = "^the preset 'hf://me/model' cannot be downloaded: ConnectionError: no route to the hub$"
-  with pytest.raises(fpp.InputError, match=line):
-    fpp.models.preset_folder("hf://me/model")
+  refuses(line, fpp.models.preset_folder, "hf://me/model")
   hugging_face.error = None
   folder = fpp.models.preset_folder("hf://me/model")
   download.cache_clear()
@@ -104,8 +104,7 @@ def test_what_was_downloaded_before_is_used_without_a_network(hugging_face):
   assert fpp.models.preset_folder("hf://me/model") == folder
   download.cache_clear()
   hugging_face.error = Answered("404: there is no such model")  # it may have been withdrawn
-  with pytest.raises(fpp.InputError, match="cannot be downloaded: Answered: 404: there is no such model$"):
-    fpp.models.preset_folder("hf://me/model")
+  refuses("cannot be downloaded: Answered: 404: there is no such model$", fpp.models.preset_folder, "hf://me/model")
 
 
 def test_a_preset_of_more_bytes_than_are_read_is_not_downloaded(hugging_face):
@@ -118,8 +117,7 @@ def test_a_damaged_download_is_refused(hugging_face):
   folder = fpp.models.preset_folder("hf://me/model")
   with open(folder / "best.weights.safetensors", "ab") as file:
     file.write(b"a")
-  with pytest.raises(fpp.InputError, match="preset 'hf://me/model' in .* is damaged"):
-    fpp.FlowPlusPlus.from_preset("hf://me/model")
+  refuses("preset 'hf://me/model' in .* is damaged", fpp.FlowPlusPlus.from_preset, "hf://me/model")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +133,7 @@ def test_what_is_no_preset_of_a_hub_is_one_line(address, message, hugging_face, 
   if "other" in address:
     hugging_face.folder = tmp_path
     (tmp_path / "config.json").touch()
-  with pytest.raises(fpp.InputError, match=message):
-    fpp.FlowPlusPlus.from_preset(address)
+  refuses(message, fpp.FlowPlusPlus.from_preset, address)
 
 
 def test_the_card_is_one_of_hugging_face_and_the_weights_have_the_config(uploaded):

@@ -20,6 +20,7 @@ from support.comparing import assert_same
 from support.marks import slow
 from support.models import TINY, perturbed, small_config, small_images
 from support.programs import ROOT, call, refusal, run
+from support.refusing import refuses
 from support.training_steps import small_run
 
 MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 28e6
@@ -51,13 +52,11 @@ def test_saving_again_replaces_a_preset_and_nothing_else(own, tmp_path):
   model.save_to_preset(copy, "again")
   assert json.loads((copy / "preset.json").read_text())["description"] == "again"
   (copy / "notes.txt").write_text("mine")
-  with pytest.raises(ValueError, match="holds more than a preset, which would be lost: notes.txt$"):
-    model.save_to_preset(copy)
+  refuses("holds more than a preset, which would be lost: notes.txt$", model.save_to_preset, copy)
   assert (copy / "notes.txt").read_text() == "mine"
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "file").write_text("mine")
-  with pytest.raises(ValueError, match="holds more than a preset, which would be lost: file$"):
-    model.save_to_preset(tmp_path / "data")
+  refuses("holds more than a preset, which would be lost: file$", model.save_to_preset, tmp_path / "data")
   assert (tmp_path / "data" / "file").read_text() == "mine"
 
 
@@ -65,8 +64,7 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
   model = fpp.FlowPlusPlus(TINY)
   for value, message in ((1e5, "do not fit float16"), (np.nan, "must be finite")):
     model.weights[0].assign(np.full(model.weights[0].shape, value))
-    with pytest.raises(ValueError, match=message):
-      model.save_to_preset(tmp_path / "large")
+    refuses(message, model.save_to_preset, tmp_path / "large")
   assert not (tmp_path / "large").exists()
 
 
@@ -86,8 +84,7 @@ def append(path):
 def test_a_damaged_preset_is_refused(own, tmp_path, change, message):
   folder = shutil.copytree(own[1], tmp_path / "damaged")
   change(folder)
-  with pytest.raises(ValueError, match=message):
-    fpp.FlowPlusPlus.from_preset(folder)
+  refuses(message, fpp.FlowPlusPlus.from_preset, folder)
 
 
 def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tmp_path):
@@ -98,8 +95,7 @@ def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tm
     os.mkfifo(weights) if name == "pipe" else weights.symlink_to("/dev/zero")
     reads = (fpp.FlowPlusPlus.from_preset, models.open_preset, models.InitialWeights.find, fpp.load)
     for read in (*reads, lambda folder: models.copy_preset(folder, tmp_path / "copy")):
-      with pytest.raises(ValueError, match="a named pipe or a device; expected a regular file"):
-        read(folder)
+      refuses("a named pipe or a device; expected a regular file", read, folder)
 
 
 def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
@@ -108,15 +104,12 @@ def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
   (folder / "best.weights.safetensors").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY), dtype="float16"))
   # The second as of a run that was copied from a preset, the third to begin a run with.
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load, models.InitialWeights.find):
-    with pytest.raises(ValueError, match="it is damaged: it has the SHA-256"):
-      read(folder)
+    refuses("it is damaged: it has the SHA-256", read, folder)
   (folder / "preset.json").write_text('{"description": ""}')
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load):
-    with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
-      read(folder)
+    refuses("has no `sha256` of its weights; --accept_unchecked", read, folder)
     read(folder, unchecked=True)
-  with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
-    models.InitialWeights.find(folder)
+  refuses("has no `sha256` of its weights; --accept_unchecked", models.InitialWeights.find, folder)
   models.InitialWeights.find(folder, unchecked=True).load(fpp.FlowPlusPlus(TINY))
 
 
@@ -135,11 +128,9 @@ def test_initial_weights_are_those_that_were_found(own, tmp_path):
   folder = shutil.copytree(own[1], tmp_path / "mine")
   found = models.InitialWeights.find(folder)
   (folder / "best.weights.safetensors").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY)))
-  with pytest.raises(ValueError, match="have changed since the run began"):
-    found.load(fpp.FlowPlusPlus(TINY))
+  refuses("have changed since the run began", found.load, fpp.FlowPlusPlus(TINY))
   (folder / "best.weights.safetensors").unlink()
-  with pytest.raises(ValueError, match="cannot be read"):
-    found.load(fpp.FlowPlusPlus(TINY))
+  refuses("cannot be read", found.load, fpp.FlowPlusPlus(TINY))
 
 
 def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
@@ -147,14 +138,12 @@ def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
   run.mkdir()
   (run / "config.json").write_text('{"format": 2, "model": {}, "training": {}}')
   (run / "best.weights.safetensors").write_bytes(b"of the run")
-  with pytest.raises(ValueError, match="holds a run, whose files those of preset .* would replace"):
-    models.copy_preset(own[1], run)
+  refuses("holds a run, whose files those of preset .* would replace", models.copy_preset, own[1], run)
   models.copy_preset(own[1], tmp_path / "copy")
   (tmp_path / "copy" / "preset.json").unlink()  # as if it had been stopped before
   models.copy_preset(own[1], tmp_path / "copy")
   (tmp_path / "copy" / "checkpoints" / "step_00000001").mkdir(parents=True)  # trained on
-  with pytest.raises(ValueError, match="holds a run"):
-    models.copy_preset(own[1], tmp_path / "copy")
+  refuses("holds a run", models.copy_preset, own[1], tmp_path / "copy")
   assert (run / "best.weights.safetensors").read_bytes() == b"of the run"
 
 
@@ -163,8 +152,7 @@ def test_a_preset_may_have_another_name(own):
 
 
 def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
-  with pytest.raises(ValueError, match="unknown preset 'digit'; did you mean digits"):
-    fpp.FlowPlusPlus.from_preset("digit")
+  refuses("unknown preset 'digit'; did you mean digits", fpp.FlowPlusPlus.from_preset, "digit")
 
 
 # --- Those that ship ----------------------------------------------------------------------------
@@ -317,18 +305,15 @@ def test_a_run_begins_with_the_weights_of_a_preset_a_run_or_the_release(own, tmp
   third, _ = train_from(tmp_path / "release.npz", tmp_path / "third")
   for found, expected in ((first, rounded), (second, rounded), (third, model.get_weights())):
     assert_same(found.get_weights(), expected, atol=1e-6)
-  with pytest.raises(ValueError, match="holds another run: init_from is"):
-    train_from(tmp_path / "release.npz", tmp_path / "first")
+  refuses("holds another run: init_from is", train_from, tmp_path / "release.npz", tmp_path / "first")
 
 
 def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, tmp_path):
 
-  with pytest.raises(ValueError, match="do not fit the model"):
-    train_from(own[1], tmp_path / "other", small_config(TINY, filters=6))
+  refuses("do not fit the model", train_from, own[1], tmp_path / "other", small_config(TINY, filters=6))
   for source, message in (
     ("missing.npz", "cannot be read"),
     (tmp_path, "best.weights.safetensors' cannot be read"),
     ("dogits", "unknown `init_from` .* did you mean digits"),
   ):
-    with pytest.raises(ValueError, match=message):
-      models.InitialWeights.find(str(source))
+    refuses(message, models.InitialWeights.find, str(source))

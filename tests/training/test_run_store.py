@@ -25,6 +25,7 @@ from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
 from support.files import contents, flipped
 from support.marks import slow
 from support.models import MINIMAL, small_config
+from support.refusing import refuses
 from support.training_steps import small_data, small_run
 
 DATA = small_data()
@@ -95,8 +96,7 @@ def test_precision_is_a_setting_of_training(tmp_path):
   assert fpp.load(workdir.path, precision="bfloat16").config == config
   model.save_to_preset(tmp_path / "preset")
   assert fpp.FlowPlusPlus.from_preset(tmp_path / "preset", precision="float16").config.dtype == "mixed_float16"
-  with pytest.raises(InputError, match="`precision` must be one of float32, bfloat16, float16, got 'half'"):
-    fpp.load(workdir.path, precision="half")
+  refuses("`precision` must be one of float32, bfloat16, float16, got 'half'", fpp.load, workdir.path, precision="half")
   run(tmp_path / "run", config=config, log_fn=lines.append)
   assert "resumed at step 1 of 2" in lines
 
@@ -107,8 +107,7 @@ def test_precision_is_a_setting_of_training(tmp_path):
 def test_a_second_trainer_is_refused(workdir):
   before = contents(workdir.path)
   with workdir.sole_owner():
-    with pytest.raises(InputError, match="in use by another process; wait until that run has ended"):
-      run(workdir.path)
+    refuses("in use by another process; wait until that run has ended", run, workdir.path)
   assert before.keys() == contents(workdir.path).keys()
   run(workdir.path)  # the lock is free again
 
@@ -157,8 +156,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog,
 
 @pytest.mark.parametrize("path", ["", "a\0b", os.fsdecode(b"\xff\xfe")])
 def test_a_path_that_cannot_be_one_is_refused_at_once(path):
-  with pytest.raises(InputError, match="workdir"):
-    training.Workdir(path)
+  refuses("workdir", training.Workdir, path)
 
 
 @pytest.mark.parametrize("name", ["a[0-9]*?", "back\\slash", "{x}", "leer zeichen ä"])
@@ -196,8 +194,7 @@ def test_workers_with_different_settings_or_checkpoints_do_not_train(workdir, mo
 
   monkeypatch.setattr(loop, "Workers", Chief)
   before = contents(workdir.path)
-  with pytest.raises(InputError, match=message):
-    run(workdir.path, steps=4)
+  refuses(message, run, workdir.path, steps=4)
   changed = {name for name, value in contents(workdir.path).items() if value != before.get(name)}
   assert changed <= {"config.json", "run.lock"}
 
@@ -213,8 +210,7 @@ def test_a_run_that_has_saved_nothing_may_begin_with_other_settings(tmp_path):
       run(tmp_path, batch_size=16)
   workdir = run(tmp_path, steps=1, batch_size=8)
   assert json.loads(workdir.config.read_text())["training"]["batch_size"] == 8
-  with pytest.raises(InputError, match="holds another run: batch_size is 8 there and 16 here"):
-    run(tmp_path, batch_size=16)
+  refuses("holds another run: batch_size is 8 there and 16 here", run, tmp_path, batch_size=16)
   workdir.metrics.unlink()
   shutil.rmtree(workdir.checkpoints)
   with pytest.raises(InputError, match="holds another run: batch_size is 8 there and 16 here"):
@@ -244,16 +240,14 @@ def edit(path, change):
 def test_what_a_newer_version_wrote_is_refused_and_stays(workdir, change, message):
   edit(workdir.config, change)
   before = contents(workdir.path)
-  with pytest.raises(InputError, match=message):
-    run(workdir.path, steps=4)
+  refuses(message, run, workdir.path, steps=4)
   assert contents(workdir.path) == before
 
 
 def test_checkpoints_need_the_config_that_says_what_run_they_are_of(workdir):
   workdir.config.unlink()
   before = contents(workdir.path)
-  with pytest.raises(InputError, match="has checkpoints and no config.json"):
-    run(workdir.path)
+  refuses("has checkpoints and no config.json", run, workdir.path)
   assert contents(workdir.path) == before
 
 
@@ -270,20 +264,17 @@ def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, m
   newest, _ = checkpoint_folders(workdir.checkpoints)
   (newest / "manifest.json").write_text(manifest)
   line = f"{newest}' is damaged: .*{message}.*; move it away to resume from step_00000001"
-  with pytest.raises(InputError, match=line):
-    run(workdir.path, steps=2)
+  refuses(line, run, workdir.path, steps=2)
 
 
 def test_a_manifest_that_lacks_its_run_is_damage(workdir):
   edit(checkpoint_folders(workdir.checkpoints)[0] / "manifest.json", lambda manifest: manifest.pop("run"))
-  with pytest.raises(InputError, match="is damaged: manifest.json does not say what run it is of; move it away"):
-    run(workdir.path, steps=2)
+  refuses("is damaged: manifest.json does not say what run it is of; move it away", run, workdir.path, steps=2)
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(workdir):
   edit(checkpoint_folders(workdir.checkpoints)[0] / "manifest.json", lambda manifest: manifest.update(format=3))
-  with pytest.raises(InputError, match="has the format 3"):
-    run(workdir.path)
+  refuses("has the format 3", run, workdir.path)
 
 
 @pytest.mark.slow
@@ -313,8 +304,7 @@ def test_best_weights_that_are_damaged_or_gone_are_restored_by_the_run(workdir):
     (workdir.best_weights.unlink, "has no trained weights yet"),
   ):
     spoil()
-    with pytest.raises(InputError, match=message):
-      training.Workdir(workdir.path).load()
+    refuses(message, training.Workdir(workdir.path).load)
     run(workdir.path)
     assert workdir.best_weights.read_bytes() == good
 
@@ -328,11 +318,9 @@ def test_best_weights_that_lost_their_checksum_are_not_used(workdir):
   """Deleting metadata must not switch the check off."""
   strip(workdir.best_weights)
   flip(workdir.best_weights)
-  with pytest.raises(InputError, match="has no checksum.*--accept_unchecked, in Python `unchecked=True`"):
-    fpp.load(workdir.path)
+  refuses("has no checksum.*--accept_unchecked, in Python `unchecked=True`", fpp.load, workdir.path)
   fpp.load(workdir.path, unchecked=True)
-  with pytest.raises(InputError, match="has no checksum"):
-    models.InitialWeights.find(workdir.path).load(fpp.FlowPlusPlus(MINIMAL))
+  refuses("has no checksum", models.InitialWeights.find(workdir.path).load, fpp.FlowPlusPlus(MINIMAL))
 
 
 @pytest.mark.slow
@@ -374,21 +362,18 @@ def test_crops_that_are_off_are_those_that_are_not_given(workdir):
   edit(workdir.config, lambda run: run["training"].update(crops=False))
   settings = json.loads(workdir.config.read_text())["training"]
   workdir.check(MINIMAL, {**settings, "crops": None})
-  with pytest.raises(InputError, match="crops is False there and True here"):
-    workdir.check(MINIMAL, {**settings, "crops": True})
+  refuses("crops is False there and True here", workdir.check, MINIMAL, {**settings, "crops": True})
 
 
 def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
   edit(workdir.config, lambda run: run["training"].update(seed=5))
-  with pytest.raises(InputError, match="holds another run: seed is 0 there and 5 here"):
-    run(workdir.path, steps=3, seed=5)
+  refuses("holds another run: seed is 0 there and 5 here", run, workdir.path, steps=3, seed=5)
 
 
 def test_a_config_that_is_not_that_of_the_weights_is_refused(workdir):
   edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
   message = "is damaged, or of another run: its dropout differ from those of best.weights.safetensors"
-  with pytest.raises(InputError, match=message):
-    workdir.load()
+  refuses(message, workdir.load)
 
 
 @pytest.mark.parametrize("damage", [b'{"step": 2, "val_b', *map(slow, [b"{}\n", b"\xff\xfe\n", b"[1]\n", b"null\n"])])
@@ -414,8 +399,7 @@ def test_a_number_that_is_not_finite_is_null_in_the_metrics(workdir, tmp_path):
 def test_damaged_rows_are_an_error_that_names_the_line(workdir):
   with workdir.metrics.open("ab") as file:
     file.write(b'{"step": true}\n{"step": 1.5, "val_bits_per_dim": 2.0}\n')
-  with pytest.raises(InputError, match="metrics.jsonl' cannot be read: its line 3 is not the row of a validation"):
-    workdir.rows()
+  refuses("metrics.jsonl' cannot be read: its line 3 is not the row of a validation", workdir.rows)
 
 
 def test_what_a_full_disk_has_no_room_for_is_written_later(workdir, monkeypatch, caplog):
@@ -455,8 +439,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):
   for settings in (dict(batch_size=17), dict(batch_size=8, accumulate=3)):
-    with pytest.raises(InputError, match="must be at most the 16 training images, got"):
-      run(tmp_path / "run", **settings)
+    refuses("must be at most the 16 training images, got", run, tmp_path / "run", **settings)
   assert not (tmp_path / "run").exists()
 
 

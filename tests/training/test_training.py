@@ -20,6 +20,7 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from support.comparing import assert_same
 from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_config, small_images
+from support.refusing import refuses
 from support.training_steps import small_data, small_run, step, train_state, without_times
 
 NO_DROPOUT = dict(
@@ -247,8 +248,7 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
   workdir.open(TINY, {"batch_size": 8, "steps": 3})
   workdir.add_row({"step": 1, "val_bits_per_dim": 2.0})
   before = workdir.config.read_bytes()
-  with pytest.raises(ValueError, match="holds another run: batch_size is 8 there and 16 here"):
-    workdir.open(TINY, {"batch_size": 16, "steps": 3})
+  refuses("holds another run: batch_size is 8 there and 16 here", workdir.open, TINY, {"batch_size": 16, "steps": 3})
   assert workdir.config.read_bytes() == before
   workdir.open(TINY, {"batch_size": 8, "steps": 6})  # a run may be prolonged
   workdir.open(small_config(TINY, remat="blocks"), {"batch_size": 8, "steps": 6})
@@ -278,24 +278,18 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
   ],
 )
 def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(tmp_path, changes, message):
-  with pytest.raises(ValueError, match=message):
-    run(tmp_path / "run", **changes)
+  refuses(message, run, tmp_path / "run", **changes)
   assert not (tmp_path / "run").exists()
 
 
 def test_bad_devices_are_value_errors_that_name_them(tmp_path, monkeypatch):
   tf.config.list_logical_devices()  # uses them
-  with pytest.raises(ValueError, match="`strategy` must be one of auto, one, mirrored, multiworker, tpu, got 'many'"):
-    training.get_strategy("many")
-  with pytest.raises(ValueError, match="`tpu` is for `strategy` tpu, got 'mine' for `strategy` auto"):
-    training.get_strategy(tpu="mine")
-  with pytest.raises(ValueError, match="`num_virtual_cpus` must be set before"):
-    training.get_strategy("one", num_virtual_cpus=3)
-  with pytest.raises(ValueError, match="multiworker needs the environment variable TF_CONFIG"):
-    training.get_strategy("multiworker")
+  refuses("`strategy` must be one of auto, one, mirrored, multiworker, tpu, got 'many'", training.get_strategy, "many")
+  refuses("`tpu` is for `strategy` tpu, got 'mine' for `strategy` auto", training.get_strategy, tpu="mine")
+  refuses("`num_virtual_cpus` must be set before", training.get_strategy, "one", num_virtual_cpus=3)
+  refuses("multiworker needs the environment variable TF_CONFIG", training.get_strategy, "multiworker")
   monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}')
-  with pytest.raises(ValueError, match="TF_CONFIG must be like .*got .*a:1"):
-    training.get_strategy("auto")
+  refuses("TF_CONFIG must be like .*got .*a:1", training.get_strategy, "auto")
   with pytest.raises(ValueError, match="`batch_size` must be a multiple of the 2 devices, got 3"):
     run(tmp_path, batch_size=3, strategy=training.get_strategy("mirrored"))
 
@@ -331,8 +325,7 @@ def test_models_of_different_sizes_train_on_two_devices_in_one_process():
 def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica(dtype):
   with training.get_strategy("mirrored").scope():
     model = fpp.FlowPlusPlus(small_config(dtype=dtype))
-    with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
-      model.compile(keras.optimizers.Adam(clipnorm=1.0))
+    refuses("`clipnorm` would clip on each replica", model.compile, keras.optimizers.Adam(clipnorm=1.0))
 
 
 def test_the_seeds_of_a_step_stay_the_same():
