@@ -150,6 +150,10 @@ class EmbeddedFlow(FlowDistribution):
     self._variables_of_embedding = [v.value for v in embedding.variables]
     super().__init__(distribution, bijector, validate_args, dict(locals()), name)
 
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return super()._parameter_properties(dtype, num_classes)  # TFP warns of a subclass that does not say so
+
   @property
   def context_shape(self) -> tuple[int | None, ...]:
     """Shape of what `given` takes, without the batch: the network's input."""
@@ -196,8 +200,16 @@ def outputs(embedding: keras.Model, context_size: int) -> int:
 
 
 def another(parts: dict[str, Any]) -> dict[str, Any]:
-  """Return the parts of another layer, whose network has new weights."""
-  return {name: keras.models.clone_model(part) if name == "embedding" else part for name, part in parts.items()}
+  """Return the parts of another layer, whose network has new weights where they are trained."""
+  if "embedding" not in parts:
+    return parts
+  clone = keras.models.clone_model(parts["embedding"])
+  for new, old in zip(clone.non_trainable_variables, parts["embedding"].non_trainable_variables):
+    new.assign(old)  # what `adapt` has measured, and weights of layers that are frozen
+  for layer in clone._flatten_layers():
+    if hasattr(layer, "finalize_state"):  # layers with `adapt` compute with copies of their variables
+      layer.finalize_state()
+  return {**parts, "embedding": clone}
 
 
 def to_config(parts: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,14 @@ def test_any_layer_reads_the_data_of_vector_flow_for():
   assert members[0].embedding is not members[1].embedding
 
 
+def test_members_share_what_a_layer_has_measured():
+  layer, values = keras.layers.Normalization(), 3 * SERIES[..., 0] + 100
+  layer.adapt(values)
+  flow = fpp.vector_flow_for(MEANS, values, embedding=layer, **TINY)
+  for member in fpp.fit(flow, MEANS, values, steps=1, members=2).flow.flows:
+    np.testing.assert_allclose(member.embedding(values), (values - values.mean(0)) / values.std(0), atol=1e-3)
+
+
 def test_what_cannot_read_data_is_an_error():
   with pytest.raises(InputError, match="^`embedding` must have one `keras.Input` and one output"):
     fpp.vector_flow(1, embedding=keras.Sequential([keras.layers.Dense(2)]))
