@@ -24,6 +24,8 @@ from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of
 from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.layers import Conditioner
+from flowpp_tf.posterior import graphs
+from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.types import Shape
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -115,6 +117,11 @@ def _(bijector: fb.ContextTransform, ops, x, inverse, context):
 @transform.register
 def _(bijector: fb.Invert, ops, x, inverse, context):
   return transform(bijector.bijector, ops, x, not inverse, context)
+
+
+@transform.register
+def _(bijector: OnSupport, ops, x, inverse, context):
+  return x.mapped(*graphs.transform(bijector.bijector, ops, x.value, inverse))
 
 
 @transform.register

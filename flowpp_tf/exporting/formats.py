@@ -30,6 +30,8 @@ from flowpp_tf.io.files import file_sha256, replace_directory, writing
 from flowpp_tf.io.model_folders import ABOUT
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.posterior.conditional import Ensemble
+from flowpp_tf.posterior.graphs import save
 from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
@@ -45,7 +47,7 @@ _FORMATS = {  # the options of each, and the file by which an export is known
 
 @check_arguments
 def export(
-  model: FlowPlusPlus | Flow | FlowDistribution,
+  model: FlowPlusPlus | Flow | FlowDistribution | Ensemble,
   path: Path,
   format: str = "saved_model",
   metadata: dict[str, Any] | None = None,
@@ -57,8 +59,8 @@ def export(
   """Write a model with its current weights to a directory, which appears under its name when it is complete.
 
   Args:
-    model: `FlowPlusPlus`; for "onnx", "litert" and "openvino" also a flow of vectors, a `VectorFlow` or
-      a `FlowDistribution`.
+    model: `FlowPlusPlus`; except for "preset" also a flow of vectors: a `VectorFlow`, a `FlowDistribution`, or an
+      `fpp.ensemble`.
     path: directory to write; TensorFlow Serving requires its name to be a number, the version.
     format: "saved_model", for TensorFlow and TensorFlow Serving; "onnx", for ONNX Runtime; "litert", for LiteRT
       (TensorFlow Lite); "openvino"; or "preset", for `FlowPlusPlus.from_preset` and hubs of models.
@@ -95,7 +97,7 @@ def export(
   options = {name: value for name, value in options.items() if value is not None}
   if others := sorted(options.keys() - allowed):
     raise InputError(f"`{others[0]}` must be None: the format {format!r} does not have it")
-  if format in ("saved_model", "preset"):
+  if format == "preset" or max_batch is not None:
     check_type("model", model, FlowPlusPlus)
   if isinstance(model, FlowPlusPlus):
     check_weights_finite(model)
@@ -134,6 +136,8 @@ def _save_preset(model, target, metadata, license="unknown"):
 
 
 def _write_saved_model(folder, model, metadata, max_batch=256):
+  if not isinstance(model, FlowPlusPlus):
+    return save(model.distribution if isinstance(model, Flow) else model, folder, _metadata_text(metadata, {}))
   check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
   write_saved_model(model, folder, max_batch, _metadata_text(metadata, {"max_batch": int(max_batch)}))
 

@@ -10,6 +10,8 @@ Of vectors, with a context of flows that take one:
     log_prob   x -> log_prob (nats), latents
     sample     latents -> x
 
+An ensemble has no latents of its own: log_prob has only the log density, and `member` says from which flow to sample.
+
 position_bits are the three terms of the bound at each pixel, whose sum is the bound: evaluation/positions.py explains
 them, and computes them in TensorFlow.
 
@@ -35,6 +37,8 @@ from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_specs, lowest_label
+from flowpp_tf.posterior import graphs as posterior_graphs
+from flowpp_tf.posterior.conditional import Ensemble
 
 _BITS = -1 / math.log(2)  # of a nat of log density
 
@@ -47,7 +51,9 @@ class Graph(NamedTuple):
   compute: Callable[..., dict[str, Value]]
 
 
-def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dict[str, Graph], dict[str, Any]]:
+def inference_graphs(
+  model: FlowPlusPlus | Flow | FlowDistribution | Ensemble,
+) -> tuple[dict[str, Graph], dict[str, Any]]:
   """Return the graphs by name, and what their user must know, for JSON.
 
   Raises:
@@ -169,26 +175,31 @@ def _posterior(ops, layer, images, noise, rows):
 
 def _of_vectors(model):
   flow = model.distribution if isinstance(model, Flow) else model
+  if isinstance(flow, Ensemble):
+    members = [_of_vectors(one) for one in flow.flows]
+    about = {**members[0][1], "members": len(members)}
+    return posterior_graphs.of_ensemble([graphs for graphs, _ in members], _spec(dtype=tf.int32)), about
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
   shape, context_size = tuple(flow.event_shape), flow.context_size
   if context_size and len(shape) != 1:
     raise InputError(f"a flow given a context must be one of vectors to be exported, got events of shape {[*shape]}")
   base, log_probs = _base(flow.distribution)
+  embed = functools.partial(posterior_graphs.embed, getattr(flow, "embedding", None))
 
   def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
-    z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, context)
+    z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, embed(ops, context))
     densities = log_probs(ops, z.value) + z.log_dets
     return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
     z = Tensor.first(ops, latents, shape)
-    x = flow_graph.transform(flow.bijector, ops, z, False, context)
+    x = flow_graph.transform(flow.bijector, ops, z, False, embed(ops, context))
     return {"x": x.value}
 
   event, conditioning = _spec(*shape), {}
   if context_size:
-    conditioning["context"] = _spec(context_size)
+    conditioning["context"] = _spec(*flow.context_shape)
   graphs = {
     "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": event}, log_prob),
     "sample": Graph({"latents": event, **conditioning}, {"x": event}, sample),

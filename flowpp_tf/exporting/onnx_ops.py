@@ -138,6 +138,7 @@ class OnnxOps:
   exp = _function("Exp")
   log = _function("Log")
   tanh = _function("Tanh")
+  erf = _function("Erf")
   sigmoid = _function("Sigmoid")
   softplus = _function("Softplus")
   elu = _function("Elu")

@@ -25,6 +25,7 @@ class TensorFlowOps:
   """Computes in float32. Reductions are over the last axis, which stays with size 1."""
 
   log = staticmethod(tf.math.log)
+  erf = staticmethod(tf.math.erf)
   elu = staticmethod(tf.nn.elu)
   softmax = staticmethod(tf.nn.softmax)  # over the last axis
   sum = staticmethod(functools.partial(tf.reduce_sum, axis=-1, keepdims=True))

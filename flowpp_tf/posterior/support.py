@@ -162,7 +162,7 @@ class OnSupport(Bijector):
     if not inverse:
       return evaluate(self.bijector, x, event_ndims=1)
     is_known = self.contains(x) | tf.reduce_any(tf.math.is_nan(x), axis=-1)  # NaN stays NaN
-    y = tf.where(is_known[..., tf.newaxis], x, self._inside(x))
+    y = tf.ensure_shape(tf.where(is_known[..., tf.newaxis], x, self._inside(x)), x.shape)
     z, log_det = evaluate(self.bijector, y, True, 1)
     return z, tf.where(is_known, log_det, tf.constant(-math.inf, x.dtype))
 

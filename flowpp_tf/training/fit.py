@@ -68,6 +68,11 @@ class EnsembleResult(NamedTuple):
   flow: Ensemble
   members: list[FitResult]
 
+  @property
+  def skipped(self) -> int:
+    """Steps that were skipped, of all members."""
+    return sum(one.skipped for one in self.members)
+
 
 @check_arguments
 def fit(
@@ -105,8 +110,8 @@ def fit(
     batch_size: rows of a step.
     learning_rate: the highest, of Adam.
     weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
-      3,000 over the number of training rows, at most 10; with a context 100 over it, at most 1. Of images each position
-      counts as a row.
+      3,000 over the number of training rows, at most 10; with a context 1,000 over it, at most 1. Of images each
+      position counts as a row.
     patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
       a fortieth of the steps if that is longer.
     members: how many flows are trained, each from weights and with a split of its own; `flow` is the first of them.
@@ -151,12 +156,12 @@ def fit(
 
 
 def _default_weight_decay(rows, has_context):
-  """Return the decay for a number of rows; docs/benchmarks/vector_flows.md says which data chose it.
+  """Return the decay for a number of rows; docs/benchmarks/vector_flows.md and docs/posteriors.md say what chose it.
 
   It is strong enough that networks of few rows forget what no gradient renews, and couplings become elementwise. With a
   context they may not: kernels are all by which the density depends on it.
   """
-  return min(1.0, 100 / rows) if has_context else min(10.0, 3000 / rows)
+  return min(1.0, 1000 / rows) if has_context else min(10.0, 3000 / rows)
 
 
 def _split(flow, data, context, validation, validation_context, rng):

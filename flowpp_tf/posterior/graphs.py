@@ -1,0 +1,159 @@
+"""What `fpp.export` writes of posteriors: supports, ensembles and embeddings in inference graphs, and SavedModels.
+
+Graphs are made of the operations of exporting/ops.py, in float32. They have no quantile of the normal distribution: it
+is algorithm AS 241 (Wichura 1988), to seven digits.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.bijectors import blockwise
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.posterior.support import Box
+
+_LOWEST, _SMALLEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
+_CENTRE = (  # of (p - 1/2)^2, both from the highest power
+  (59.109374720, 159.29113202, 50.434271938, 3.3871327179),
+  (67.187563600, 78.757757664, 17.895169469, 1.0),
+)
+_TAIL = (  # of sqrt(-log p) - 1.6
+  (0.17023821103, 1.3067284816, 2.7568153900, 1.4234372777),
+  (0.12021132975, 0.73700164250, 1.0),
+)
+_FAR = (  # of sqrt(-log p) - 5
+  (0.017337203997, 0.42868294337, 3.0812263860, 6.6579051150),
+  (0.012258202635, 0.24197894225, 1.0),
+)
+
+
+def _rational(x, coefficients):
+  numerator, denominator = (functools.reduce(lambda y, c: y * x + c, parts[1:], parts[0]) for parts in coefficients)
+  return numerator / denominator
+
+
+def normal_quantile(ops: Any, p: Any) -> Any:
+  """Return the quantile of the normal distribution at p in (0, 1/2]."""
+  q = p - 0.5
+  r = ops.sqrt(-ops.log(p))
+  tail = ops.where(r > 5.0, _rational(r - 5.0, _FAR), _rational(r - 1.6, _TAIL))
+  return ops.where(q < -0.425, -tail, q * _rational(-(q * q) + 0.180625, _CENTRE))
+
+
+@functools.singledispatch
+def transform(bijector: Any, ops: Any, x: Any, inverse: bool) -> tuple[Any, Any]:
+  """Return the value `[N, D]` of a bijector onto a support, or of its inverse, and the log-det of each value.
+
+  Raises:
+    InputError (a ValueError): for a support that graphs do not have.
+  """
+  raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
+
+
+@transform.register
+def _(bijector: Box, ops, x, inverse):
+  with tf.init_scope():
+    low, high, first, last = (ops.constant(np.asarray(bound)) for bound in bijector._bounds(tf.float32))
+  width = high - low
+  constant = ops.log(width) - 0.5 * math.log(2 * math.pi)
+  if inverse:
+    is_inside = (x >= low) & (x <= high)
+    x = ops.minimum(ops.maximum(x, first), last)
+    below, above = (x - low) / width, (high - x) / width
+    z = normal_quantile(ops, ops.minimum(below, above))
+    z = ops.where(below < above, z, -z)
+    return z, ops.where(is_inside, z * z * 0.5 - constant, -math.inf)
+  tail = (ops.erf(ops.abs(x) * math.sqrt(0.5)) * -0.5 + 0.5) * width
+  y = ops.where(x < 0.0, low + tail, high - tail)
+  return ops.minimum(ops.maximum(y, first), last), constant - x * x * 0.5
+
+
+@transform.register(tfp.bijectors.Exp)
+def _(bijector, ops, x, inverse):
+  if inverse:
+    z = ops.log(ops.maximum(x, _SMALLEST))
+    return z, ops.where(x > 0.0, -z, -math.inf)
+  return ops.exp(x), x
+
+
+@transform.register(tfp.bijectors.Identity)
+def _(bijector, ops, x, inverse):
+  return x, x * 0.0
+
+
+@transform.register(blockwise._Blockwise)  # whose public subclass is that of composite tensors
+def _(bijector, ops, x, inverse):
+  columns = ops.split(x, [1] * len(bijector.bijectors), -1)
+  parts = [transform(part, ops, column, inverse) for part, column in zip(bijector.bijectors, columns)]
+  values, log_dets = zip(*parts)
+  return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
+
+
+def of_ensemble(members: list[dict[str, Any]], member: tf.TensorSpec) -> dict[str, Any]:
+  """Return the graphs of a mixture from those of its members; `sample` takes the number of the member to draw from."""
+  log_prob, sample = members[0]["log_prob"], members[0]["sample"]
+
+  def mean_log_prob(ops, **inputs):
+    log_probs = [graphs["log_prob"].compute(ops, **inputs)["log_prob"] for graphs in members]
+    largest = ops.maximum(functools.reduce(ops.maximum, log_probs), _LOWEST)  # all may be -inf
+    total = functools.reduce(lambda x, y: x + y, [ops.exp(one - largest) for one in log_probs])
+    return {"log_prob": ops.log(total) + largest - math.log(len(members))}
+
+  def sample_of(ops, member, **inputs):
+    x, *others = [graphs["sample"].compute(ops, **inputs)["x"] for graphs in members]
+    number = ops.reshape(ops.cast(member, "float32"), [-1, 1])
+    for i, other in enumerate(others):
+      x = ops.where(number > i + 0.5, other, x)
+    return {"x": x}
+
+  return {
+    "log_prob": log_prob._replace(outputs={"log_prob": log_prob.outputs["log_prob"]}, compute=mean_log_prob),
+    "sample": sample._replace(inputs={**sample.inputs, "member": member}, compute=sample_of),
+  }
+
+
+def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
+  """Return the context that a network makes, if any; raise an `InputError` for a layer that graphs do not have."""
+  if embedding is None:
+    return x
+  for layer in embedding.layers if isinstance(embedding, keras.Sequential) else [embedding]:
+    if isinstance(layer, keras.layers.Dense) and len(layer.input.shape) == 2:
+      x = ops.product(x, *(np.asarray(weight, np.float64) for weight in (layer.kernel, layer.bias)))
+      name = keras.activations.serialize(layer.activation)
+      activations = {"linear": lambda x: x, "relu": lambda x: ops.maximum(x, 0.0)}
+      activations |= {name: getattr(ops, name) for name in ("elu", "tanh", "sigmoid", "softplus")}
+      if name not in activations:
+        raise InputError(f"the activation {name!r} of `embedding` cannot be exported: export it as a SavedModel")
+      x = activations[name](x)
+    elif isinstance(layer, keras.layers.Flatten):
+      x = ops.reshape(x, [-1, math.prod(layer.input.shape[1:])])
+    else:
+      kind = type(layer).__name__
+      raise InputError(f"the layer {kind} of `embedding` cannot be exported to this format: export it as a SavedModel")
+  return x
+
+
+def save(flow: tfp.distributions.Distribution, folder: pathlib.Path, metadata: str) -> None:
+  """Write a flow of vectors as a SavedModel: `log_prob(x, context)`, and `sample(n, seed, context)` of each context."""
+  has_context = bool(getattr(flow, "context_size", 0))
+  rows = lambda *shape: tf.TensorSpec([None, *shape], flow.dtype)
+  context = [rows(*flow.context_shape)] if has_context else []
+  given = lambda context: flow.given(*context) if context else flow
+  number = tf.TensorSpec([], tf.int32)
+  module = tf.Module()
+  module.weights = flow.variables
+  module.log_prob = tf.function(lambda x, *context: given(context).log_prob(x), [rows(*flow.event_shape), *context])
+  module.sample = tf.function(
+    lambda n, seed, *context: given(context).sample(n, seed=[seed, 0]), [number, number, *context]
+  )
+  tf.saved_model.save(module, str(folder))
+  (folder / "assets").mkdir(exist_ok=True)
+  (folder / "assets" / "metadata.json").write_text(metadata)
