@@ -94,9 +94,7 @@ class DenseConditioner(keras.layers.Layer):
     if context is not None:
       context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
       x = tf.concat([x, context], axis=-1)
-    x = (
-      x if self.size + self.context_size else tf.zeros(tf.concat([tf.shape(x)[:-1], [1]], axis=0), x.dtype)
-    )  # the biases are all
+    x = x if self.size + self.context_size else tf.reduce_sum(x, axis=-1, keepdims=True)  # of no values: 0
     h = self.input_layer(x, initialize=normalize)
     for inner, outer in zip(self.inner, self.outer):
       h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=normalize)), initialize=normalize)

@@ -144,8 +144,8 @@ def fit(
     if not hasattr(flow, "another"):
       raise InputError(f"`members` must be 1 for {flow.name!r}, of which no other can be made: give an `fpp.ensemble`")
     flow = Ensemble([flow, *(flow.another() for _ in range(members - 1))])
-  results = []
-  for i, one in enumerate(flow.flows if isinstance(flow, Ensemble) else [flow]):
+  results: list[FitResult] = []
+  for i, one in enumerate(getattr(flow, "flows", [flow])):
     rng = np.random.RandomState((seed + i) % 2**32)
     train, held_out = _split(one, data, context, validation, validation_context, rng)
     trainer = _Trainer(one, train, steps, learning_rate, weight_decay)
@@ -319,10 +319,9 @@ class _Trainer:
       finally:  # after Ctrl-C too
         for variable, value in zip(self._flow.variables, weights or []):
           variable.assign(value)
-    columns = [np.array(column) for column in zip(*history)]
-    validation = columns[2] if held_out else np.empty(0)
-    skipped = int(self._state.skipped_steps)
-    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], skipped, self._flow)
+    taken, means, values = (np.array(column) for column in zip(*history))
+    skipped, best_step = int(self._state.skipped_steps), best_step or history[-1][0]
+    return FitResult(taken, means, values if held_out else np.empty(0), best_step, skipped, self._flow)
 
 
 def _batches(count, size, rng):
