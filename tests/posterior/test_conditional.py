@@ -104,6 +104,7 @@ def test_a_network_that_reads_data_is_trained_and_saved_with_the_flow(tmp_path):
   assert loaded.sample(3, SERIES[:2], seed=0).shape == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_any_layer_reads_the_data_of_vector_flow_for():
   flow = fpp.vector_flow_for(MEANS, SERIES, embedding=keras.layers.Flatten(), **TINY)
   assert flow.context_shape == (5, 1) and flow.context_size == 5
@@ -111,6 +112,7 @@ def test_any_layer_reads_the_data_of_vector_flow_for():
   assert members[0].embedding is not members[1].embedding
 
 
+@pytest.mark.slow
 def test_members_share_what_a_layer_has_measured():
   layer, values = keras.layers.Normalization(), 3 * SERIES[..., 0] + 100
   layer.adapt(values)

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
+from support.marks import slow
 from support.models import perturb
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -79,8 +80,8 @@ def test_a_density_of_one_value_integrates_to_1(support, points):
   "support, axes",
   [
     (box([0.0, -1.0], [2.0, 5.0]), [lambda n: in_box(0, 2, n), lambda n: in_box(-1, 5, n)]),
-    ([box(0.0, 2.0), positive()], [lambda n: in_box(0, 2, n), in_positive]),
-    ([None, tfb.Softplus()], [in_reals, in_softplus]),
+    slow([box(0.0, 2.0), positive()], [lambda n: in_box(0, 2, n), in_positive]),
+    slow([None, tfb.Softplus()], [in_reals, in_softplus]),
   ],
 )
 def test_a_density_of_two_values_integrates_to_1(support, axes):
@@ -102,7 +103,7 @@ def test_a_density_of_shares_integrates_to_1():
 # --- Inside and outside ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", slow("float64")])
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_samples_never_leave_and_outside_the_density_is_0(name, dtype):
   support, outside = SUPPORTS[name]
@@ -137,6 +138,7 @@ def test_a_box_is_the_cdf_of_the_normal_distribution_and_holds_its_bounds():
     assert np.all(np.isfinite(flow_on(box(low, high), 2, bounds.dtype.name).log_prob(bounds)))
 
 
+@pytest.mark.slow
 def test_a_layer_on_a_support_is_saved_with_it(tmp_path):
   for support, size in ((SUPPORTS["box and positive"][0], 2), (simplex(), 3), (box([0.0, 1.0], 2.0), 2)):
     layer = fpp.VectorFlow(size, support=support, **TINY)
