@@ -3,7 +3,8 @@
 python docs/pictures                    draws all, some minutes on two cores; the page of bin/demo in Chromium
 python docs/pictures bound coupling     draws these again
 
-Their sources are benchmarks/results.json, the configs, and the presets, which draw images from seeds.
+Their sources are benchmarks/results.json, the configs, the presets, which draw images from seeds, and
+examples/epidemic.py.
 tests/docs/test_pages.py compares the list with what the pages show.
 """
 

@@ -4,7 +4,7 @@ The light version has a white ground, that of the site and of GitHub, so that it
 dark one is transparent, and fits any dark page.
 """
 
-import dataclasses
+import collections
 import functools
 import pathlib
 
@@ -34,6 +34,8 @@ PICTURES = {  # the module that draws each, by a function of its name, and the k
   "classes": ("samples", "png"),
   "neighbours": ("samples", "png"),
   "demo": ("screens", "png"),
+  "calibration": ("posteriors", "png"),
+  "epidemic": ("posteriors", "svg"),
 }
 WIDTH = 8.0  # inches of each chart and diagram: letters of 14 points have 9 pixels on a screen of 400
 matplotlib.rcParams.update(
@@ -48,87 +50,39 @@ matplotlib.rcParams.update(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Theme:
-  """The colours of a version of a picture.
-
-  Attributes:
-    ending: of the file's name.
-    ground: behind all; None for transparent.
-    text: letters.
-    muted: notes, lines and axes.
-    faint: grids.
-    ours: this package, its time, test images, and validation.
-    training: training images and curves.
-    other: other images, what is looked for.
-    memory: a fifth curve.
-    value: in diagrams, tensors; also the half that a coupling keeps.
-    network: in diagrams, networks.
-    bijector: in diagrams, bijectors; also the half that a coupling transforms.
-    term: in diagrams, terms of the bound.
-  """
-
-  ending: str
-  ground: str | None
-  text: str
-  muted: str
-  faint: str
-  ours: str
-  training: str
-  other: str
-  memory: str
-  value: str
-  network: str
-  bijector: str
-  term: str
+_COLOURS = {  # light and dark; lines and bars have those of Okabe and Ito, which the colour-blind tell apart
+  "ending": ("", "_dark"),  # of the file's name
+  "ground": ("#ffffff", None),  # behind all; None for transparent
+  "text": ("#1f2328", "#e6e8ee"),
+  "muted": ("#57606a", "#b4b9c4"),  # notes, lines and axes
+  "faint": ("#d8dde3", "#434957"),  # grids
+  "ours": ("#0072b2", "#56b4e9"),  # this package, its time, test images, and validation
+  "training": ("#009e73", "#35c79b"),  # training images and curves
+  "other": ("#d55e00", "#f58b45"),  # other images, what is looked for
+  "memory": ("#b5568a", "#d991b8"),  # a fifth curve
+  "value": ("#f0f1f3", "#343843"),  # in diagrams, tensors; also the half that a coupling keeps
+  "network": ("#fbe3c8", "#634b2f"),  # in diagrams, networks
+  "bijector": ("#cfe1f4", "#2f4f70"),  # in diagrams, bijectors; also the half that a coupling transforms
+  "term": ("#d6ecd2", "#365a3c"),  # in diagrams, terms of the bound
+}
+Theme = collections.namedtuple("Theme", _COLOURS)
+LIGHT, DARK = THEMES = [Theme(*colours) for colours in zip(*_COLOURS.values())]
 
 
-# The colours of lines and bars are those of Okabe and Ito, which the colour-blind tell apart.
-LIGHT = Theme(
-  ending="",
-  ground="#ffffff",
-  text="#1f2328",
-  muted="#57606a",
-  faint="#d8dde3",
-  ours="#0072b2",
-  training="#009e73",
-  other="#d55e00",
-  memory="#b5568a",
-  value="#f0f1f3",
-  network="#fbe3c8",
-  bijector="#cfe1f4",
-  term="#d6ecd2",
-)
-DARK = Theme(
-  ending="_dark",
-  ground=None,
-  text="#e6e8ee",
-  muted="#b4b9c4",
-  faint="#434957",
-  ours="#56b4e9",
-  training="#35c79b",
-  other="#f58b45",
-  memory="#d991b8",
-  value="#343843",
-  network="#634b2f",
-  bijector="#2f4f70",
-  term="#365a3c",
-)
-THEMES = (LIGHT, DARK)
+def settings(theme):
+  """Return a context in which matplotlib makes figures in the colours of a theme."""
+  colours = {"figure.facecolor": theme.ground or "none", "axes.facecolor": "none", "axes.edgecolor": theme.muted}
+  colours |= dict.fromkeys(["text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"], theme.text)
+  colours |= dict.fromkeys(["xtick.color", "ytick.color"], theme.muted)
+  lines = matplotlib.cycler(color=[theme.ours, theme.other, theme.training, theme.memory, theme.muted])
+  return matplotlib.rc_context({**colours, "axes.prop_cycle": lines})
 
 
 def figure(theme, height, rows=1, columns=1, **options):
   """Return a figure of the width of all, and its axes in the colours of a theme."""
-  fig, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
+  with settings(theme):
+    fig, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
   fig.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-  fig.patch.set_facecolor(theme.ground or "none")
-  for axes in grid.flat:
-    axes.set_facecolor("none")
-    axes.tick_params(colors=theme.muted, labelcolor=theme.text)
-    for spine in axes.spines.values():
-      spine.set_color(theme.muted)
-    for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
-      label.set_color(theme.text)
   return fig, grid
 
 

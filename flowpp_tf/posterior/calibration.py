@@ -101,13 +101,13 @@ class Calibration(NamedTuple):
     named = [*sorted(columns, key=lambda name: self.p_values[name])[:10], coverage, tarp]
     left, right = figure.subplots(1, 2)
     for axes, names, base in ((left, columns, z), (right, (coverage, tarp), 0)):
-      axes.fill_between(z, low - base, high - base, color="0.88")
-      axes.plot(z, z - base, ":", color="0.4")
+      axes.fill_between(z, low - base, high - base, color="0.5", alpha=0.25, linewidth=0)  # on dark ground too
+      axes.plot(z, z - base, ":", color="0.5")
       for name in names:
         style = dict(label=name, zorder=3) if name in named else dict(color="silver")
         axes.plot(z, np.array([0, *self.curves[name], 1]) - base, **style)
       axes.grid(alpha=0.3)
-      axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize=9, frameon=False)
+      axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize="small", frameon=False)
     figure.suptitle("grey: the band that holds all curves of a calibrated flow with 95 %")
     left.set(title="ranks of theta among the draws", xlabel="rank / (number of draws + 1)", ylabel="ECDF - uniform")
     right.set(title="coverage", xlabel="credible level", ylabel="share of the rows")

@@ -101,6 +101,16 @@ def test_the_exact_posterior_integrates_to_one():
   np.testing.assert_allclose(np.sum(np.exp(log_density)) / 32**2, 1, atol=0.01)
 
 
+def test_an_epidemic_infects_as_many_as_theory_says_and_its_posterior_is_drawn(tmp_path, monkeypatch):
+  epidemic = example("epidemic")
+  (reported,) = epidemic.simulate(np.array([[3.0, 3.0, 1.0]]), np.random.RandomState(0))
+  share = reported.sum() / epidemic.PEOPLE
+  np.testing.assert_allclose(share, 1 - np.exp(-3 * share), atol=0.01)  # the final size of an SIR model: 94 %
+  options = "--simulations=200", "--steps=5", "--members=2", "--tests=10", f"--output={tmp_path}"
+  assert call(monkeypatch, "epidemic", *options).startswith("10 rows: ")
+  assert {path.name for path in tmp_path.iterdir()} == {"calibration.png", "posterior.png"}
+
+
 def test_ranks_of_equal_counts_pass_and_others_fail():
   calibration = example("field_calibration")
   ranks = np.arange(64 * 16)

@@ -19,8 +19,9 @@ BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["install", "presets", "faq", "components"])
-def test_the_blocks_print_what_the_page_says(name, capsys):
+@pytest.mark.parametrize("name", ["install", "presets", "faq", "components", "posteriors"])
+def test_the_blocks_print_what_the_page_says(name, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   text = (ROOT / "docs" / f"{name}.md").read_text()
   found = BLOCK.findall(text)
   assert len(found) == text.count("```python") and sum(bool(said) for _, said in found) == text.count("```text")
