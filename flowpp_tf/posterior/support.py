@@ -94,7 +94,7 @@ class Box(Elementwise):
 
   Examples:
     >>> fpp.support.Box(0.0, 2.0).forward([0.0, 100.0]).numpy()
-    array([1.       , 1.9999999], dtype=float32)
+    array([1.       , 1.9999998], dtype=float32)
   """
 
   def __init__(self, low: Any, high: Any, validate_args: bool = False, name: str = "box") -> None:
@@ -162,7 +162,8 @@ class OnSupport(Bijector):
     if not inverse:
       return evaluate(self.bijector, x, event_ndims=1)
     is_known = self.contains(x) | tf.reduce_any(tf.math.is_nan(x), axis=-1)  # NaN stays NaN
-    y = tf.ensure_shape(tf.where(is_known[..., tf.newaxis], x, self._inside(x)), x.shape)
+    y = tf.where(is_known[..., tf.newaxis], x, self._inside(x))
+    y.set_shape(x.shape)  # `tf.ensure_shape` has no forward-mode gradient in graphs
     z, log_det = evaluate(self.bijector, y, True, 1)
     return z, tf.where(is_known, log_det, tf.constant(-math.inf, x.dtype))
 

@@ -175,7 +175,6 @@ WITHOUT_VARIABLES = {
   "pixels_to_logit",
   "logit_margin",
   "sigmoid",
-  "box",
   "on_support",
   "squeeze",
   "swap_halves",
