@@ -5,7 +5,7 @@ these rules. The error of a result names the layers and bijectors where the valu
 library as images or reports, NaN must not become a number.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import traceback
 from typing import Any, NamedTuple
 
@@ -117,11 +117,12 @@ def not_finite(name: str, evaluate: Callable[[], Any]) -> str:
   return f"{name} must be finite, got NaN or infinity{f': {found}' if found else ''}"
 
 
-def check_weights_finite(model: keras.Model) -> None:
-  """Raise an `InputError` unless all weights of a model are finite."""
-  for variable in model.weights:
-    if variable.dtype.startswith(("float", "bfloat")) and not np.all(np.isfinite(np.asarray(variable, np.float64))):
-      raise InputError(f"the weights of the model must be finite, got NaN or infinity in {variable.path}")
+def check_weights_finite(weights: Iterable[Any]) -> None:
+  """Raise an `InputError` unless all weights, of Keras or TensorFlow, are finite."""
+  for variable in weights:
+    if tf.as_dtype(variable.dtype).is_floating and not np.all(np.isfinite(np.asarray(variable, np.float64))):
+      name = getattr(variable, "path", variable.name)
+      raise InputError(f"the weights of the model must be finite, got NaN or infinity in {name}")
 
 
 def first_non_finite_part(evaluate: Callable[[], Any]) -> str | None:

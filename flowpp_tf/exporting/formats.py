@@ -99,8 +99,7 @@ def export(
     raise InputError(f"`{others[0]}` must be None: the format {format!r} does not have it")
   if format == "preset" or max_batch is not None:
     check_type("model", model, FlowPlusPlus)
-  if isinstance(model, FlowPlusPlus):
-    check_weights_finite(model)
+  check_weights_finite(model.weights if isinstance(model, keras.layers.Layer) else model.variables)
   target, metadata = pathlib.Path(path).absolute(), metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     if target.is_file() or target.is_dir() and any(target.iterdir()):

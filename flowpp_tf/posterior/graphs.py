@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.bijectors import blockwise
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.posterior.support import Box
@@ -55,7 +54,12 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool) -> tuple[Any, Any]
   Raises:
     InputError (a ValueError): for a support that graphs do not have.
   """
-  raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
+  if not hasattr(bijector, "block_sizes"):  # which both classes of `tfb.Blockwise` have
+    raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
+  columns = ops.split(x, [*map(int, bijector.block_sizes)], -1)
+  parts = [transform(part, ops, column, inverse) for part, column in zip(bijector.bijectors, columns)]
+  values, log_dets = zip(*parts)
+  return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
 
 
 @transform.register
@@ -86,15 +90,7 @@ def _(bijector, ops, x, inverse):
 
 @transform.register(tfp.bijectors.Identity)
 def _(bijector, ops, x, inverse):
-  return x, x * 0.0
-
-
-@transform.register(blockwise._Blockwise)  # whose public subclass is that of composite tensors
-def _(bijector, ops, x, inverse):
-  columns = ops.split(x, [1] * len(bijector.bijectors), -1)
-  parts = [transform(part, ops, column, inverse) for part, column in zip(bijector.bijectors, columns)]
-  values, log_dets = zip(*parts)
-  return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
+  return x, ops.minimum(ops.abs(x), 0.0)  # 0 of infinite values too
 
 
 def of_ensemble(members: list[dict[str, Any]], member: tf.TensorSpec) -> dict[str, Any]:
@@ -126,7 +122,8 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
     return x
   for layer in embedding.layers if isinstance(embedding, keras.Sequential) else [embedding]:
     if isinstance(layer, keras.layers.Dense) and len(layer.input.shape) == 2:
-      x = ops.product(x, *(np.asarray(weight, np.float64) for weight in (layer.kernel, layer.bias)))
+      bias = layer.bias if layer.use_bias else np.zeros(layer.units)
+      x = ops.product(x, np.asarray(layer.kernel, np.float64), np.asarray(bias, np.float64))
       name = keras.activations.serialize(layer.activation)
       activations = {"linear": lambda x: x, "relu": lambda x: ops.maximum(x, 0.0)}
       activations |= {name: getattr(ops, name) for name in ("elu", "tanh", "sigmoid", "softplus")}

@@ -107,7 +107,7 @@ def save_preset(
   for split, entry in (evaluation or {}).items():
     if not isinstance(entry, dict) or not isinstance(entry.get("bounds"), list):
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
-  check_weights_finite(model)
+  check_weights_finite(model.weights)
   dtype = model.variable_dtype if model.has_exact_density else "float16"
   largest = max(np.abs(weight).max(initial=0) for weight in map(np.asarray, model.weights))
   if largest > np.finfo(dtype).max:

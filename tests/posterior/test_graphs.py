@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("onnxruntime")
 
 
 def network():
-  layers = [keras.layers.Flatten(), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)]
+  layers = [keras.layers.Flatten(), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3, use_bias=False)]
   return keras.Sequential([keras.Input([4, 2]), *layers])
 
 
@@ -99,6 +99,14 @@ def test_the_quantile_of_the_normal_distribution_is_right_to_seven_digits():
   np.testing.assert_allclose(
     normal_quantile(TensorFlowOps(), tf.constant(p)), scipy.special.ndtri(p.astype(float)), rtol=2e-6
   )
+
+
+@pytest.mark.parametrize("format", ["onnx", "saved_model"])
+def test_weights_of_an_embedding_must_be_finite(format, tmp_path):
+  flow = fpp.vector_flow(1, embedding=network(), couplings=1, hidden=4)
+  flow.embedding.weights[0].assign(flow.embedding.weights[0] * np.nan)
+  with pytest.raises(InputError, match="^the weights of the model must be finite"):
+    fpp.export(flow, tmp_path / "exported", format)
 
 
 def test_what_graphs_do_not_have_is_one_line(tmp_path):
