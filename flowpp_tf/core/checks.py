@@ -205,13 +205,13 @@ def _is_scalar_tensor(value, of_integers):
 # --- Arrays and tensors -------------------------------------------------------------------------
 
 
-def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -> np.ndarray:
+def as_array(name: str, value: Any, shape: Sequence[int | str | None] | None = None) -> np.ndarray:
   """Return a value as an array of real numbers.
 
   Args:
     name: name of the argument in messages.
     value: array, list or number.
-    shape: its shape, None for a size that may be any; None for any shape.
+    shape: its shape, as in `check_shape`; None for any shape.
 
   Returns:
     An array in the byte order of this machine.
@@ -334,11 +334,12 @@ def check_shape(name: str, shape: Any, expected: Sequence[Any], batch: str = "B"
   Args:
     name: name of the argument in the message.
     shape: shape that was found.
-    expected: shape that it must be. None, here or there, stands for any size; an `...` in front for any number of them.
-    batch: how the message names a size that may be any.
+    expected: shape that it must be. A letter, which the message shows, or None, here or there, stands for any size; an
+      `...` in front for any number of them.
+    batch: how the message names a size that may be any, if no letter does.
   """
   found = None if getattr(shape, "rank", 0) is None else [*shape]
-  sizes = [size for size in expected if size is not ...]
+  sizes = [None if isinstance(size, str) else size for size in expected if size is not ...]
   if found is not None and len(sizes) < len(expected):
     found = found[max(0, len(found) - len(sizes)) :]
   if found is None or len(found) != len(sizes) or any(a != b and None not in (a, b) for a, b in zip(found, sizes)):

@@ -120,14 +120,14 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
     >>> fpp.vector_flow_for(x).event_shape
     TensorShape([3])
   """
-  columns = as_array("data", data, [None, None])
+  columns = as_array("data", data, ["N", "D"])
   if not len(columns):
     raise InputError("`data` must have rows, got none")
   context_size = 0
   if sizes.get("embedding") is not None:
     sizes["embedding"] = conditional.as_model(sizes["embedding"], as_array("context", context).shape[1:])
   elif context is not None:
-    context_size = as_array("context", context, [len(columns), None]).shape[1]
+    context_size = as_array("context", context, [len(columns), "C"]).shape[1]
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
   return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
 

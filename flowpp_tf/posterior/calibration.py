@@ -153,7 +153,7 @@ def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99,
     raise InputError(f"`flow` must have `given(context)`, as a conditional flow has, got {shown(flow)}")
   check_count("draws", draws)
   check_count("seed", seed, 0, 2**32 - 1)
-  theta, x = as_array("theta", theta, [None, None]), as_array("x", x)
+  theta, x = as_array("theta", theta, ["N", "D"]), as_array("x", x)
   if len(theta) < 2 or x.shape[:1] != theta.shape[:1]:
     raise InputError(
       f"`theta` and `x` must have two or more rows each, as many, got shapes {theta.shape} and {x.shape}"

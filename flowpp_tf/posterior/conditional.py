@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import as_tensor, check_type
+from flowpp_tf.core.checks import as_tensor, check_shape, check_type
 from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
@@ -160,13 +160,14 @@ class EmbeddedFlow(FlowDistribution):
     return tuple(self.embedding.input_shape[1:])
 
   def given(self, context: TensorLike) -> FlowDistribution:
-    """Return the distribution given data, `[N, *context_shape]`, which the network reads."""
+    """Return the distribution given data, `[..., *context_shape]`, which the network reads."""
     context = as_tensor("context", context, self.dtype)
-    if not context.shape[1:].is_compatible_with(self.context_shape):
-      raise InputError(
-        f"`context` must be of shape [N, {', '.join(map(str, self.context_shape))}], got {context.shape}"
-      )
-    return super().given(tf.cast(self.embedding(context), self.dtype))
+    check_shape("context", context.shape, [..., *self.context_shape])
+    batch = context.shape[: context.shape.rank - len(self.context_shape)]
+    if batch.rank == 1:
+      return super().given(tf.cast(self.embedding(context), self.dtype))
+    rows = tf.reshape(context, [-1, *context.shape[batch.rank :]])
+    return super().given(tf.reshape(tf.cast(self.embedding(rows), self.dtype), [*batch, self.context_size]))
 
 
 # --- The parts of a `VectorFlow`, `support` and `embedding`, of which a dict has those that there are ----

@@ -102,6 +102,10 @@ def test_a_network_that_reads_data_is_trained_and_saved_with_the_flow(tmp_path):
   loaded = keras.saving.load_model(tmp_path / "flow.keras").layers[-1]
   np.testing.assert_array_equal(loaded(MEANS, SERIES), layer(MEANS, SERIES))
   assert loaded.sample(3, SERIES[:2], seed=0).shape == [3, 2, 1]
+  pairs = layer.distribution.given(SERIES[:6].reshape(3, 2, 5, 1)).log_prob(MEANS[:6].reshape(3, 2, 1))
+  one = layer.distribution.given(SERIES[0]).log_prob(MEANS[0])
+  np.testing.assert_allclose(tf.reshape(pairs, [-1]), layer(MEANS, SERIES)[:6], rtol=1e-5)
+  np.testing.assert_allclose(one, pairs[0, 0], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -127,5 +131,5 @@ def test_what_cannot_read_data_is_an_error():
   with pytest.raises(InputError, match="^`context_size` must be left out"):
     fpp.vector_flow(1, 3, embedding=network())
   flow = fpp.vector_flow(1, embedding=network(), **TINY)
-  with pytest.raises(InputError, match=r"^`context` must be of shape \[N, 5, 1\]"):
+  with pytest.raises(InputError, match=r"^`context` must be of shape \[..., 5, 1\]"):
     flow.given(SERIES[:, :4])
