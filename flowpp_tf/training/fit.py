@@ -29,6 +29,7 @@ _CAUSES = (
   "take a flow in float64",
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`",
 )
+_FEWEST_STEPS, _EPOCHS = 2000, 20  # by default: docs/posteriors.md says what chose the epochs
 _WARMUP = 0.05  # of all steps
 _AVERAGED = 0.05  # of all steps, over which weights are averaged
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
@@ -82,7 +83,7 @@ def fit(
   *,
   validation: float | TensorLike | None = None,
   validation_context: TensorLike | None = None,
-  steps: int = 2000,
+  steps: int | None = None,
   batch_size: int = 256,
   learning_rate: float = 4e-3,
   weight_decay: float | None = None,
@@ -106,7 +107,7 @@ def fit(
       takes a tenth, a quarter of few rows; 0 takes none, and all steps are taken.
     validation_context: `[M, C]`, if `validation` is rows and the flow has a context.
     steps: of the whole training, at the end of which the learning rate is 0: it rises over a twentieth of them, and
-      falls along half a cosine.
+      falls along half a cosine. None is 2,000, or 20 epochs if these have more.
     batch_size: rows of a step.
     learning_rate: the highest, of Adam.
     weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
@@ -133,7 +134,8 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  for name, count in dict(steps=steps, batch_size=batch_size, patience=patience, members=members).items():
+  counts = dict(batch_size=batch_size, patience=patience, members=members)
+  for name, count in (counts if steps is None else {"steps": steps, **counts}).items():
     check_count(name, count, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
@@ -148,8 +150,9 @@ def fit(
   for i, one in enumerate(getattr(flow, "flows", [flow])):
     rng = np.random.RandomState((seed + i) % 2**32)
     train, held_out = _split(one, data, context, validation, validation_context, rng)
-    trainer = _Trainer(one, train, steps, learning_rate, weight_decay)
-    results.append(trainer.run(train, held_out, steps, batch_size, patience, rng, verbose))
+    number = steps or max(_FEWEST_STEPS, _EPOCHS * math.ceil(len(train[0]) / batch_size))
+    trainer = _Trainer(one, train, number, learning_rate, weight_decay)
+    results.append(trainer.run(train, held_out, number, batch_size, patience, rng, verbose))
   if layer is not None:
     layer.initialized = True
   return EnsembleResult(flow, results) if isinstance(flow, Ensemble) else results[0]
@@ -282,9 +285,8 @@ class _Trainer:
     take_step(self._state, loss, tape.gradient(loss, self._variables))
 
   def _mean_log_prob(self, rows):
-    size = self._most_rows
-    parts = range(0, len(rows[0]), size)
-    log_probs = [self._evaluate(*(array[i : i + size] for array in rows)).numpy() for i in parts]
+    parts = range(0, len(rows[0]), self._most_rows)
+    log_probs = [self._evaluate(*(array[i : i + self._most_rows] for array in rows)).numpy() for i in parts]
     return float(np.mean(np.concatenate(log_probs), dtype=np.float64))
 
   def run(self, train, held_out, steps, batch_size, patience, rng, verbose):

@@ -40,6 +40,11 @@ def test_without_validation_all_steps_are_taken_to_the_maximum_of_the_likelihood
   np.testing.assert_allclose(flow.stddev(), X.std(axis=0), atol=2e-3)
 
 
+def test_by_default_many_rows_are_seen_in_twenty_epochs():
+  assert fpp.fit(normal(), np.tile(X, [150, 1]), validation=0, batch_size=256).steps[-1] == 20 * 118  # of 254 rows
+  assert fpp.fit(normal(), X, validation=0, batch_size=200).steps[-1] == 2000
+
+
 def test_the_seed_determines_split_order_and_weights():
   def weights(seed):
     flow = normal(1.0)
