@@ -100,7 +100,9 @@ class Ensemble(tfp.distributions.Distribution):
   def _log_prob(self, x):
     log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
     outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)  # of all supports: no NaN as gradient
-    mean = tf.reduce_logsumexp(tf.where(outside, 0.0, log_probs), axis=0) - math.log(len(self.flows))
+    mean = tf.reduce_logsumexp(tf.where(outside, tf.zeros_like(log_probs), log_probs), axis=0) - math.log(
+      len(self.flows)
+    )
     return tf.where(outside, tf.constant(-math.inf, self.dtype), mean)
 
   def _sample_n(self, n, seed=None):
@@ -126,7 +128,10 @@ class Ensemble(tfp.distributions.Distribution):
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
-    return dict(flows=tfp.util.BatchedComponentProperties())
+    return dict(flows=tfp.util.BatchedComponentProperties(event_ndims=lambda self: [0] * len(self.flows)))
+
+  def _default_event_space_bijector(self):
+    return self.flows[0].experimental_default_event_space_bijector()
 
 
 class EmbeddedFlow(FlowDistribution):

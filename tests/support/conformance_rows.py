@@ -97,6 +97,20 @@ def _evaluate_model(model, images, noise, labels=None, condition=None):
 
 
 VECTORS = dict(couplings=2, components=3, hidden=8, blocks=1)
+
+
+def ensemble(dtype):
+  """Two flows of three values, with a context of two."""
+  return fpp.ensemble([fpp.vector_flow(3, 2, **VECTORS, dtype=dtype) for _ in range(2)])
+
+
+def embedded_layer(dtype):
+  """A flow in a box, given a series that a network reads."""
+  inner = [keras.layers.Flatten(dtype=dtype), keras.layers.Dense(2, "tanh", dtype=dtype)]
+  network = keras.Sequential([keras.Input([5, 1], dtype=dtype), *inner])
+  return fpp.VectorFlow(2, **VECTORS, support=fpp.support.box(-9.0, 9.0), embedding=network, dtype=dtype)
+
+
 BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
 DISTRIBUTION_ROWS = {
   "uniform_dequantizer": Row(
@@ -135,8 +149,10 @@ LAYER_ROWS = {
   "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
   "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
   "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
+  "ensemble_layer": _layer_row(lambda d: fpp.layers.Flow(ensemble(d), dtype=d), (3,), (2,)),
   "vector_flow_of_one_value": _layer_row(lambda d: fpp.VectorFlow(1, 2, **VECTORS, dtype=d), (1,), (2,)),
   "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
+  "embedded_layer": _layer_row(embedded_layer, (2,), (5, 1)),
   "label_embedding": Row(
     lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),
     lambda layer, labels: dict(y=layer(labels)),

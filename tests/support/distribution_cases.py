@@ -37,6 +37,7 @@ DISTRIBUTIONS = {
   "uniform": (lambda: model().dequantizer.posterior(IMAGES), NOISE),
   "variational": (lambda: model(dequantization="variational").dequantizer.posterior(IMAGES), NOISE),
   "vectors": (lambda: ROWS["given"].make("float64").distribution.given(CONTEXT), X),
+  "ensemble": (lambda: ROWS["ensemble_layer"].make("float64").distribution.given(CONTEXT), X),
   "composite": (
     lambda: fpp.distributions.FlowDistribution(
       tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)
