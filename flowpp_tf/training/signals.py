@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-from types import FrameType
 from typing import Any
 
 
@@ -55,17 +54,15 @@ class StopSignals:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
       if signal.getsignal(number) is signal.SIG_IGN:  # as under nohup
         continue
-      try:
+      with contextlib.suppress(ValueError):  # not the main thread, which gets the signals
         self._handlers[number] = signal.signal(number, self._on_signal)
-      except ValueError:  # not the main thread, which gets the signals
-        pass
     return self
 
   def __exit__(self, *exception: Any) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
 
-  def _on_signal(self, number: int, _: FrameType | None) -> None:
+  def _on_signal(self, number, frame):
     if self.received and number == signal.SIGINT:
       raise KeyboardInterrupt
     if self._message and not self.received:
