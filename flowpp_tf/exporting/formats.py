@@ -25,13 +25,13 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from flowpp_tf.exporting.ops import TensorFlowOps
-from flowpp_tf.exporting.saved_model import write_saved_model
+from flowpp_tf.exporting.saved_model import write_module, write_saved_model
 from flowpp_tf.io.files import file_sha256, replace_directory, writing
 from flowpp_tf.io.model_folders import ABOUT
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.posterior.conditional import Ensemble
-from flowpp_tf.posterior.graphs import save
+from flowpp_tf.posterior.graphs import saved_module
 from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
@@ -136,7 +136,8 @@ def _save_preset(model, target, metadata, license="unknown"):
 
 def _write_saved_model(folder, model, metadata, max_batch=256):
   if not isinstance(model, FlowPlusPlus):
-    return save(model.distribution if isinstance(model, Flow) else model, folder, _metadata_text(metadata, {}))
+    module = saved_module(model.distribution if isinstance(model, Flow) else model)
+    return write_module(module, folder, {"metadata": _metadata_text(metadata, {})})
   check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
   write_saved_model(model, folder, max_batch, _metadata_text(metadata, {"max_batch": int(max_batch)}))
 
@@ -173,10 +174,7 @@ def _onnx(name, graph, about, weight_dtype):
 
 
 def _litert(graph):
-  specs = {}
-  for key, spec in graph.inputs.items():
-    specs[key] = tf.TensorSpec(spec.shape, spec.dtype, key)
   module = tf.Module()
   module.function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
-  traced = module.function.get_concrete_function(**specs)
+  traced = module.function.get_concrete_function(**graph.inputs)
   return tf.lite.TFLiteConverter.from_concrete_functions([traced], module).convert()

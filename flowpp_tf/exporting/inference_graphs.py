@@ -33,7 +33,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting import flow_graph, network_graph
 from flowpp_tf.exporting.flow_graph import Tensor
-from flowpp_tf.exporting.ops import Ops, Value
+from flowpp_tf.exporting.ops import Value
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_specs, lowest_label
@@ -187,19 +187,18 @@ def _of_vectors(model):
   base, log_probs = _base(flow.distribution)
   embed = functools.partial(posterior_graphs.embed, getattr(flow, "embedding", None))
 
-  def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
+  def log_prob(ops, x, context=None):
     z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, embed(ops, context))
     densities = log_probs(ops, z.value) + z.log_dets
     return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, shape), "latents": z.value}
 
-  def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
+  def sample(ops, latents, context=None):
     z = Tensor.first(ops, latents, shape)
     x = flow_graph.transform(flow.bijector, ops, z, False, embed(ops, context))
     return {"x": x.value}
 
-  event, conditioning = _spec(*shape), {}
-  if context_size:
-    conditioning["context"] = _spec(*flow.context_shape)
+  event = _spec(*shape)
+  conditioning = {"context": _spec(*flow.context_shape)} if context_size else {}
   graphs = {
     "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": event}, log_prob),
     "sample": Graph({"latents": event, **conditioning}, {"x": event}, sample),

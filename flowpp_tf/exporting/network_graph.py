@@ -35,9 +35,8 @@ def _(network: Conditioner, ops, x, context):
   if context is not None:
     context = _blocks_to_channels(ops, context, network)
   h = _product(ops, network.input_conv, x)
-  embedding = ops.constant(array_of(network.position_embedding))
   for block in network.blocks:
-    h = _block(ops, block, h, embedding, context, network.image_shape)
+    h = _block(ops, block, h, network.position_embedding, context, network.image_shape)
   if network.output_concat_elu:
     h = _concat_elu(ops, h)
   return _product(ops, network.output_conv, h)
@@ -58,11 +57,8 @@ def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
   """Return the context of the dequantizer's or the augmenter's couplings."""
   x = images if network.levels is None else images * (1 / network.levels) - 0.5
   h = _product(ops, network.input_conv, ops.reshape(x, [-1, *network.half_shape]))
-  embedding = None
-  if network.position_embedding is not None:
-    embedding = ops.constant(array_of(network.position_embedding))
   for block in network.blocks:
-    h = _block(ops, block, h, embedding, None, network.half_shape)
+    h = _block(ops, block, h, network.position_embedding, None, network.half_shape)
   return h
 
 
@@ -90,7 +86,7 @@ def apply_embedding(ops: Ops, embedding: LabelEmbedding, rows: Value) -> Value:
   return ops.reshape(vectors, [-1, 1, 1, table.shape[1]])
 
 
-def _block(ops, block, x, embedding, context, shape):
+def _block(ops, block, x, position_embedding, context, shape):
   h = _product(ops, block.conv.conv, _concat_elu(ops, x))
   if block.conv.context_projection is not None:
     h = h + _product(ops, block.conv.context_projection, _concat_elu(ops, context))
@@ -99,7 +95,7 @@ def _block(ops, block, x, embedding, context, shape):
   x = _layer_norm(ops, block.conv_norm, x)
   if block.mixer is None:
     return x
-  h = x if embedding is None else x + embedding
+  h = x if position_embedding is None else x + ops.constant(array_of(position_embedding))
   h = _product(ops, block.mixer.input_projection, h)
   height, width = shape[:2]
   filters = block.mixer.filters

@@ -9,6 +9,7 @@ model = ops.model("example")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 import numpy as np
@@ -135,20 +136,13 @@ class OnnxOps:
 
   # --- Operations -------------------------------------------------------------------------------
 
-  exp = _function("Exp")
-  log = _function("Log")
-  tanh = _function("Tanh")
-  erf = _function("Erf")
-  sigmoid = _function("Sigmoid")
-  softplus = _function("Softplus")
-  elu = _function("Elu")
-  sqrt = _function("Sqrt")
-  abs = _function("Abs")
-  floor = _function("Floor")
+  def __getattr__(self, name: str) -> Any:
+    """Return an operation that is a node of the same name, with a capital."""
+    return functools.partial(self.node, name.capitalize())
+
   maximum = _function("Max")
   minimum = _function("Min")
   matmul = _function("MatMul")
-  gather = _function("Gather")
   softmax = _function("Softmax", axis=-1)
   mean = _function("ReduceMean", axes=[-1], keepdims=1)
   max = _function("ReduceMax", axes=[-1], keepdims=1)

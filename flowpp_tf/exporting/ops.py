@@ -27,6 +27,7 @@ class TensorFlowOps:
   log = staticmethod(tf.math.log)
   erf = staticmethod(tf.math.erf)
   elu = staticmethod(tf.nn.elu)
+  relu = staticmethod(tf.nn.relu)
   softmax = staticmethod(tf.nn.softmax)  # over the last axis
   sum = staticmethod(functools.partial(tf.reduce_sum, axis=-1, keepdims=True))
   mean = staticmethod(functools.partial(tf.reduce_mean, axis=-1, keepdims=True))

@@ -49,18 +49,28 @@ def write_saved_model(model: FlowPlusPlus, directory: pathlib.Path, max_batch: i
   Raises:
     OSError: if it cannot be written.
   """
-  texts = {"config": json.dumps(dataclasses.asdict(model.config), indent=2) + "\n", "metadata": metadata}
   module = tf.Module()
   module.weights = [v.value for v in model.weights]
   functions = _functions(model, max_batch)
   for name, function in functions.items():
     setattr(module, name, function)
+  texts = {"config": json.dumps(dataclasses.asdict(model.config), indent=2) + "\n", "metadata": metadata}
+  write_module(module, directory, texts, {**functions, "serving_default": functions["bits_per_dim"]})
+
+
+def write_module(
+  module: tf.Module, directory: pathlib.Path, texts: dict[str, str], signatures: dict[str, Any] | None = None
+) -> None:
+  """Write a module as a SavedModel with its digests. Each text becomes assets/NAME.json, which it has as `NAME_file`.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
   with tempfile.TemporaryDirectory() as folder:
     for name, text in texts.items():
       file = pathlib.Path(folder, f"{name}.json")
       file.write_text(text)
       setattr(module, f"{name}_file", tf.saved_model.Asset(str(file)))
-    signatures = {**functions, "serving_default": functions["bits_per_dim"]}
     try:
       tf.saved_model.save(module, str(directory), signatures=signatures)
     except tf.errors.OpError as error:

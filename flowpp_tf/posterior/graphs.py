@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pathlib
 from typing import Any
 
 import keras
@@ -20,6 +19,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.posterior.support import Box
 
 _LOWEST, _SMALLEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
+_ACTIVATIONS = "linear", "relu", "elu", "tanh", "sigmoid", "softplus"
 _CENTRE = (  # of (p - 1/2)^2, both from the highest power
   (59.109374720, 159.29113202, 50.434271938, 3.3871327179),
   (67.187563600, 78.757757664, 17.895169469, 1.0),
@@ -125,11 +125,9 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
       bias = layer.bias if layer.use_bias else np.zeros(layer.units)
       x = ops.product(x, np.asarray(layer.kernel, np.float64), np.asarray(bias, np.float64))
       name = keras.activations.serialize(layer.activation)
-      activations = {"linear": lambda x: x, "relu": lambda x: ops.maximum(x, 0.0)}
-      activations |= {name: getattr(ops, name) for name in ("elu", "tanh", "sigmoid", "softplus")}
-      if name not in activations:
+      if name not in _ACTIVATIONS:
         raise InputError(f"the activation {name!r} of `embedding` cannot be exported: export it as a SavedModel")
-      x = activations[name](x)
+      x = x if name == "linear" else getattr(ops, name)(x)
     elif isinstance(layer, keras.layers.Flatten):
       x = ops.reshape(x, [-1, math.prod(layer.input.shape[1:])])
     else:
@@ -138,11 +136,10 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
   return x
 
 
-def save(flow: tfp.distributions.Distribution, folder: pathlib.Path, metadata: str) -> None:
-  """Write a flow of vectors as a SavedModel: `log_prob(x, context)`, and `sample(n, seed, context)` of each context."""
-  has_context = bool(getattr(flow, "context_size", 0))
+def saved_module(flow: tfp.distributions.Distribution) -> tf.Module:
+  """Return a flow of vectors for a SavedModel: `log_prob(x, context)`, and `sample(n, seed, context)` per context."""
   rows = lambda *shape: tf.TensorSpec([None, *shape], flow.dtype)
-  context = [rows(*flow.context_shape)] if has_context else []
+  context = [rows(*flow.context_shape)] if getattr(flow, "context_size", 0) else []
   given = lambda context: flow.given(*context) if context else flow
   number = tf.TensorSpec([], tf.int32)
   module = tf.Module()
@@ -151,6 +148,4 @@ def save(flow: tfp.distributions.Distribution, folder: pathlib.Path, metadata: s
   module.sample = tf.function(
     lambda n, seed, *context: given(context).sample(n, seed=[seed, 0]), [number, number, *context]
   )
-  tf.saved_model.save(module, str(folder))
-  (folder / "assets").mkdir(exist_ok=True)
-  (folder / "assets" / "metadata.json").write_text(metadata)
+  return module

@@ -1,5 +1,7 @@
 """Exports of posteriors: supports, ensembles and embeddings for ONNX Runtime, against float64; SavedModels."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting.ops import TensorFlowOps
+from flowpp_tf.io.files import check_digests
 from flowpp_tf.posterior.graphs import normal_quantile
 from support.marks import quick_rows
 from support.models import perturb
@@ -92,6 +95,8 @@ def test_a_saved_model_has_the_same_log_densities(tmp_path):
   x = flow.given(context).sample(seed=0)
   np.testing.assert_allclose(loaded.log_prob(x, context), flow.given(context).log_prob(x), rtol=1e-5, atol=1e-5)
   assert loaded.sample(3, 0, context).shape == [3, 64, size]
+  assert json.loads((tmp_path / "saved" / "assets" / "metadata.json").read_text())["data"] == "mine"
+  check_digests(tmp_path / "saved")
 
 
 def test_the_quantile_of_the_normal_distribution_is_right_to_seven_digits():
