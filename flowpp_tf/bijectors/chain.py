@@ -7,7 +7,7 @@ As in TFP, a composition of composite tensors is a composite tensor, and goes in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -102,6 +102,11 @@ class _CompositeChain(Chain, tfp.bijectors.AutoCompositeTensorBijector):
   """A chain of composite tensors."""
 
 
+def shape_by_part(method: str) -> Callable[[Any, Any], Any]:
+  """Return the method of a bijector that returns the shape by a method of its `bijector`."""
+  return lambda self, shape: getattr(self.bijector, method)(shape)
+
+
 class Invert(Bijector):
   """The inverse of a bijector: `tfb.Invert`, with value and log-det from one call.
 
@@ -144,17 +149,10 @@ class Invert(Bijector):
   def _is_increasing(self):
     return self.bijector._is_increasing()
 
-  def _forward_event_shape(self, shape):
-    return self.bijector.inverse_event_shape(shape)
-
-  def _forward_event_shape_tensor(self, shape):
-    return self.bijector.inverse_event_shape_tensor(shape)
-
-  def _inverse_event_shape(self, shape):
-    return self.bijector.forward_event_shape(shape)
-
-  def _inverse_event_shape_tensor(self, shape):
-    return self.bijector.forward_event_shape_tensor(shape)
+  _forward_event_shape = shape_by_part("inverse_event_shape")
+  _forward_event_shape_tensor = shape_by_part("inverse_event_shape_tensor")
+  _inverse_event_shape = shape_by_part("forward_event_shape")
+  _inverse_event_shape_tensor = shape_by_part("forward_event_shape_tensor")
 
 
 class _CompositeInvert(Invert, tfp.bijectors.AutoCompositeTensorBijector):

@@ -91,8 +91,9 @@ def vector_flow(
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  sizes = dict(couplings=couplings, components=components, hidden=hidden, blocks=blocks)
-  layer = VectorFlow(event_size, context_size, **sizes, df=df, support=support, embedding=embedding, dtype=dtype)
+  layer = VectorFlow(
+    event_size, context_size, couplings, components, hidden, blocks, df, support, embedding, dtype=dtype
+  )
   return layer.distribution
 
 
@@ -123,13 +124,13 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
   columns = as_array("data", data, ["N", "D"])
   if not len(columns):
     raise InputError("`data` must have rows, got none")
-  context_size = 0
+  of_columns = dict(event_size=columns.shape[1])
   if sizes.get("embedding") is not None:
     sizes["embedding"] = conditional.as_model(sizes["embedding"], as_array("context", context).shape[1:])
   elif context is not None:
-    context_size = as_array("context", context, [len(columns), "C"]).shape[1]
+    of_columns["context_size"] = as_array("context", context, [len(columns), "C"]).shape[1]
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
-  return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
+  return vector_flow(**{**of_columns, **of_rows, **sizes})
 
 
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df, support):
@@ -246,7 +247,8 @@ class VectorFlow(Flow):
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     with keras.name_scope(self.name, caller=self):
       base, bijector = _flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df, support=onto)
-      self._set_distribution(conditional.flow(base, bijector, embedding, name="vector_flow"))
+      make_flow = functools.partial(conditional.EmbeddedFlow, embedding=embedding) if embedding else FlowDistribution
+      self._set_distribution(make_flow(base, bijector, name="vector_flow"))
     self.distribution.another = self._another
 
   def _another(self):

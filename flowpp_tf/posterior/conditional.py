@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.core.checks import as_tensor, check_shape, check_type
 from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.posterior import support
 from flowpp_tf.types import TensorLike
@@ -100,31 +101,23 @@ class Ensemble(tfp.distributions.Distribution):
   def _log_prob(self, x):
     log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
     outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)  # of all supports: no NaN as gradient
-    mean = tf.reduce_logsumexp(tf.where(outside, tf.zeros_like(log_probs), log_probs), axis=0) - math.log(
-      len(self.flows)
-    )
+    log_probs = tf.where(outside, tf.zeros_like(log_probs), log_probs)
+    mean = tf.reduce_logsumexp(log_probs, axis=0) - math.log(len(self.flows))
     return tf.where(outside, tf.constant(-math.inf, self.dtype), mean)
 
   def _sample_n(self, n, seed=None):
     of_member, *seeds = tfp.random.split_seed(seed, n=len(self.flows) + 1)
-    samples = tf.stack([flow.sample(n, seed=seed) for flow, seed in zip(self.flows, seeds)], axis=-1)
     shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
     member = tf.random.stateless_uniform(shape, of_member, maxval=len(self.flows), dtype=tf.int32)
-    member = tf.reshape(member, tf.concat([shape, tf.ones_like(self.event_shape_tensor())], axis=0))
-    member = tf.broadcast_to(member, tf.shape(samples)[:-1])
-    return tf.gather(samples, member, axis=-1, batch_dims=len(samples.shape) - 1)
+    ndims = len(member.shape)
+    samples = tf.stack([flow.sample(n, seed=seed) for flow, seed in zip(self.flows, seeds)], axis=ndims)
+    return tf.gather(samples, member, axis=ndims, batch_dims=ndims)
 
   def _event_shape(self):
     return self.flows[0].event_shape
 
   def _event_shape_tensor(self):
     return self.flows[0].event_shape_tensor()
-
-  def _batch_shape(self):
-    return self.flows[0].batch_shape
-
-  def _batch_shape_tensor(self):
-    return self.flows[0].batch_shape_tensor()
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -168,23 +161,12 @@ class EmbeddedFlow(FlowDistribution):
     """Return the distribution given data, `[..., *context_shape]`, which the network reads."""
     context = as_tensor("context", context, self.dtype)
     check_shape("context", context.shape, [..., *self.context_shape])
-    batch = context.shape[: context.shape.rank - len(self.context_shape)]
-    if batch.rank == 1:
-      return super().given(tf.cast(self.embedding(context), self.dtype))
-    rows = tf.reshape(context, [-1, *context.shape[batch.rank :]])
-    return super().given(tf.reshape(tf.cast(self.embedding(rows), self.dtype), [*batch, self.context_size]))
+    batch_ndims, shape = context.shape.rank - len(self.context_shape), shape_of(context)
+    outputs = self.embedding(tf.reshape(context, [-1, *shape[batch_ndims:]]))
+    return super().given(tf.reshape(tf.cast(outputs, self.dtype), [*shape[:batch_ndims], self.context_size]))
 
 
 # --- The parts of a `VectorFlow`, `support` and `embedding`, of which a dict has those that there are ----
-
-
-def flow(
-  base: tfp.distributions.Distribution, bijector: tfp.bijectors.Bijector, embedding: keras.Model | None, name: str
-) -> FlowDistribution:
-  """Return the flow, behind a network if there is one."""
-  if embedding is None:
-    return FlowDistribution(base, bijector, name=name)
-  return EmbeddedFlow(base, bijector, embedding, name=name)
 
 
 def as_model(embedding: keras.layers.Layer, shape: Sequence[int]) -> keras.Model:
@@ -227,4 +209,4 @@ def to_config(parts: dict[str, Any]) -> dict[str, Any]:
 def from_config(config: dict[str, Any]) -> dict[str, Any]:
   """Return the config of a layer with its parts as they were."""
   read = {"support": support.from_config, "embedding": keras.saving.deserialize_keras_object}
-  return {name: read[name](value) if name in read and value is not None else value for name, value in config.items()}
+  return {name: read[name](value) if name in read else value for name, value in config.items()}

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Elementwise, Parameter, TensorParameter, evaluate
-from flowpp_tf.bijectors.chain import variables_of
+from flowpp_tf.bijectors.chain import shape_by_part, variables_of
 from flowpp_tf.core.checks import as_array, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo
@@ -167,17 +167,10 @@ class OnSupport(Bijector):
     z, log_det = evaluate(self.bijector, y, True, 1)
     return z, tf.where(is_known, log_det, tf.constant(-math.inf, x.dtype))
 
-  def _forward_event_shape(self, shape):
-    return self.bijector.forward_event_shape(shape)
-
-  def _inverse_event_shape(self, shape):
-    return self.bijector.inverse_event_shape(shape)
-
-  def _forward_event_shape_tensor(self, shape):
-    return self.bijector.forward_event_shape_tensor(shape)
-
-  def _inverse_event_shape_tensor(self, shape):
-    return self.bijector.inverse_event_shape_tensor(shape)
+  _forward_event_shape = shape_by_part("forward_event_shape")
+  _forward_event_shape_tensor = shape_by_part("forward_event_shape_tensor")
+  _inverse_event_shape = shape_by_part("inverse_event_shape")
+  _inverse_event_shape_tensor = shape_by_part("inverse_event_shape_tensor")
 
 
 def on_support(support: Support, size: int) -> OnSupport:
@@ -206,12 +199,10 @@ def to_config(support: Support | None) -> Any:
     return None
   if isinstance(support, Box):
     return {"box": [np.asarray(bound).tolist() for bound in (support.low, support.high)]}
-  words = [word for word, make in _WORDS.items() if type(support) is type(make())]
-  if not words:
-    raise InputError(
-      f"a layer with the `support` {support.name!r} cannot be saved: save its weights, or use fpp.support"
-    )
-  return words[0]
+  for word, make in _WORDS.items():
+    if type(support) is type(make()):
+      return word
+  raise InputError(f"a layer with the `support` {support.name!r} cannot be saved: save its weights, or use fpp.support")
 
 
 def from_config(config: Any) -> Support | None:
@@ -219,7 +210,7 @@ def from_config(config: Any) -> Support | None:
   if isinstance(config, list):
     return [from_config(part) for part in config]
   if isinstance(config, dict):
-    return Box(*config["box"])
+    return box(*config["box"])
   return None if config is None else _WORDS[config]()
 
 

@@ -149,6 +149,9 @@ def test_a_layer_on_a_support_is_saved_with_it(tmp_path):
     np.testing.assert_array_equal(loaded(x), layer(x))
   with pytest.raises(InputError, match="`support` 'softplus' cannot be saved"):
     fpp.VectorFlow(2, support=tfb.Softplus()).get_config()
+  wide = fpp.VectorFlow(1, support=box(0.1, 0.7), couplings=1, hidden=4, dtype="float64")
+  low = fpp.VectorFlow.from_config(wide.get_config()).distribution.bijector.bijectors[0].bijector.low
+  assert float(low) == 0.1  # not in float32
 
 
 @pytest.mark.parametrize(
