@@ -35,9 +35,6 @@ from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.distributions.flow_distribution import transform
-from flowpp_tf.io.gate import reading
-from flowpp_tf.io.model_folders import CONFIG
-from flowpp_tf.io.weights_file import WEIGHTS
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import Conditioning, conditioning_specs, conditioning_tensors
@@ -46,8 +43,8 @@ from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, VariationalDequan
 from flowpp_tf.models.fitted_transform import FittedTransform, make_standardization
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import KerasModelMixin
-from flowpp_tf.pretrained.presets import open_preset, save_preset
-from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
+from flowpp_tf.pretrained.presets import load_preset, save_preset
+from flowpp_tf.pretrained.stored_config import config_of_fields
 from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
 
@@ -236,10 +233,8 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
-    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._latents_and_terms(images, *others)[1])
+    checked = self._checked(images, labels, condition, num_samples, noise, seed, training, batch_offset)
+    return _importance_weighted(self._latents_and_terms(*checked)[1])
 
   def bound_terms(
     self,
@@ -254,9 +249,8 @@ class FlowPlusPlus(KerasModelMixin):
 
     The last one is 0 for real-valued images, to which no noise is added.
     """
-    images = self.check_images(images)
-    others = self._checked(shape_of(images)[0], labels, condition, num_samples, noise, seed)
-    return self._latents_and_terms(images, *others)[1]
+    checked = self._checked(images, labels, condition, num_samples, noise, seed)
+    return self._latents_and_terms(*checked)[1]
 
   def _latents_and_terms(self, images, conditioning, noise, ctx):
     """The latents of images, and the terms of their bound."""
@@ -327,8 +321,7 @@ class FlowPlusPlus(KerasModelMixin):
     """
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    images = self.check_images(images)
-    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
+    images, conditioning, noise, _ = self._checked(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
     ctx = EvalContext(initialize=True)
@@ -395,9 +388,8 @@ class FlowPlusPlus(KerasModelMixin):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    images = self.check_images(images)
-    others = self._checked(shape_of(images)[0], labels, condition, 1, noise, seed)
-    return _finite("the latents of the model", lambda: self._latents_and_terms(images, *others)[0])
+    checked = self._checked(images, labels, condition, 1, noise, seed)
+    return _finite("the latents of the model", lambda: self._latents_and_terms(*checked)[0])
 
   def decode(
     self,
@@ -453,8 +445,10 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _checked(self, count, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
-    """Return the conditioning and noise `[B, ...]` or `[S, B, ...]` of images, and the context of an evaluation."""
+  def _checked(self, images, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
+    """Return images, their conditioning and noise, `[B, ...]` or `[S, B, ...]`, and the context of an evaluation."""
+    images = self.check_images(images)
+    count = shape_of(images)[0]
     check_type("training", training, bool)
     _check_count("num_samples", num_samples)
     _check_count("batch_offset", batch_offset, 0, 2**63 - 1)
@@ -471,7 +465,7 @@ class FlowPlusPlus(KerasModelMixin):
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     noise = noise[0] if noise.shape[0] == 1 else noise
     ctx = EvalContext(training, seed if training else None, batch_offset)
-    return self.check_conditioning(count, labels, condition), noise, ctx
+    return images, self.check_conditioning(count, labels, condition), noise, ctx
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
@@ -566,7 +560,7 @@ class FlowPlusPlus(KerasModelMixin):
       tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]),
       part,
     )
-    e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
+    e = tf.reshape(e, [*shape_of(dequantized)[:-1], self.config.augment_channels])
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
@@ -638,11 +632,7 @@ class FlowPlusPlus(KerasModelMixin):
       >>> model.sample(4, temperature=0.8, seed=0).shape
       TensorShape([4, 8, 8, 1])
     """
-    fields, folder, weights = open_preset(preset, unchecked)
-    model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), name)
-    with reading(folder / WEIGHTS):
-      weights.load(model)
-    return model
+    return load_preset(lambda config: cls(config, name), preset, unchecked, precision)
 
   def save_to_preset(self, folder: Path, description: str = "", license: str = "unknown") -> None:
     """Write the model as a preset that `from_preset(folder)` reads: in float16, or as it is for real-valued images.

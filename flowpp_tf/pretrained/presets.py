@@ -11,6 +11,7 @@ A preset is a folder like that of a run, with everything needed to load and desc
                         hubs of models read
 """
 
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
@@ -23,11 +24,11 @@ from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory, writing
-from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, RUN_FORMAT, preset_folder
 from flowpp_tf.io.weights_file import WEIGHTS, WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.pretrained.card import model_card
-from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike, config_of_fields, with_precision
 from flowpp_tf.types import Path
 
 CARD = "README.md"
@@ -59,6 +60,19 @@ def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], 
     return fields, folder, read_weights_of_preset(folder, unchecked)
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise InputError(f"preset {str(preset)!r} in {str(folder)!r} is damaged, or cannot be used: {error}") from None
+
+
+def load_preset(make_model: Callable[..., Any], preset: Path, unchecked: bool, precision: str | None) -> Any:
+  """Return what `make_model(config)` makes of a preset, with its weights; other arguments as in `from_preset`.
+
+  Raises:
+    InputError (a ValueError): if there is no such preset, or it is damaged.
+  """
+  fields, folder, weights = open_preset(preset, unchecked)
+  model = make_model(with_precision(config_of_fields(fields, repr(str(folder / CONFIG))), precision))
+  with reading(folder / WEIGHTS):
+    weights.load(model)
+  return model
 
 
 def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> WeightsFile:
