@@ -25,7 +25,6 @@ class TensorFlowOps:
   """Computes in float32. Reductions are over the last axis, which stays with size 1."""
 
   log = staticmethod(tf.math.log)
-  erf = staticmethod(tf.math.erf)
   elu = staticmethod(tf.nn.elu)
   relu = staticmethod(tf.nn.relu)
   softmax = staticmethod(tf.nn.softmax)  # over the last axis

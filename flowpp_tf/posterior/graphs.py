@@ -56,7 +56,9 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool) -> tuple[Any, Any]
   """
   if not hasattr(bijector, "block_sizes"):  # which both classes of `tfb.Blockwise` have
     raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
-  columns = ops.split(x, [*map(int, bijector.block_sizes)], -1)
+  with tf.init_scope():
+    sizes = [*map(int, bijector.block_sizes)]
+  columns = ops.split(x, sizes, -1)
   parts = [transform(part, ops, column, inverse) for part, column in zip(bijector.bijectors, columns)]
   values, log_dets = zip(*parts)
   return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
@@ -64,6 +66,8 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool) -> tuple[Any, Any]
 
 @transform.register
 def _(bijector: Box, ops, x, inverse):
+  if not hasattr(ops, "erf"):
+    raise InputError("LiteRT has no error function, which a box needs: export it as ONNX or as a SavedModel")
   with tf.init_scope():
     low, high, first, last = (ops.constant(np.asarray(bound)) for bound in bijector._bounds(tf.float32))
   width = high - low
@@ -122,8 +126,9 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
     return x
   for layer in embedding.layers if isinstance(embedding, keras.Sequential) else [embedding]:
     if isinstance(layer, keras.layers.Dense) and len(layer.input.shape) == 2:
-      bias = layer.bias if layer.use_bias else np.zeros(layer.units)
-      x = ops.product(x, np.asarray(layer.kernel, np.float64), np.asarray(bias, np.float64))
+      with tf.init_scope():
+        kernel, *bias = layer.get_weights()
+      x = ops.product(x, kernel, bias[0] if bias else np.zeros(layer.units))
       name = keras.activations.serialize(layer.activation)
       if name not in _ACTIVATIONS:
         raise InputError(f"the activation {name!r} of `embedding` cannot be exported: export it as a SavedModel")

@@ -86,6 +86,25 @@ def test_log_densities_and_samples_are_those_of_float64(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")  # now the package ai-edge-litert
+def test_litert_gives_what_onnx_gives(tmp_path):
+  flow = fpp.ensemble(members(2, lambda: dict(support=[positive(), None], embedding=network()), "float32"))
+  rng = np.random.RandomState(0)
+  x, z, context = (rng.randn(64, *shape).astype(np.float32) for shape in ([2], [2], [4, 2]))
+  x[:, 0] = np.exp(x[:, 0])
+  x[0, 0] = -1.0
+  inputs = dict(log_prob=dict(x=x, context=context), sample=dict(latents=z, context=context))
+  inputs["sample"]["member"] = np.arange(64, dtype=np.int32) % 2
+  for format in ("onnx", "litert"):
+    fpp.export(flow, tmp_path / format, format)
+  for name, output in (("log_prob", "log_prob"), ("sample", "x")):
+    (expected,) = session(tmp_path / "onnx", name).run([output], inputs[name])
+    litert = tf.lite.Interpreter(str(tmp_path / "litert" / f"{name}.tflite"), num_threads=1).get_signature_runner()
+    found = litert(**inputs[name])[output]
+    np.testing.assert_allclose(np.maximum(expected, -1e38), np.maximum(found, -1e38), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_saved_model_has_the_same_log_densities(tmp_path):
   size, _, options = CASES["embedding"]
   flow = fpp.ensemble(members(size, options, "float32"))
@@ -118,6 +137,8 @@ def test_what_graphs_do_not_have_is_one_line(tmp_path):
   shares = fpp.vector_flow(3, support=fpp.support.simplex(), couplings=1, hidden=4)
   with pytest.raises(InputError, match="^the support 'iterated_sigmoid' cannot be exported to this format"):
     fpp.export(shares, tmp_path / "onnx", "onnx")
+  with pytest.raises(InputError, match="^LiteRT has no error function, which a box needs"):
+    fpp.export(fpp.vector_flow(1, support=box(0.0, 1.0), couplings=1, hidden=4), tmp_path / "litert", "litert")
   model = keras.Sequential([keras.Input([4, 2]), keras.layers.LSTM(2)])
   with pytest.raises(InputError, match="^the layer LSTM of `embedding` cannot be exported to this format"):
     fpp.export(fpp.vector_flow(1, embedding=model), tmp_path / "onnx", "onnx")
