@@ -46,7 +46,8 @@ def _(network: Conditioner, ops, x, context):
 def _(network: DenseConditioner, ops, x, context):
   if context is not None:
     x = ops.concat([x, context], -1) if network.size else context
-  h = _product(ops, network.input_layer, x)
+  near = ops.minimum(ops.maximum(x, -network.far), network.far)
+  h = _product(ops, network.input_layer, near + near * (1 / network.far) * ops.log(ops.abs(x - near) + 1.0))
   for inner, outer in zip(network.inner, network.outer):
     hidden = _product(ops, inner, ops.elu(h))
     h = h + _product(ops, outer, ops.elu(hidden))

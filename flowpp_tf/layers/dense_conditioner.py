@@ -1,6 +1,6 @@
 """The network inside a coupling of vectors: residual blocks of dense layers.
 
-h = W [x, c] + b
+h = W f([x, c]) + b                        f(x) = x, but sign(x) (10 + log(|x| - 9)) where |x| > 10
 h = h + W2 elu(W1 elu(h) + b1) + b2       for each block
 parameters = W elu(h) + b
 """
@@ -18,8 +18,7 @@ from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
 from flowpp_tf.types import TensorLike
 
-_RESIDUAL_INIT_SCALE = 0.1
-_OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
+_INIT_SCALE = 0.1  # of the last layers: couplings and blocks start near the identity
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -47,6 +46,8 @@ class DenseConditioner(keras.layers.Layer):
     TensorShape([2, 78])
   """
 
+  far = 10.0  # standard deviations: further out, outputs would grow with the input until samples of a flow overflow
+
   def __init__(
     self,
     size: int,
@@ -73,8 +74,8 @@ class DenseConditioner(keras.layers.Layer):
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.input_layer = dense(hidden, max(size + context_size, 1), "input_layer")
       self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
-      self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
-      self.output_layer = dense(outputs, hidden, "output_layer", _OUTPUT_INIT_SCALE)
+      self.outer = [dense(hidden, hidden, f"block_{i}_outer", _INIT_SCALE) for i in range(blocks)]
+      self.output_layer = dense(outputs, hidden, "output_layer", _INIT_SCALE)
     self._in_lists = variables_of([*self.inner, *self.outer])
     self.built = True
 
@@ -95,7 +96,8 @@ class DenseConditioner(keras.layers.Layer):
       context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
       x = tf.concat([x, context], axis=-1)
     x = x if self.size + self.context_size else tf.reduce_sum(x, axis=-1, keepdims=True)  # of no values: 0
-    h = self.input_layer(x, initialize=normalize)
+    near = tf.clip_by_value(x, -self.far, self.far)
+    h = self.input_layer(near + near / self.far * tf.math.log1p(tf.abs(x - near)), initialize=normalize)
     for inner, outer in zip(self.inner, self.outer):
       h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=normalize)), initialize=normalize)
     parameters = self.output_layer(tf.nn.elu(h), initialize=normalize)
