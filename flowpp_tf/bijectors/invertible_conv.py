@@ -24,6 +24,7 @@ from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
 _LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
+_SHRINKAGE = 3.0  # columns / rows of it are added, of the mean variance: docs/benchmarks/vector_flows.md
 
 
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -96,7 +97,9 @@ class Invertible1x1Conv(_ChannelMixing):
     """Set `kernel` so that the channels of `forward(x)` in each block are uncorrelated, with variance 1.
 
     They are the principal axes of the block's channels, over all leading dimensions of `x`, by rising variance. An axis
-    with less than 1e-4 of the largest variance is scaled as if it had that much.
+    with less than 1e-4 of the largest variance is scaled as if it had that much. Of N vectors `[C]` each axis is scaled
+    as if it had 3 C / N of the mean variance more, as few rows show correlations that are not there, and turned back:
+    columns without correlation are only scaled (ZCA).
 
     Args:
       x: `[..., H, W, C]`, or `[..., C]` of vectors.
@@ -120,10 +123,14 @@ class Invertible1x1Conv(_ChannelMixing):
       size = self.kernel.shape[-1]
       blocks = tf.concat([tf.reshape(tf.cast(part, tf.float64), [-1, x.shape[-1] // size, size]) for part in parts], 0)
       blocks = tf.transpose(blocks - tf.reduce_mean(blocks, axis=0), [1, 0, 2])
-      covariance = tf.matmul(blocks, blocks, transpose_a=True) / tf.cast(tf.shape(blocks)[1], tf.float64)
-      variances, axes = tf.linalg.eigh(covariance)
+      count = tf.cast(tf.shape(blocks)[1], tf.float64)
+      variances, axes = tf.linalg.eigh(tf.matmul(blocks, blocks, transpose_a=True) / count)
       floor = tf.maximum(_LEAST_VARIANCE * variances[..., -1:], tf.constant(np.finfo(np.float32).tiny, tf.float64))
-      kernel = axes * tf.math.rsqrt(tf.maximum(variances, floor))[..., tf.newaxis, :]
+      variances = tf.maximum(variances, floor)
+      kernel = axes * tf.math.rsqrt(variances)[..., tf.newaxis, :]
+      if self.event_ndims == 1:
+        more = _SHRINKAGE * tf.reduce_sum(variances, axis=-1, keepdims=True) / count
+        kernel = tf.matmul(axes * tf.math.rsqrt(variances + more)[..., tf.newaxis, :], axes, transpose_b=True)
       kernel = tf.reshape(tf.linalg.inv(kernel) if inverse else kernel, self.kernel.shape)
       self.kernel.assign(tf.cast(kernel, self.dtype))
       return parts

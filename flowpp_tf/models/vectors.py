@@ -1,11 +1,12 @@
 """Flow++ for vectors: a density of points, or of points given a context, to be a part of other models.
 
-    z = coupling_n(L_n(actnorm_n(... coupling_1(L_1(actnorm_1((x - mean) / stddev))))))
+    z = coupling_n(L_n(actnorm_n(... coupling_1(L_1(actnorm_1(W (x - mean) / stddev))))))
 
 The parts are those of the image model (sections 3.2 and 4): ActNorm with data-dependent initialisation, a linear map
 L_i by its LU decomposition in the place of the 1x1 convolution, and couplings by the CDF of a mixture of logistics,
 whose networks are dense. Data and context are standardised first, by weights that are not trained: otherwise a step of
-Adam, which changes weights by as much in every unit, would depend on the unit of the data.
+Adam, which changes weights by as much in every unit, would depend on the unit of the data. Without a context, columns
+are also decorrelated, by W: of data near a plane training would end long before it had found the plane.
 """
 
 from __future__ import annotations
@@ -139,6 +140,9 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
   bijector_fn = functools.partial(_mixture_bijector, components=components)
   parts: list[fb.Bijector] = [make_standardization(variable, event_size)]
+  if not context_size:  # given a context, columns have other correlations, which couplings have to learn
+    kernel = variable(np.eye(event_size), trainable=False, name="whitening")
+    parts.append(fb.Invertible1x1Conv(kernel, event_ndims=1, whitening=True, name="whitening"))
   for i in range(couplings):
     conditioner = DenseConditioner(
       kept,

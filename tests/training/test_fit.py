@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -223,6 +224,27 @@ def test_validations_that_are_not_finite_are_never_the_best():
   result = fpp.fit(normal(), X, validation=beyond, steps=400, patience=3)
   assert np.all(result.validation == -np.inf) and len(result.steps) == 3
   assert result.best_step == result.steps[-1] == 30
+
+
+@pytest.mark.slow
+def test_samples_of_rows_with_heavy_tails_are_finite():
+  x = np.random.RandomState(0).standard_t(2, [1000, 5])
+  keras.utils.set_random_seed(0)
+  flow = fpp.vector_flow_for(x)
+  fpp.fit(flow, x)
+  assert np.isfinite(flow.sample(5000, seed=0)).all()
+
+
+@pytest.mark.slow
+def test_rows_near_a_plane_get_the_density_of_a_fitted_normal_distribution():
+  rng = np.random.RandomState(0)
+  matrix = rng.normal(size=[3, 6])
+  train, test = (rng.normal(size=[2000, 3]) @ matrix + 1e-3 * rng.normal(size=[2000, 6]) for _ in range(2))
+  keras.utils.set_random_seed(0)
+  flow = fpp.vector_flow_for(train)
+  fpp.fit(flow, train)
+  normal = scipy.stats.multivariate_normal(train.mean(axis=0), np.cov(train.T))
+  assert np.mean(flow.log_prob(test)) > np.mean(normal.logpdf(test)) - 0.1
 
 
 NAN = np.where(np.arange(400).reshape(200, 2) == 3, np.nan, X)
