@@ -172,8 +172,8 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
       mean, stddev = values.mean(axis=0), np.where(constant, float(self.allow_constant), values.std(axis=0))
       if not np.all((stddev > 0) & np.isfinite(stddev)):
         raise InputError(
-          f"data must have a positive, finite standard deviation in each channel, got {stddev}: leave out channels "
-          "whose values are all equal"
+          f"`x`, the data, must have a positive, finite standard deviation in each channel, got {stddev}: leave out "
+          "channels whose values are all equal"
         )
       check_resolved(f"`x` of {self.name!r}", values, self.dtype)
       self.mean.assign(mean)

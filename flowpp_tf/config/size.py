@@ -143,8 +143,8 @@ def vector_flow_size(
   outputs = (event_size - kept) * registered(COUPLINGS, "mixture_logistic").num_parameters(components)
   coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
   coupling += _linear(inputs, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
-  standardizations = ModelSize(2 * (event_size + context_size), 0)
-  return _LAYER + standardizations + couplings * coupling
+  fitted = ModelSize(2 * (event_size + context_size) + (0 if context_size else event_size**2), 0)
+  return _LAYER + fitted + couplings * coupling
 
 
 def _embedding(num_classes, channels):

@@ -285,7 +285,7 @@ def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes,
     (lambda: flow.log_prob(x[0], np.zeros(3)), "`x` must have shape [N, 5], got [5]"),
     (lambda: flow.sample(0, np.zeros(3)), "`n` must be an integer from 1 to 9223372036854775807, got 0"),
     (
-      lambda: flow.sample(2, np.zeros(3), temperature=1e30),
+      lambda: flow.decode(np.full([2, 5], 3e38), np.zeros(3)),
       "`latents` must be such as the flow can decode, got 2 that become no vector",
     ),
   ]:
