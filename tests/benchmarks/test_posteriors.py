@@ -30,5 +30,10 @@ def test_the_table_has_both_errors_and_the_observations_that_all_seeds_have():
   runs = [run | dict(seed=0, c2st={"1": 0.6, "2": 0.8, "10": 0.9}), run | dict(seed=1, c2st={"1": 0.7, "2": 0.9})]
   (row,) = posteriors.summary(runs)
   assert (row["c2st"], row["error"]) == pytest.approx((0.75, np.hypot(0.1, 0.05)))  # of .65 and .85; .7 and .8
-  _, cells = run_all.posteriors_table({"posteriors": {"runs": [{"result": {"rows": [row]}}]}})
-  assert cells == ("slcp", "1,000", "0.750 +- 0.112", "0.975", "2, 2", "2.0")
+  cells = run_all.posteriors_table({"posteriors": {"runs": [{"result": {"rows": [row]}}]}})
+  assert [*cells] == [
+    ("task", "1,000 simulations"),
+    ("slcp", "0.750 +- 0.112 (0.975)"),
+    ("observations, seeds", "2, 2"),
+    ("CPU minutes of training", "2.0"),
+  ]

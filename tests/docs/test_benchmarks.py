@@ -23,7 +23,7 @@ STORED = stored_results()
 def test_the_pages_hold_the_tables_and_figures_of_the_stored_results():
   pages = {path: path.read_text() for path in run_all.PAGES}
   assert run_all.written(pages, STORED) == pages
-  assert set(STORED) | {"posteriors"} == {*run_all.PARTS, *run_all.ONCE}
+  assert set(STORED) == {*run_all.PARTS, *run_all.ONCE}
 
 
 def test_figures_that_two_pages_name_are_written_not_typed():
