@@ -134,8 +134,9 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  counts = dict(batch_size=batch_size, patience=patience, members=members)
-  for name, count in (counts if steps is None else {"steps": steps, **counts}).items():
+  if steps is not None:
+    check_count("steps", steps, high=INT32_MAX)
+  for name, count in dict(batch_size=batch_size, patience=patience, members=members).items():
     check_count(name, count, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
