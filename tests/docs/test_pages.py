@@ -149,6 +149,14 @@ def test_the_page_of_all_names_opens_with_the_imports_of_its_examples(ci):
   assert page.startswith("# All names\n\n```python\nimport numpy as np\n")
 
 
+def test_the_navigation_has_every_page(ci):
+  """mkdocs refuses another one, but only when the site is built."""
+  reference = [f"reference/{name}" for part in ("reference_pages", "program_pages") for name in ci(part).pages()]
+  pages = [*(path.relative_to(ROOT / "docs").as_posix() for path in PAGES if ROOT / "docs" in path.parents), *reference]
+  entries = re.findall(r"(\S+\.md)$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2], re.MULTILINE)
+  assert {*pages} <= {*entries}
+
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 
 
