@@ -75,9 +75,10 @@ def export(
     license: of a preset, an identifier such as "apache-2.0". None for "unknown".
 
   For other runtimes the files are log_prob and decode of images, log_prob and sample of vectors. Numbers are computed
-  in float32, regardless of the model's precision. Images are uint8. A graph cannot raise an error: the bound is NaN
-  where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out of range, and
-  `valid` of a decoded image is False where its label or latents are wrong. Compile for OpenVINO with the hint
+  in float32, regardless of the model's precision. Images are uint8. A `context` has a row for each vector, or one for
+  all; LiteRT does not notice several rows with one vector. A graph cannot raise an error about values: the bound is
+  NaN where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out of range,
+  and `valid` of a decoded image is False where its label or latents are wrong. Compile for OpenVINO with the hint
   `INFERENCE_PRECISION_HINT="f32"`: some processors compute in bfloat16 without it.
 
   Raises:

@@ -5,7 +5,7 @@ Of images, with labels and a condition of models that take them as further input
     log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, position_bits, latents
     decode     latents -> images uint8, valid
 
-Of vectors, with a context of flows that take one:
+Of vectors, with a context of flows that take one, of as many rows or of one row for all:
 
     log_prob   x -> log_prob (nats), latents
     sample     latents -> x
@@ -193,8 +193,7 @@ def _of_vectors(model):
     return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, shape), "latents": z.value}
 
   def sample(ops, latents, context=None):
-    z = Tensor.first(ops, latents, shape)
-    x = flow_graph.transform(flow.bijector, ops, z, False, embed(ops, context))
+    x = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, shape), False, embed(ops, context))
     return {"x": x.value}
 
   event = _spec(*shape)

@@ -45,7 +45,9 @@ def _(network: Conditioner, ops, x, context):
 @apply_network.register
 def _(network: DenseConditioner, ops, x, context):
   if context is not None:
-    x = ops.concat([x, context], -1) if network.size else context
+    context = ops.where(ops.sum(x) > 0.0, context, context)  # one row counts for all of x
+    x = ops.concat([x, context], -1)
+    x = x if network.size else ops.split(x, [1, network.context_size], -1)[1]  # without the zeros of no values
   near = ops.minimum(ops.maximum(x, -network.far), network.far)
   h = _product(ops, network.input_layer, near + near * (1 / network.far) * ops.log(ops.abs(x - near) + 1.0))
   for inner, outer in zip(network.inner, network.outer):
@@ -65,9 +67,7 @@ def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
 
 def apply_condition_net(ops: Ops, network: ConditionNet, rows: Any, condition: Any) -> Any:
   """Return the context of the flow's couplings from rows of the embedding and conditions."""
-  context = None
-  if network.embedding is not None:
-    context = apply_embedding(ops, network.embedding, rows)
+  context = None if network.embedding is None else apply_embedding(ops, network.embedding, rows)
   if network.input_conv is None:
     return context
   h = _product(ops, network.input_conv, condition)

@@ -73,7 +73,7 @@ class OnnxOps:
   # --- The graph --------------------------------------------------------------------------------
 
   def input(self, name: str, dtype: str, shape: Sequence[int | None]) -> Value:
-    """Add an input; None is a size that is not fixed, and the same in all inputs and outputs."""
+    """Add an input; None is a size that is not fixed, and the same in all inputs, except `context`, and outputs."""
     value = Value(self, name, dtype)
     self._inputs.append(self._info(value, shape))
     return value
@@ -128,7 +128,8 @@ class OnnxOps:
     return Value(self, f"{kind.lower()}_{self._count}", dtype)
 
   def _info(self, value, shape=None):
-    sizes = shape and ["batch" if size is None else size for size in shape]
+    rows = "contexts" if value.name == "context" else "batch"  # runtimes reuse buffers by these names
+    sizes = shape and [rows if size is None else size for size in shape]
     return self._onnx.helper.make_tensor_value_info(value.name, self._tensor_dtype(value.dtype), sizes)
 
   def _tensor_dtype(self, dtype):

@@ -75,14 +75,20 @@ def test_log_densities_and_samples_are_those_of_float64(name, tmp_path):
   ):
     fpp.export(flow, tmp_path / "onnx", "onnx", overwrite=True)
     log_prob, sample = session(tmp_path / "onnx", "log_prob"), session(tmp_path / "onnx", "sample")
-    (found,) = log_prob.run(["log_prob"], {"x": x, "context": context})
-    exact = other.given(context.astype(np.float64)).log_prob(x.astype(np.float64))
-    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5 * size)
-    assert found[0] == -np.inf
+    for rows in (context[:1], context):  # one row is for all of x
+      (found,) = log_prob.run(["log_prob"], {"x": x, "context": rows})
+      exact = other.given(rows.astype(np.float64)).log_prob(x.astype(np.float64))
+      np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5 * size)
+      assert found[0] == -np.inf
     (alone,) = log_prob.run(["log_prob"], {"x": x[1:2], "context": context[1:2]})
     np.testing.assert_allclose(alone, found[1:2], rtol=1e-6, atol=1e-6)
     (drawn,) = sample.run(["x"], {"latents": z, "context": context, **more})
     np.testing.assert_allclose(drawn, samples, rtol=1e-5, atol=1e-5)
+    one, tiled = ({"latents": z, "context": context[rows], **more} for rows in ([0], [0] * 64))
+    np.testing.assert_array_equal(sample.run(["x"], one), sample.run(["x"], tiled))
+    for n, m in ((64, 2), (2, 64), (1, 64), (64, 0)):
+      with pytest.raises(Exception, match="Non-zero status code"):
+        log_prob.run(None, {"x": x[:n], "context": context[:m]})
 
 
 @pytest.mark.slow
@@ -93,7 +99,7 @@ def test_litert_gives_what_onnx_gives(tmp_path):
   x, z, context = (rng.randn(64, *shape).astype(np.float32) for shape in ([2], [2], [4, 2]))
   x[:, 0] = np.exp(x[:, 0])
   x[0, 0] = -1.0
-  inputs = dict(log_prob=dict(x=x, context=context), sample=dict(latents=z, context=context))
+  inputs = dict(log_prob=dict(x=x, context=context[:1]), sample=dict(latents=z, context=context))
   inputs["sample"]["member"] = np.arange(64, dtype=np.int32) % 2
   for format in ("onnx", "litert"):
     fpp.export(flow, tmp_path / format, format)
