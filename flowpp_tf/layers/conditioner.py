@@ -103,9 +103,6 @@ class Conditioner(keras.layers.Layer):
     self._in_lists = variables_of(self.blocks)
     self.built = True
 
-  def build(self, input_shape: tuple) -> None:
-    """Do nothing: the layer is built when constructed."""
-
   def call(self, x: Float[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w outputs"]:
     check_type("ctx", ctx, EvalContext)
     check_tensor("x", x, [None, *self.image_shape])

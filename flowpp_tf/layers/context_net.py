@@ -89,9 +89,6 @@ class ContextNet(keras.layers.Layer):
     self._in_lists = variables_of(self.blocks)
     self.built = True
 
-  def build(self, input_shape: tuple) -> None:
-    """Do nothing: the layer is built when constructed."""
-
   def call(self, images: Num[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w//2 k"]:
     check_type("ctx", ctx, EvalContext)
     images = as_tensor("images", images)
@@ -183,9 +180,6 @@ class ConditionNet(keras.layers.Layer):
           self.blocks.append(block)
     self._in_lists = variables_of(self.blocks)
     self.built = True
-
-  def build(self, *shapes: tuple) -> None:
-    """Do nothing: the layer is built when constructed."""
 
   def call(
     self,

@@ -79,9 +79,6 @@ class DenseConditioner(keras.layers.Layer):
     self._in_lists = variables_of([*self.inner, *self.outer])
     self.built = True
 
-  def build(self, input_shape: tuple) -> None:
-    """Do nothing: the layer is built when constructed."""
-
   def call(self, x: Float[tf.Tensor, "*n c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "*n outputs"]:
     check_type("ctx", ctx, EvalContext)
     check_tensor("x", x, [..., self.size])

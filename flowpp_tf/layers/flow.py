@@ -94,9 +94,6 @@ class Flow(Adaptable, keras.layers.Layer):
       )
     self.built = True
 
-  def build(self, *shapes: tuple) -> None:
-    """Do nothing: the layer is built when constructed."""
-
   def __call__(self, x: TensorLike, *args: Any, **kwargs: Any) -> Any:
     # Not in `call`, where Keras puts paragraphs around the line of an error.
     event_shape = self.distribution.event_shape
