@@ -143,9 +143,7 @@ class GatedConv(_Gated):
       if context_shape is None:
         raise InputError("`context` must be given: see `use_context`")
       self.context_projection.build((*context_shape[:-1], 2 * context_shape[-1]))
-    self.dropout.build(doubled)
     self.output_projection.build(doubled)
-    self.built = True
 
   def call(
     self,
@@ -197,9 +195,7 @@ class _GatedMixer(_Gated):
 
   def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None) -> None:
     self.input_projection.build(x_shape)
-    self.dropout.build(x_shape)
     self.output_projection.build(x_shape)
-    self.built = True
 
   def call(
     self,
@@ -327,7 +323,6 @@ class ConvAttentionBlock(keras.layers.Layer):
     for layer in (self.conv_norm, self.mixer, self.mixer_norm):
       if layer is not None:
         layer.build(x_shape)
-    self.built = True
 
   def call(
     self,

@@ -155,7 +155,6 @@ class InitNormConv2D(_InitNormLayer):
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
-    self.built = True
 
   def get_config(self) -> dict[str, Any]:
     config = {"filters": self.units, "kernel_size": self.kernel_size, "padding": self.padding}
@@ -181,7 +180,6 @@ class InitNormDense(_InitNormLayer):
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((input_shape[-1], self.units))
-    self.built = True
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "units": self.units}
