@@ -56,7 +56,7 @@ def _value(qkv, heads, scale):
     of_group = []
     for q_part in _split(q * scale, rows, axis=2):
       of_group.append(tf.matmul(v, _weights(q_part, k), transpose_b=True))
-    o.append(_concat(of_group, axis=2))
+    o.append(tf.concat(of_group, axis=2))
   return _side_by_side([o], heads)
 
 
@@ -77,7 +77,7 @@ def _gradient(qkv, o, d_o, heads, scale):
       d_q.append(tf.matmul(k, d_s, transpose_b=True) * again)
       d_k.append(tf.matmul(q_part, d_s))
       d_v.append(tf.matmul(d_o_part[:, :-1], p))
-    d_qkv.append([_concat(d_q, axis=2), _sum(d_k), _sum(d_v)])
+    d_qkv.append([tf.concat(d_q, axis=2), tf.add_n(d_k), tf.add_n(d_v)])
   return _side_by_side(list(zip(*d_qkv)), heads)
 
 
@@ -95,7 +95,7 @@ def _side_by_side(tensors, heads):
   """The inverse of `_by_head`, of tensors in groups of pairs."""
   count = len(tensors)
   _, depth, positions = tensors[0][0].shape
-  tensor = _concat([group for groups in tensors for group in groups], axis=0)
+  tensor = tf.concat([group for groups in tensors for group in groups], axis=0)
   tensor = tf.transpose(tf.reshape(tensor, [count, -1, depth * heads, positions]), [1, 3, 0, 2])
   return tf.reshape(tensor, [-1, positions, count * depth * heads])
 
@@ -142,11 +142,3 @@ def _split(tensor, parts, axis, least=1):
     each = tf.maximum(-(-size // parts), least)
     return tf.split(tensor, tf.clip_by_value(size - each * tf.range(parts), 0, each), axis, num=parts)
   return tf.split(tensor, parts, axis=axis)
-
-
-def _concat(tensors, axis):
-  return tensors[0] if len(tensors) == 1 else tf.concat(tensors, axis=axis)
-
-
-def _sum(terms):
-  return terms[0] if len(terms) == 1 else tf.add_n(terms)
