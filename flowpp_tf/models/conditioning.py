@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
@@ -54,31 +53,27 @@ def conditioning_tensors(
       raise InputError(f"`{name}` must be None: this model takes none")
     if value is not None:
       tensor = as_tensor(name, value)
-      tensor = _checked_labels(tensor, config) if name == "labels" else tensor
+      tensor = checked_labels(tensor, config) if name == "labels" else tensor
       check_event(name, tensor.shape, specs[name].shape[1:])
       tensors[name] = tf.cast(tensor, specs[name].dtype)
       check_all_finite(name, tensors[name])  # in the model's dtype, which may overflow
   return tensors
 
 
-def check_label_array(labels: np.ndarray, config: FlowPlusPlusConfig) -> None:
-  """Raise an `InputError` unless an array holds labels of this model."""
-  if labels.dtype.kind not in "iu":
-    raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
-  lowest = lowest_label(config)
-  hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
-  checks.check_labels(labels, lowest, config.num_classes, hint=hint)
+def checked_labels(labels: tf.Tensor, config: FlowPlusPlusConfig) -> tf.Tensor:
+  """Return labels of this model; raise an `InputError` for others.
 
-
-def _checked_labels(labels, config):
-  """Labels of this model; in a graph, which cannot raise an error, wrong ones become one that gives NaN."""
-  if tf.executing_eagerly():
-    check_label_array(labels.numpy(), config)
-    return labels
+  In a graph, which cannot see their values, wrong ones become one that gives NaN.
+  """
   if not labels.dtype.is_integer:
     raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
+  lowest = lowest_label(config)
+  if tf.executing_eagerly():
+    hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
+    checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
+    return labels
   values = tf.cast(labels, tf.float64)  # a cast to integers would make -1 of the largest uint64
-  is_known = (values >= lowest_label(config)) & (values < config.num_classes)
+  is_known = (values >= lowest) & (values < config.num_classes)
   return tf.where(is_known, tf.cast(labels, tf.int32), config.num_classes)
 
 

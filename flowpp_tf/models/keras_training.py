@@ -19,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core import checks, finite
-from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type
+from flowpp_tf.core.checks import INT32_MAX, as_array, as_tensor, check_arguments, check_count, check_type
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.layers.flow import Adaptable
-from flowpp_tf.models.conditioning import KEYS, by_key, check_label_array, unpack_batch
+from flowpp_tf.models.conditioning import KEYS, by_key, checked_labels, unpack_batch
 
 _OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
 _CAUSES = (
@@ -316,7 +316,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       return arrays, sample_weight if y is None else y  # any targets will do
     if labels is not None:
       checks.check_shape("labels", labels.shape, [len(images)])
-      check_label_array(labels, self.config)
+      checked_labels(as_tensor("labels", labels), self.config)
     if y is not None or sample_weight is not None:
       y = arrays.pop("label", None)
     return arrays, y
