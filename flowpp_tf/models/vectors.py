@@ -92,10 +92,9 @@ def vector_flow(
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  layer = VectorFlow(
+  return VectorFlow(
     event_size, context_size, couplings, components, hidden, blocks, df, support, embedding, dtype=dtype
-  )
-  return layer.distribution
+  ).distribution
 
 
 def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
