@@ -1,13 +1,13 @@
 """What the images of a conditional model are given: labels, conditions, or both.
 
-Functions of many images take this conditioning as a `dict` of arrays by name, empty for an unconditional model; within
-the model it is a `Conditioning`.
+This conditioning is a `dict` of arrays by name, empty for an unconditional model: `labels`, integers `[B]`, -1 for no
+label, and `condition`, `[B, *condition_shape]`. Within the model its values are tensors that have been checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,13 +18,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
 KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
-
-
-class Conditioning(NamedTuple):
-  """What images are given, checked: each None in a model that takes none."""
-
-  labels: tf.Tensor | None = None  # integers [B], -1 for no label
-  condition: tf.Tensor | None = None  # [B, *condition_shape]
 
 
 def conditioning_specs(config: FlowPlusPlusConfig, dtype: tf.DType | str) -> dict[str, tf.TensorSpec]:

@@ -37,7 +37,7 @@ from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
-from flowpp_tf.models.conditioning import Conditioning, conditioning_specs, conditioning_tensors
+from flowpp_tf.models.conditioning import conditioning_specs, conditioning_tensors
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, VariationalDequantizer
 from flowpp_tf.models.fitted_transform import FittedTransform, make_standardization
@@ -254,7 +254,7 @@ class FlowPlusPlus(KerasModelMixin):
 
   def _latents_and_terms(self, images, conditioning, noise, ctx):
     """The latents of images, and the terms of their bound."""
-    conditioning = self._with_label_dropout(Conditioning(**conditioning), ctx)
+    conditioning = self._with_label_dropout(conditioning, ctx)
     log_q, dequantized = self._dequantize(images, conditioning, noise, ctx)
     of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
     z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
@@ -401,7 +401,7 @@ class FlowPlusPlus(KerasModelMixin):
     """Return the images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments and dtype as in `sample`."""
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
-    conditioning = Conditioning(**self.check_conditioning(shape_of(z)[0], labels, condition))
+    conditioning = self.check_conditioning(shape_of(z)[0], labels, condition)
     check_type("guidance", guidance, float | tf.Tensor)
     if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
@@ -506,24 +506,24 @@ class FlowPlusPlus(KerasModelMixin):
 
   def _with_label_dropout(self, conditioning, ctx):
     """The conditioning, of whose labels training leaves some out."""
-    labels = conditioning.labels
+    labels = conditioning.get("labels")
     if labels is None or not ctx.training:
       return conditioning
     keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, ctx.stream("label_dropout"), ctx.batch_offset)
-    return conditioning if keep is None else conditioning._replace(labels=tf.where(keep[:, 0], labels, -1))
+    return conditioning if keep is None else {**conditioning, "labels": tf.where(keep[:, 0], labels, -1)}
 
   def _context(self, conditioning, ctx=EvalContext()):
     """The context of the flow's couplings, or None."""
     if self.condition_net is None:
       return None
-    return self.condition_net(*conditioning, ctx=ctx.fold_in("condition_net"))
+    return self.condition_net(**conditioning, ctx=ctx.fold_in("condition_net"))
 
   def _from_latents(self, z, conditioning, guidance):
     """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
     context = self._context(conditioning)
     if not tf.is_tensor(guidance) and guidance == 0:
       return evaluate(self.flow.bijector, z, ctx=EvalContext(condition=context))[0]
-    without = self._context(conditioning._replace(labels=tf.fill(tf.shape(conditioning.labels), -1)))
+    without = self._context({**conditioning, "labels": tf.fill(tf.shape(conditioning["labels"]), -1)})
     guided = fb.Chain(
       [
         part.copy(conditioner=Guided(part.conditioner, guidance)) if isinstance(part, fb.Coupling) else part
@@ -544,7 +544,7 @@ class FlowPlusPlus(KerasModelMixin):
     if self.has_exact_density:
       batch = shape_of(noise)[:-3]
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
-    labels, channels = conditioning.labels, self.config.image_shape[2]
+    labels, channels = conditioning.get("labels"), self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
     u, log_q = transform(self.dequantizer.posterior(x, part, labels), noise[..., :channels], part)
     dequantized = add_noise(x, u)

@@ -13,11 +13,10 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import check_broadcast
 from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, check_event
 from flowpp_tf.core.context import tfp_seed
-from flowpp_tf.models.conditioning import Conditioning, conditioning_tensors
+from flowpp_tf.models.conditioning import conditioning_tensors
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Seed, TensorLike
 
-tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
 
@@ -66,13 +65,13 @@ class ImageDistribution(tfp.distributions.Distribution):
     self.model: Any = model
     self.num_samples, self.seed = num_samples, seed
     conditioning = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
-    self.labels, self.condition = Conditioning(**conditioning)
+    self.labels, self.condition = map(conditioning.get, ("labels", "condition"))
     if len(conditioning) == 2:
       check_broadcast(labels=conditioning["labels"], condition=conditioning["condition"][..., 0, 0, 0])
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
-      reparameterization_type=tfd.NOT_REPARAMETERIZED,
+      reparameterization_type=tfp.distributions.NOT_REPARAMETERIZED,
       validate_args=validate_args,
       allow_nan_stats=False,
       parameters=parameters,

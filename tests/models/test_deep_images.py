@@ -12,7 +12,6 @@ import flowpp_tf as fpp
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.evaluation import BatchedModel, Scorer, image_grid, reconstruct
 from flowpp_tf.evaluation.positions import PositionScorer
-from flowpp_tf.models.conditioning import Conditioning
 from flowpp_tf.models.fitted_transform import FittedTransform
 from support.marks import quick_rows
 from support.models import SMALL, perturb, small_config
@@ -78,7 +77,7 @@ def test_the_noise_moves_no_pixel_to_the_next_value():
   made = model("uniform")
   images = np.linspace(0, LEVELS - 1, 64 * 8).round().astype(np.uint16).reshape(-1, *CONFIG.image_shape)
   u = tf.fill([len(images), *made.noise_shape], np.float32(1 - 2**-24))
-  x = made._dequantize(tf.cast(images, tf.float32), Conditioning(), u, fpp.core.context.EvalContext())[1]
+  x = made._dequantize(tf.cast(images, tf.float32), {}, u, fpp.core.context.EvalContext())[1]
   np.testing.assert_array_equal(np.floor(x), images)
 
 
