@@ -25,7 +25,6 @@ from flowpp_tf.core.tensors import finfo
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 
-tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -37,10 +36,6 @@ def add_noise(x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
 
 class _HalfOpenUniform(tfp.distributions.Uniform):
   """`tfd.Uniform` on [0, 1), without its upper end, where noise would make the next pixel value."""
-
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
 
   def _prob(self, x):
     return tf.where(tf.equal(x, self.high), tf.zeros([], self.dtype), super()._prob(x))
@@ -67,7 +62,7 @@ def uniform_dequantization(batch_shape: TensorLike, event_shape: Shape, dtype: A
   low = tf.zeros(as_sample_shape("batch_shape", batch_shape), as_dtype("dtype", dtype))
   uniform = _HalfOpenUniform(low, tf.ones([], low.dtype))
   noise = tfd.Sample(uniform, as_sample_shape("event_shape", event_shape))
-  return FlowDistribution(noise, tfb.Identity(), name="uniform_dequantization")
+  return FlowDistribution(noise, tfp.bijectors.Identity(), name="uniform_dequantization")
 
 
 class VariationalDequantization(FlowDistribution):

@@ -17,7 +17,6 @@ from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
-tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -80,7 +79,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   ) -> None:
     parameters = dict(locals()) if parameters is None else parameters
     check_type("distribution", distribution, tfd.Distribution)
-    check_type("bijector", bijector, tfb.Bijector)
+    check_type("bijector", bijector, tfp.bijectors.Bijector)
     event_shape, least = distribution.event_shape, bijector.forward_min_event_ndims
     if isinstance(event_shape, tf.TensorShape) and event_shape.rank is not None and event_shape.rank < least:
       raise InputError(f"`distribution` must have an event of {least} dimensions, as `bijector` has, got {event_shape}")
