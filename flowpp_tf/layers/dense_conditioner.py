@@ -68,9 +68,12 @@ class DenseConditioner(keras.layers.Layer):
     self._output_mean = None if output_mean is None else as_array("output_mean", output_mean, [outputs])
     if self._output_mean is not None:
       check_all_finite("output_mean", self._output_mean)
-    dense = lambda units, inputs, name, scale=1.0: _built(
-      InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
-    )
+
+    def dense(units, inputs, name, scale=1.0):
+      layer = InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy)
+      layer.build((None, inputs))
+      return layer
+
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.input_layer = dense(hidden, max(size + context_size, 1), "input_layer")
       self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
@@ -106,8 +109,3 @@ class DenseConditioner(keras.layers.Layer):
   def get_config(self) -> dict[str, Any]:
     mean = {} if self._output_mean is None else {"output_mean": self._output_mean.tolist()}
     return {**super().get_config(), **self._config, **mean}
-
-
-def _built(layer, inputs):
-  layer.build((None, inputs))
-  return layer
