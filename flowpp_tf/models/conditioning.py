@@ -12,8 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core import checks
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_event
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_event, check_labels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
@@ -63,7 +62,7 @@ def checked_labels(labels: tf.Tensor, config: FlowPlusPlusConfig) -> tf.Tensor:
   lowest = lowest_label(config)
   if tf.executing_eagerly():
     hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
-    checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
+    check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
     return labels
   values = tf.cast(labels, tf.float64)  # a cast to integers would make -1 of the largest uint64
   is_known = (values >= lowest) & (values < config.num_classes)
