@@ -89,9 +89,8 @@ class Ensemble(tfp.distributions.Distribution):
 
   def given(self, context: Any) -> Ensemble:
     """Return the mixture given a context, as `FlowDistribution.given`."""
-    for flow in self.flows:
-      if not hasattr(flow, "given"):
-        raise InputError(f"{flow.name!r} takes no context")
+    if not hasattr(self.flows[0], "given"):
+      raise InputError(f"{self.flows[0].name!r} takes no context")
     return Ensemble([flow.given(context) for flow in self.flows], name=f"{self.name}_given")
 
   def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
@@ -115,9 +114,6 @@ class Ensemble(tfp.distributions.Distribution):
 
   def _event_shape(self):
     return self.flows[0].event_shape
-
-  def _event_shape_tensor(self):
-    return self.flows[0].event_shape_tensor()
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
