@@ -18,6 +18,8 @@ from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 
+ParameterProperties = tfp.util.ParameterProperties
+
 
 class Conditioned(Chain):
   """A bijector whose couplings get a context.
@@ -70,7 +72,7 @@ class Conditioned(Chain):
     event_ndims = lambda self, x_event_ndims: x_event_ndims
     return dict(
       bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
-      context=tfp.util.ParameterProperties(event_ndims=event_ndims),
+      context=ParameterProperties(event_ndims=event_ndims),
     )
 
   def _evaluate(self, x, inverse, ctx):

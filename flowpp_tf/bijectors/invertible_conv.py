@@ -22,6 +22,7 @@ from flowpp_tf.core.lanes import sync_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
+ParameterProperties = tfp.util.ParameterProperties
 _LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
 _SHRINKAGE = 3.0  # columns / rows of it are added, of the mean variance: docs/benchmarks/vector_flows.md
 
@@ -241,7 +242,7 @@ def _one_event(parameter, event_ndims=2, is_preferred=True):
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
 
-  return tfp.util.ParameterProperties(
+  return ParameterProperties(
     event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims), is_preferred=is_preferred
   )
 

@@ -165,7 +165,9 @@ def _write_graphs(folder, model, metadata, format, weight_dtype="float32"):
 
 def _onnx(name, graph, about, weight_dtype):
   ops = OnnxOps(weight_dtype)
-  inputs = {key: ops.input(key, spec.dtype.name, spec.shape) for key, spec in graph.inputs.items()}
+  inputs = {}
+  for key, spec in graph.inputs.items():
+    inputs[key] = ops.input(key, spec.dtype.name, spec.shape)
   for key, value in graph.compute(ops, **inputs).items():
     ops.output(key, value, graph.outputs[key].shape)
   model = ops.model(name, properties={"metadata": json.dumps(about)})

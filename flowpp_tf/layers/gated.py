@@ -295,6 +295,8 @@ class ConvAttentionBlock(keras.layers.Layer):
     super().__init__(**kwargs)
     # Blocks of networks that differ only in these two share one graph (blocks.py).
     self.network = network = dataclasses.replace(NetworkConfig.from_config(network), blocks=1, remat=False)
+    self.use_context = use_context
+    self.output_kernel_size = output_kernel_size
     filters = network.filters
     options: dict[str, Any] = dict(dropout=network.dropout, weight_norm=network.weight_norm, dtype=self.dtype_policy)
     self.conv = GatedConv(filters, output_kernel_size, use_context, padding=network.padding, name="conv", **options)
@@ -336,5 +338,5 @@ class ConvAttentionBlock(keras.layers.Layer):
     return x
 
   def get_config(self) -> dict[str, Any]:
-    config = {"use_context": self.conv.use_context, "output_kernel_size": self.conv.output_kernel_size}
+    config = {"use_context": self.use_context, "output_kernel_size": self.output_kernel_size}
     return {**super().get_config(), "network": dataclasses.asdict(self.network), **config}
