@@ -70,6 +70,7 @@ PARTS = {
   "posteriors": (
     "posteriors.py --sbibm={sbibm} --runs={runs}/posteriors --simulations=1000 --seeds=0 --observations=1,2,3",
     "posteriors.py --sbibm={sbibm} --runs={runs}/posteriors --simulations=10000",
+    "posteriors.py --sbibm={sbibm} --runs={runs}/posteriors --simulations=100000 --seeds=0 --observations=1,2,3",
   ),
 }
 NEEDS = {  # flags without a default
