@@ -3,6 +3,8 @@
 python benchmarks/preset.py --workdirs=runs/first,runs/second --name=fashion_mnist --dataset=fashion_mnist \
     --description="28x28 grey pictures of clothes"
 
+The first may be a copy of the preset that it takes the place of, if the second began with its weights.
+
 It writes flowpp_tf/pretrained/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
 bounds, the codecs, and typicality. The fingerprint in its config.json is that of the data with the most training
 images of the runs, also where --dataset, whose test split is measured, is another. The model card, card.md, is written
@@ -97,11 +99,11 @@ def nearest(test, train):
 
 def _write_curve(runs, path):
   """Write the rows of all runs, with the steps counted through."""
-  rows, before = [], 0
-  for number, run in enumerate(runs, start=1):
+  rows, before, stretches = [], 0, 0
+  for run in runs:
     found = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    rows += [{**row, "step": before + row["step"], "stretch": number} for row in found]
-    before += found[-1]["step"]
+    rows += [{**row, "step": before + row["step"], "stretch": stretches + row.get("stretch", 1)} for row in found]
+    before, stretches = rows[-1]["step"], rows[-1]["stretch"]
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
