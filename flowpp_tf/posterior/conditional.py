@@ -115,6 +115,9 @@ class Ensemble(tfp.distributions.Distribution):
   def _event_shape(self):
     return self.flows[0].event_shape
 
+  def _event_shape_tensor(self):
+    return self.flows[0].event_shape_tensor()
+
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     return dict(flows=tfp.util.BatchedComponentProperties(event_ndims=lambda self: [0] * len(self.flows)))

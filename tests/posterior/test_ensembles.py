@@ -133,3 +133,11 @@ def test_what_cannot_read_data_is_an_error():
   flow = fpp.vector_flow(1, embedding=network(), **TINY)
   with pytest.raises(InputError, match=r"^`context` must be of shape \[..., 5, 1\]"):
     flow.given(SERIES[:, :4])
+
+
+def test_a_graph_tells_the_size_of_events_that_it_does_not_know_when_traced():
+  @tf.function(input_signature=[tf.TensorSpec([None])])
+  def event_shape(mean):
+    return fpp.ensemble([tfd.MultivariateNormalDiag(mean)]).event_shape_tensor()
+
+  assert event_shape(tf.zeros([4])).numpy().tolist() == [4]
