@@ -45,7 +45,8 @@ class FitResult(NamedTuple):
     train: mean log density of the training batches since the evaluation before, in nats, without those of skipped
       steps; NaN if all were skipped.
     validation: mean log density of the validation rows, by the averaged weights, in nats; empty without validation.
-    best_step: step whose weights the flow has now; the last one if no validation was finite.
+    best_step: step whose weights the flow has now, 0 for those that training began with; the last one if no validation
+      was finite.
     skipped: steps that were skipped, as their loss or gradients were not finite.
     flow: the flow.
   """
@@ -94,6 +95,7 @@ def fit(
 ) -> FitResult | EnsembleResult:
   """Train a flow by maximum likelihood, stop early, and leave it with the weights of the best validation.
 
+  The weights that training begins with are validated too, so a flow does not become worse by it on these rows.
   The weights that are validated and kept are exponential moving averages over a twentieth of the steps (Polyak and
   Juditsky 1992): those of single steps are noisy until the learning rate is nearly 0.
 
@@ -134,14 +136,12 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  if steps is not None:
-    check_count("steps", steps, high=INT32_MAX)
-  for name, count in dict(batch_size=batch_size, patience=patience, members=members).items():
+  counts = dict(steps=1 if steps is None else steps, batch_size=batch_size, patience=patience, members=members)
+  for name, count in counts.items():
     check_count(name, count, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
-  if weight_decay is not None:
-    check_number("weight_decay", weight_decay, 0.0)
+  check_number("weight_decay", 0.0 if weight_decay is None else weight_decay, 0.0)
   layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
   if members > 1:
     if not hasattr(flow, "another"):
@@ -297,6 +297,8 @@ class _Trainer:
     history: list[tuple] = []
     best, best_step, weights, waited = -math.inf, 0, None, 0
     held_out = held_out and [tf.constant(array) for array in held_out]
+    if held_out and math.isfinite(value := self._mean_log_prob(held_out)):
+      best, weights = value, [v.numpy() for v in self._flow.variables]
     with tqdm.tqdm(total=steps, unit="step", disable=not verbose) as bar:
       try:
         for step in range(1, steps + 1):
@@ -323,7 +325,7 @@ class _Trainer:
         for variable, value in zip(self._flow.variables, weights or []):
           variable.assign(value)
     taken, means, values = (np.array(column) for column in zip(*history))
-    skipped, best_step = int(self._state.skipped_steps), best_step or history[-1][0]
+    skipped, best_step = int(self._state.skipped_steps), history[-1][0] if weights is None else best_step
     return FitResult(taken, means, values if held_out else np.empty(0), best_step, skipped, self._flow)
 
 

@@ -24,13 +24,19 @@ def normal(loc=0.0):
 
 
 def test_training_stops_early_and_leaves_the_best_weights():
+  flow = normal(1.0)
+  result = fpp.fit(flow, X + 3, validation=X + 1.5, steps=400, learning_rate=1e-2, patience=3)
+  assert len(result.steps) == len(result.train) == len(result.validation) < 40
+  assert 10 < result.best_step == result.steps[np.argmax(result.validation)] == result.steps[-4] and result.skipped == 0
+  assert np.all(np.diff(result.train) > 0)
+  np.testing.assert_allclose(np.mean(flow.log_prob(X + 1.5)), result.validation.max(), rtol=1e-6)
+
+
+def test_training_that_only_makes_the_validation_worse_leaves_the_weights_it_began_with():
   flow = normal(1.0)  # the validation rows have mean 0: each step away from 0 is worse
   result = fpp.fit(flow, X + 3, validation=X, steps=400, learning_rate=1e-2, patience=3)
-  assert len(result.steps) == len(result.train) == len(result.validation) == 4
-  assert result.best_step == result.steps[0] == 10 and result.skipped == 0
-  assert np.all(np.diff(result.validation) < 0) and np.all(np.diff(result.train) > 0)
-  np.testing.assert_allclose(np.mean(flow.log_prob(X)), result.validation[0], rtol=1e-6)
-  assert np.all(flow.mean() > 1.0) and np.all(flow.mean() < 1.1)
+  assert result.best_step == 0 and np.all(np.diff(result.validation) < 0) and len(result.steps) == 3
+  assert np.all(flow.mean() == 1.0) and np.all(flow.stddev() == 1.0)
 
 
 def test_without_validation_all_steps_are_taken_to_the_maximum_of_the_likelihood():
@@ -260,15 +266,9 @@ GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
     (lambda: fpp.fit(normal(), X, X), "^`context` must be None, as 'normal' takes no context"),
     (lambda: fpp.fit(GIVEN(), X), "^`context` must hold real numbers, got None"),
     (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]][:9]), "^`context` must have 200 rows, as `data`, got 9"),
-    (
-      lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X),
-      "^`validation_context` must hold real numbers, got None",
-    ),
+    (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X), "^`validation_context` must hold real numbers, got"),
     (lambda: fpp.fit(normal(), X, validation_context=X), "^`validation_context` must be None unless `validation` is r"),
-    (
-      lambda: fpp.fit(tfd.Normal(0.0, 1.0), X),
-      r"^`flow` must have no batch and events of shape \[D\] or \[H, W, C\], got \[\] and",
-    ),
+    (lambda: fpp.fit(tfd.Normal(0.0, 1.0), X), r"^`flow` must have no batch and events of shape .*, got \[\] and"),
     (lambda: fpp.fit(tfd.MultivariateNormalDiag([0.0, 0.0]), X), "^`flow` must have trainable variables, 'Multivariat"),
   ],
 )
