@@ -136,12 +136,14 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  counts = dict(steps=1 if steps is None else steps, batch_size=batch_size, patience=patience, members=members)
-  for name, count in counts.items():
+  if steps is not None:
+    check_count("steps", steps, high=INT32_MAX)
+  for name, count in dict(batch_size=batch_size, patience=patience, members=members).items():
     check_count(name, count, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
-  check_number("weight_decay", 0.0 if weight_decay is None else weight_decay, 0.0)
+  if weight_decay is not None:
+    check_number("weight_decay", weight_decay, 0.0)
   layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
   if members > 1:
     if not hasattr(flow, "another"):
@@ -295,7 +297,7 @@ class _Trainer:
     batches = _batches(count, min(batch_size, count), rng)
     every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
     history: list[tuple] = []
-    best, best_step, weights, waited = -math.inf, 0, None, 0
+    best, best_step, last_better, weights = -math.inf, 0, 0, None  # `last_better`: evaluations up to the best one
     held_out = held_out and [tf.constant(array) for array in held_out]
     if held_out and math.isfinite(value := self._mean_log_prob(held_out)):
       best, weights = value, [v.numpy() for v in self._flow.variables]
@@ -316,11 +318,9 @@ class _Trainer:
           self._state.reset_sums()
           bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
           if not held_out or (math.isfinite(value) and value > best):
-            best, best_step, waited, weights = value, step, 0, averaged
-          else:
-            waited += 1
-            if waited >= patience:
-              break
+            best, best_step, last_better, weights = value, step, len(history), averaged
+          elif len(history) - last_better >= patience:
+            break
       finally:  # after Ctrl-C too
         for variable, value in zip(self._flow.variables, weights or []):
           variable.assign(value)
