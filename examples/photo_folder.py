@@ -1,21 +1,36 @@
 """Make a folder of photographs to train on: those that come with this package's requirements, and others made smaller.
 
-apt-get install budgie-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds
-python examples/photo_folder.py --output=photos_train --skip=abstract,elephants,saturnian,infinite-sea,painting \
-    /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature
+share=/usr/share wallpapers=/usr/share/lxqt/wallpapers examples=/usr/share/doc/opencv-doc/examples
+themes=/usr/share/wordpress/wp-content/themes faces=/usr/share/pixmaps/budgie-faces jxl=/usr/share/libjxl-testdata
+apt-get install budgie-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds \
+    lxqt-themes opencv-doc palapeli-data budgie-control-center-data forensics-samples-files kphotoalbum \
+    libjs-bootstrap5-doc libjs-jquery-backstretch libjxl-testdata ruby-rmagick-doc \
+    wordpress-theme-twentytwentyfive wordpress-theme-twentytwentyfour
+python examples/photo_folder.py --output=photos_train --side=512,700,900 --skip=abstract,elephants,saturnian,\
+infinite-sea,painting,midnight,fossa,analogpattern,umang,logo,starry,/left,/right,suzanne,ellipses,pca_test,text_,\
+licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer,empty,d-debian,_480,_960,_1280 \
+    $share/backgrounds/budgie $share/backgrounds $share/backgrounds/mate/nature \
+    $share/palapeli/collection $wallpapers \
+    $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
+    $examples/data $examples/text $examples/alphamat/input_images \
+    $share/kphotoalbum/demo $share/forensics-samples/original-files/pic{1,2} \
+    $share/forensics-samples/original-files/pic1/IMG_1054.JPG \
+    $themes/twentytwentyfive/assets/images/{akaka-falls-state-park-flora,botany-flowers,category-anthuriums,\
+category-sunflowers,coming-soon-bg-image,coral-square,dallas-creek-square,malibu-plantlife,marshland-birds-square,\
+northern-buttercups-flowers,parthenon-square,red-hibiscus-closeup}.webp \
+    $themes/twentytwentyfour/assets/images/{angular-roof,art-gallery,building-exterior,green-staircase,hotel-facade,\
+museum,tourist-and-building,windows}.webp \
+    $faces/{bicycle,book,calculator,cat,coffee2,flower2,gamepad,guitar2,headphones,hummingbird,mountain,plane,\
+surfer,tomatoes,tree}.jpg \
+    $share/doc/libjs-jquery-backstretch/examples \
+    $share/doc/ruby-rmagick-doc/html/ex/images/{Hot_Air_Balloons,Red_Rocks,Ballerina3,Cheetah}.jpg \
+    $share/doc/libjs-bootstrap5/examples/features/unsplash-photo-{1,2}.jpg \
+    $jxl/external/wesaturate/500px/{cvo9xd_keong_macan,tmshre_riaphotographs,u76c0g_bliznaca}_srgb8.png \
+    $jxl/jxl/flower/flower.png
 bin/train --flagfile=configs/photos_crops.flags --dataset=folder:photos_train --splits_file=photos_train/splits.txt
 
-The preset `photos` began with that folder. Its last run has more photographs, each at three sizes:
-
-apt-get install lxqt-themes opencv-doc palapeli-data
-wallpapers=/usr/share/lxqt/wallpapers examples=/usr/share/doc/opencv-doc/examples
-python examples/photo_folder.py --output=more_photos_train --side=512,700,900 --skip=abstract,elephants,saturnian,\
-infinite-sea,painting,midnight,fossa,analogpattern,umang,logo,starry,/left,/right,suzanne,ellipses,pca_test,text_,\
-licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer \
-    /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature \
-    /usr/share/palapeli/collection $wallpapers \
-    $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
-    $examples/data $examples/text $examples/alphamat/input_images
+Those are the photographs of the preset `photos`. Its first runs had the first four packages and no --side, its fifth
+and sixth those up to palapeli-data.
 
 Of a folder the .jpg files are taken. The packaged photographs keep their split, so that validation and test are those
 of `--dataset=photos`; all others are for training. Large photographs hold little in a patch of 32x32 pixels: they are
