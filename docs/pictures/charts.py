@@ -35,7 +35,7 @@ def training_curves(theme):
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_title(preset, loc="left", color=theme.text)
     ax.set_xlim(0, 1.03 * steps[-1])
-    ax.locator_params(nbins=5)
+    ax.locator_params("y", nbins=5)
     ax.locator_params("x", nbins=4)  # labels of 80,000 steps are wide
     low, high = ax.get_ylim()
     ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
