@@ -52,7 +52,7 @@ def main(argv):
   model = FlowPlusPlus(dataclasses.replace(trained.config, dtype="float32"))
   model.set_weights(trained.get_weights())
   dataset = load_dataset(FLAGS.dataset, labels=model.config.num_classes > 0)
-  settings = max(map(_settings, runs), key=lambda of: of["fingerprint"]["splits"]["train"])
+  settings = max(map(_settings, reversed(runs)), key=lambda of: of["fingerprint"]["splits"]["train"])
   trained_on = load_from_settings(settings, model.config)
   if trained_on.fingerprint()["sha256"] != settings["fingerprint"]["sha256"]:
     raise InputError(f"the data {describe(settings['fingerprint'])} of a run are no longer there")
