@@ -19,24 +19,17 @@ from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
 from flowpp_tf.tiles.neighbours import TileLayout
 from support.archives import decode_segment
 from support.marks import slow
-from support.models import SMALL, TINY, perturb, perturbed, small_config, value_and_log_det
+from support.models import GREY, SMALL, TINY, perturb, perturbed, small_config, value_and_log_det
 
 SHAPE = (16, 16, 1)
-CONFIG = dataclasses.replace(
-  fpp.get_config("elpv"),
+CONFIG = small_config(
+  GREY,
   image_shape=SHAPE,
   tile_neighbours=True,
   structure="squeeze,channels:1,columns:1",
   filters=8,
-  blocks=1,
-  components=2,
-  dequant_structure="columns:1",
-  dequant_filters=8,
-  context_channels=4,
   condition_channels=4,
   condition_blocks=1,
-  act_norm_per_position=True,
-  invertible_conv_init="identity",
 )
 
 
