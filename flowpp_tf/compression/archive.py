@@ -45,7 +45,8 @@ from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.tiles.neighbours import TileLayout
 from flowpp_tf.version import __version__
 
-VERSION = 4  # of the format
+VERSION = 5  # of the format
+_READS = 4, VERSION  # 4 had no median among its LZMA images
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
@@ -458,8 +459,8 @@ def _parse_header(text):
     version = fields["version"]
   except (ValueError, KeyError, TypeError, RecursionError):
     raise ArchiveError("the archive's header cannot be read") from None
-  if version != VERSION:
-    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
+  if version not in _READS:
+    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads versions 4 and 5")
   with contextlib.suppress(TypeError):
     header = Header(**fields)
     if (

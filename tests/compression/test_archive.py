@@ -20,7 +20,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, segment
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.compression.files.folder import OutputFolder
-from flowpp_tf.compression.lzma_images import decode_lzma_images, encode_lzma_images, unpack
+from flowpp_tf.compression.lzma_images import decode_lzma_images, encode_lzma_images, pack, unpack
 from flowpp_tf.data import load_dataset
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 from hardening.mutations import mutate_bytes
@@ -83,6 +83,21 @@ def test_plain_images_come_back(shape, dtype, levels):
     np.testing.assert_array_equal(decode_lzma_images(encode_lzma_images(array), shape, dtype), array)
     with pytest.raises(ValueError, match="hold fewer than"):
       decode_lzma_images(encode_lzma_images(array), (shape[0] + 1, *shape[1:]), dtype)
+
+
+def test_plain_photographs_are_predicted_by_the_median():
+  """Against the definition of JPEG-LS, value by value; in eight bits the encoder takes it."""
+  for levels, dtype in ((1 << 8, np.uint8), (1 << 16, np.uint16)):
+    images = (load_dataset("photos").test[100:101, :20, :30].astype(int) * 257 % levels).astype(dtype)
+    differences = np.diff(images, axis=3, prepend=dtype(0)).astype(int)
+    padded, residuals = np.pad(differences, ((0, 0), (1, 0), (1, 0), (0, 0))), differences.copy()
+    for n, y, x, c in np.ndindex(images.shape):
+      left, above, corner = padded[n, y + 1, x, c], padded[n, y, x + 1, c], padded[n, y, x, c]
+      residuals[n, y, x, c] -= sorted((left, above, left + above - corner))[1]
+    low, high = ((residuals % levels >> shift).astype(np.uint8).tobytes() for shift in (0, 8))
+    stored = b"\4" + pack(low if levels == 256 else low + high)
+    np.testing.assert_array_equal(decode_lzma_images(stored, images.shape, dtype), images)
+    assert levels > 256 or encode_lzma_images(images) == stored
 
 
 def test_plain_bytes_never_take_more_memory_than_they_should():
@@ -305,8 +320,8 @@ def header_with(**fields):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"version": 3}, "has version 3 of the format; this program reads version 4"),
-    ({"version": "4"}, "has version '4' of the format; this program reads version 4"),
+    ({"version": 3}, "has version 3 of the format; this program reads versions 4 and 5"),
+    ({"version": "4"}, "has version '4' of the format; this program reads versions 4 and 5"),
     ({"model": 32 * "0"}, "was made with another model"),
     ({"tier": "portable"}, "header is invalid"),
     ({"embedded": 10**12}, "truncated: it ends in its model"),
