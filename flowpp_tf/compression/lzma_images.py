@@ -11,16 +11,18 @@ import lzma
 
 import numpy as np
 
-_AXES = ((), (2,), (1,), (1, 2))
-_MEDIAN = len(_AXES)  # the kind that comes after them
+_AXES = (), (2,), (1,), (1, 2), (3,)  # of the differences of each kind
+_MEDIAN = 4  # the kind that then subtracts the median
 _DICTIONARY_BITS = 16, 24  # of its size; that of 24 takes an encoder 15 ms before the first byte
 
 
 def encode_lzma_images(images: np.ndarray) -> bytes:
   """Return uint8 or uint16 images `[N, H, W, C]` as bytes."""
   encoded = []
-  for kind in range(_MEDIAN + 1):
-    residuals = _differences(images, (3,) if kind == _MEDIAN else _AXES[kind])
+  for kind, axes in enumerate(_AXES):
+    residuals = images
+    for axis in axes:
+      residuals = np.diff(residuals, axis=axis, prepend=images.dtype.type(0))  # which wraps around
     if kind == _MEDIAN:
       for image in residuals:  # one by one, as the sums take memory
         values = _padded(image)
@@ -37,7 +39,7 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
   Raises:
     ValueError: if the bytes are damaged.
   """
-  if not data or data[0] > _MEDIAN:
+  if not data or data[0] >= len(_AXES):
     raise ValueError("LZMA images of an unknown kind")
   little_endian = np.dtype(dtype).newbyteorder("<")
   itemsize, count = little_endian.itemsize, int(np.prod(shape))
@@ -49,15 +51,8 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
     for y, x in np.ndindex(shape[1:3]):
       images[:, y, x] += _median(values[:, y + 1, x], values[:, y, x + 1], values[:, y, x]).astype(dtype)
       values[:, y + 1, x + 1] = images[:, y, x]
-    return np.cumsum(images, axis=3, dtype=dtype)
   for axis in _AXES[data[0]]:
     images = np.cumsum(images, axis=axis, dtype=dtype)
-  return images
-
-
-def _differences(images, axes):
-  for axis in axes:
-    images = np.diff(images, axis=axis, prepend=images.dtype.type(0))  # which wraps around
   return images
 
 
