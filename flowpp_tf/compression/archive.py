@@ -460,7 +460,8 @@ def _parse_header(text):
   except (ValueError, KeyError, TypeError, RecursionError):
     raise ArchiveError("the archive's header cannot be read") from None
   if version not in _READS:
-    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads versions 4 and 5")
+    reads = " and ".join(map(str, _READS))
+    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads versions {reads}")
   with contextlib.suppress(TypeError):
     header = Header(**fields)
     if (

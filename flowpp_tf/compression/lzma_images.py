@@ -26,7 +26,7 @@ def encode_lzma_images(images: np.ndarray) -> bytes:
     if kind == _MEDIAN:
       for image in residuals:  # one by one, as the sums take memory
         values = _padded(image)
-        image -= _median(values[1:, :-1], values[:-1, 1:], values[:-1, :-1]).astype(image.dtype)
+        image -= _median(values[1:, :-1], values[:-1, 1:], values[:-1, :-1])
     values = np.ascontiguousarray(residuals, residuals.dtype.newbyteorder("<"))
     planes = values.reshape(-1, 1).view(np.uint8).T  # all low bytes, then all high ones
     encoded.append(bytes([kind]) + pack(planes.tobytes()))
@@ -47,24 +47,25 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
   planes = np.frombuffer(unpacked, np.uint8).reshape(itemsize, count)
   images = np.ascontiguousarray(planes.T).view(little_endian).astype(dtype).reshape(shape)
   if data[0] == _MEDIAN:
-    values = _padded(np.zeros_like(images))
+    values = _padded(images)
     for y, x in np.ndindex(shape[1:3]):
-      images[:, y, x] += _median(values[:, y + 1, x], values[:, y, x + 1], values[:, y, x]).astype(dtype)
-      values[:, y + 1, x + 1] = images[:, y, x]
+      values[:, y + 1, x + 1] += _median(values[:, y + 1, x], values[:, y, x + 1], values[:, y, x])
+    images = values[:, 1:, 1:]
   for axis in _AXES[data[0]]:
     images = np.cumsum(images, axis=axis, dtype=dtype)
   return images
 
 
 def _padded(images):
-  """Return images `[..., H, W, C]` with zeros above and to the left, of a dtype that holds their sums."""
-  beyond = [(0, 0)] * (images.ndim - 3) + [(1, 0), (1, 0), (0, 0)]
-  return np.pad(images.astype(np.promote_types(images.dtype, np.int8)), beyond)
+  """Return images `[..., H, W, C]` with zeros above and to the left."""
+  return np.pad(images, [(0, 0)] * (images.ndim - 3) + [(1, 0), (1, 0), (0, 0)])
 
 
 def _median(left, above, corner):
-  """Return the median of left, above, and left + above - corner."""
-  return np.clip(left + above - corner, np.minimum(left, above), np.maximum(left, above))
+  """Return the median of left, above, and left + above - corner, in their dtype."""
+  signed = np.promote_types(left.dtype, np.int8)  # which holds the sum
+  gradient = left.astype(signed) + above - corner
+  return np.clip(gradient, np.minimum(left, above), np.maximum(left, above)).astype(left.dtype)
 
 
 def pack(data: bytes) -> bytes:
