@@ -219,8 +219,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     inputs, sample_weight = self._unpacked(data)
     replica, optimizer = tf.distribute.get_replica_context(), self.optimizer
     with tf.GradientTape() as tape:
-      bound = self._bound(inputs, training=True)
-      loss, weight = _mean_loss(bound, sample_weight)
+      loss, weight = _mean_loss(self._bound(inputs, training=True), sample_weight)
       scaled_loss = optimizer.scale_loss(loss)
     variables = self.trainable_variables
     gradients = tape.gradient(scaled_loss, [v.value for v in variables])
@@ -257,8 +256,7 @@ class KerasModelMixin(Adaptable, keras.Model):
   def test_step(self, data: Any) -> dict[str, Any]:
     """Evaluate this replica's share of a batch, as in Keras; return the logs."""
     inputs, sample_weight = self._unpacked(data)
-    bound = self._bound(inputs, training=False)
-    loss, weight = _mean_loss(bound, sample_weight)
+    loss, weight = _mean_loss(self._bound(inputs, training=False), sample_weight)
     return self._logs(_sum_over_replicas(loss), weight)
 
   def _logs(self, loss, weight):
