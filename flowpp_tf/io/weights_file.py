@@ -39,7 +39,7 @@ def weights_to_bytes(model: keras.Model, about: dict[str, Any] | None = None, dt
     about: JSON-serializable values to keep with them.
     dtype: dtype of the arrays in the file, to which they are rounded; None for that of the weights.
   """
-  arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in _by_path(model).items()}
+  arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in weights_by_path(model).items()}
   about = {"sha256": _checksum(arrays), **(about or {})}
   return safetensors.numpy.save(arrays, {_METADATA: json.dumps(about)})
 
@@ -65,7 +65,7 @@ class WeightsFile(NamedTuple):
     for name, array in self.arrays.items():
       if array.dtype.kind not in "biu" and not np.all(np.isfinite(array.astype(np.float64))):
         raise InputError(f"the weights must be finite, got NaN or infinity in {name}")
-    weights = _by_path(model)
+    weights = weights_by_path(model)
     expected = {name: tuple(weight.shape) for name, weight in weights.items()}
     found = {name: array.shape for name, array in self.arrays.items()}
     wrong = [
@@ -137,7 +137,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
   return digest.hexdigest()
 
 
-def _by_path(model):
+def weights_by_path(model: keras.Model) -> dict[str, keras.Variable]:
   """Return the weights of a model by their paths below it, whose name may be any."""
   weights = {weight.path.removeprefix(f"{model.name}/"): weight for weight in model.weights}
   if len(weights) < len(model.weights):

@@ -4,12 +4,14 @@ import dataclasses
 import os
 import pathlib
 
+import numpy as np
+
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.model_folders import ABOUT, is_address, presets
-from flowpp_tf.io.weights_file import WEIGHTS, read_weights
+from flowpp_tf.io.weights_file import WEIGHTS, read_weights, weights_by_path
 from flowpp_tf.pretrained.official import load_official_weights
 from flowpp_tf.pretrained.presets import open_preset
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
@@ -63,7 +65,9 @@ class InitialWeights:
 
   @check_arguments
   def load(self, model: FlowPlusPlusLike) -> None:
-    """Set the weights of a model.
+    """Set the weights of a model, whose images may have another height and width.
+
+    Weights of each position are then resized: their edges stay, and their middle is repeated or left out.
 
     Raises:
       InputError (a ValueError): if they are another architecture's, or the file has changed since it was found.
@@ -76,6 +80,23 @@ class InitialWeights:
       return
     weights = read_weights(self.path, unchecked=self.unchecked)
     try:
+      for name, weight in weights_by_path(model).items():
+        if name in weights.arrays and len(weight.shape) == 3 and weight.name != "kernel":
+          weights.arrays[name] = _resized(weights.arrays[name], weight.shape)
       weights.load(model)
     except Exception as error:  # Keras raises many
       raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason(error)}") from None
+
+
+def _resized(weight, shape):
+  """Return a weight of each position, `[H, W, C]`, for images of another size.
+
+  Each row and column keeps its distance from the nearest edge, where padding with zeros is felt. Between them a larger
+  image repeats the central one, and a smaller image leaves the central ones out.
+  """
+  for axis in 0, 1:
+    old, new = weight.shape[axis], shape[axis]
+    position = np.arange(new)
+    from_start, from_end = np.minimum(position, old // 2), np.maximum(position + old - new, old // 2)
+    weight = weight.take(np.where(position < new // 2, from_start, from_end), axis)
+  return weight
