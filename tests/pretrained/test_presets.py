@@ -68,10 +68,14 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
   assert not (tmp_path / "large").exists()
 
 
+def append(path):
+  path.write_bytes(path.read_bytes() + b"x")
+
+
 @pytest.mark.parametrize(
   "change, message",
   [
-    (lambda folder: (folder / "best.weights.safetensors").write_bytes(b"x"), "preset .* is damaged, .*: .*SHA-256"),
+    (lambda folder: append(folder / "best.weights.safetensors"), "preset .* is damaged, or cannot be used: .*SHA-256"),
     (lambda folder: (folder / "best.weights.safetensors").unlink(), "cannot be read"),
     (lambda folder: (folder / "config.json").write_text("{}"), "preset .* is damaged, or cannot be used: 'model'"),
     (lambda folder: (folder / "preset.json").unlink(), "is not a preset: it has no preset.json"),
@@ -109,9 +113,13 @@ def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
   models.InitialWeights.find(folder, unchecked=True).load(fpp.FlowPlusPlus(TINY))
 
 
-def test_a_preset_is_copied_and_loaded(own, tmp_path):
+def test_a_preset_is_copied_loaded_and_begun_with(own, tmp_path):
   models.copy_preset(own[1], tmp_path / "copy")
-  assert_same(fpp.load(tmp_path / "copy").get_weights(), fpp.FlowPlusPlus.from_preset(own[1]).get_weights())
+  expected = fpp.FlowPlusPlus.from_preset(own[1]).get_weights()
+  assert_same(fpp.load(tmp_path / "copy").get_weights(), expected)
+  begun = fpp.FlowPlusPlus(TINY)
+  models.InitialWeights.find(own[1]).load(begun)
+  np.testing.assert_array_equal(begun.get_weights()[0], expected[0])
   assert training.Workdir(tmp_path / "copy").weights_info()["file"] == "best.weights.safetensors"
 
 
@@ -240,8 +248,8 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   assert result.code == 0 and result.out.startswith("digits test, data "), result.error
   record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
   assert record["test[:20]"]["images"] == 20 and record["test"]["images"] == 180
-  shipped = json.loads((models.preset_folder("digits") / "evaluation.json").read_text())
-  assert shipped["test"]["images"] == 180  # is not written to
+  shipped = (models.preset_folder("digits") / "evaluation.json").read_text()  # is not written to
+  assert json.loads(shipped)["test"]["images"] == 180
 
 
 @pytest.mark.slow
