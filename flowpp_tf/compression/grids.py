@@ -20,7 +20,7 @@ import numpy as np
 
 from flowpp_tf.compression import portable_math
 from flowpp_tf.compression.stack import check_inside
-from flowpp_tf.tiles.cutting import unit_of, without_middle
+from flowpp_tf.tiles.cutting import resize_middle, unit_of
 
 _SMALLEST_SCALE = 1e-10
 _LARGEST = 2.0**60
@@ -44,8 +44,8 @@ class Grid:
 
   def part(self, height: int, width: int) -> Grid:
     """Return the grid of smaller images."""
-    scale = without_middle(self.scale, height, width, self.unit)
-    shift = without_middle(self.shift, height, width, self.unit)
+    scale = resize_middle(self.scale, (height, width), self.unit)
+    shift = resize_middle(self.shift, (height, width), self.unit)
     return Grid(scale, shift, self.unit)
 
   def values(self, n: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ class Lifts:
 
   def _part(self, array, n):
     """Return what belongs to the positions of n `[N, H, W, C]`."""
-    return without_middle(array, n.shape[1], n.shape[2], self.grid.unit)
+    return resize_middle(array, n.shape[1:3], self.grid.unit)
 
 
 def _rounded_sum(n, rows, factors):

@@ -22,7 +22,7 @@ from flowpp_tf.config.structure import Stage, context_channels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import claim
-from flowpp_tf.tiles.cutting import unit_of, without_middle
+from flowpp_tf.tiles.cutting import resize_middle, unit_of
 
 # Of a batch, from which on threads take less time than one: in smaller arrays they wait for each other at the GIL.
 LEAST_VALUES_FOR_THREADS = 1 << 13
@@ -88,7 +88,7 @@ class Network:
     embedding = self._embedding
     if embedding is not None:
       unit = unit_of(embedding.shape, self._image_shape, self._step)
-      embedding = without_middle(embedding, x.shape[1], x.shape[2], unit)
+      embedding = resize_middle(embedding, x.shape[1:3], unit)
     for block in self._blocks:
       h = block(h, embedding, context)
     if self._output is None:

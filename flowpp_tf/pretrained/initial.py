@@ -4,8 +4,6 @@ import dataclasses
 import os
 import pathlib
 
-import numpy as np
-
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io.files import file_sha256
@@ -15,6 +13,7 @@ from flowpp_tf.io.weights_file import WEIGHTS, read_weights, weights_by_path
 from flowpp_tf.pretrained.official import load_official_weights
 from flowpp_tf.pretrained.presets import open_preset
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
+from flowpp_tf.tiles.cutting import resize_middle, unit_of
 from flowpp_tf.types import Path
 
 
@@ -81,22 +80,9 @@ class InitialWeights:
     weights = read_weights(self.path, unchecked=self.unchecked)
     try:
       for name, weight in weights_by_path(model).items():
-        if name in weights.arrays and len(weight.shape) == 3 and weight.name != "kernel":
-          weights.arrays[name] = _resized(weights.arrays[name], weight.shape)
+        if name in weights.arrays and weights.arrays[name].ndim == len(weight.shape) == 3 and weight.name != "kernel":
+          unit = unit_of(weight.shape, model.config.image_shape, model.config.size_step)
+          weights.arrays[name] = resize_middle(weights.arrays[name], weight.shape, unit)
       weights.load(model)
     except Exception as error:  # Keras raises many
       raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason(error)}") from None
-
-
-def _resized(weight, shape):
-  """Return a weight of each position, `[H, W, C]`, for images of another size.
-
-  Each row and column keeps its distance from the nearest edge, where padding with zeros is felt. Between them a larger
-  image repeats the central one, and a smaller image leaves the central ones out.
-  """
-  for axis in 0, 1:
-    old, new = weight.shape[axis], shape[axis]
-    position = np.arange(new)
-    from_start, from_end = np.minimum(position, old // 2), np.maximum(position + old - new, old // 2)
-    weight = weight.take(np.where(position < new // 2, from_start, from_end), axis)
-  return weight

@@ -85,7 +85,7 @@ def cropped_weights(
       cropped.append(whole)
     else:
       unit = unit_of(whole.shape, image_shape, step)
-      cropped.append(without_middle(whole, shape[0], shape[1], unit))
+      cropped.append(resize_middle(whole, shape, unit))
   return cropped
 
 
@@ -96,18 +96,21 @@ def unit_of(shape: Sequence[int], image_shape: Sequence[int], step: tuple[int, i
   return rows, columns
 
 
-def without_middle(array: np.ndarray, height: int, width: int, unit: tuple[int, int]) -> np.ndarray:
-  """Crop an array `[H, W, ...]` of positions to a smaller image's, `[height, width, ...]`.
+def resize_middle(array: np.ndarray, shape: Sequence[int], unit: tuple[int, int]) -> np.ndarray:
+  """Return an array `[H, W, ...]` of positions for images of another size, whose `shape` is `(height, width, ...)`.
 
-  Positions near an edge stay near it. Those in the middle, where positions differ least, are left out. They are left
-  out in multiples of `unit`, see `unit_of`, so that cropping and squeezing commute.
+  Positions near an edge stay near it. In the middle, where positions differ least, some are left out for a smaller
+  image, and the central ones are repeated for a larger one, both in multiples of `unit`, see `unit_of`, so that
+  resizing and squeezing commute.
   """
-  for axis, (part, size) in enumerate(zip((height, width), unit)):
-    whole = array.shape[axis]
-    if part != whole:
-      first = math.ceil(part / (2 * size)) * size
-      last = part - first
-      places = [*range(first), *range(whole - last, whole)]
+  for axis, (new, size) in enumerate(zip(shape, unit)):
+    old = array.shape[axis]
+    if new != old:
+      first = math.ceil(min(old, new) / (2 * size)) * size
+      last = min(old, new) - first
+      centre = old // (2 * size) * size
+      repeated = [centre + i % size for i in range(new - old)]
+      places = [*range(first), *repeated, *range(old - last, old)]
       array = np.take(array, places, axis=axis)
   return array
 
