@@ -243,7 +243,7 @@ class VectorFlow(Flow):
       check_number("df", df, 0.0, ends=False)
     self._config: dict[str, Any] = sizes if df is None else {**sizes, "df": float(df)}
     self._parts = {name: part for name, part in (("support", support), ("embedding", embedding)) if part is not None}
-    onto = None if support is None else on_support(support, event_size)
+    onto = None if support is None else on_support(support, event_size, "float64" if policy == "float64" else "float32")
     sizes = {**sizes, "event_size": onto.inverse_event_shape([event_size])[0]} if onto else sizes
     sizes = {**sizes, "context_size": conditional.outputs(embedding, context_size)} if embedding else sizes
     budget.claim("memory", vector_flow_size(**sizes).memory(8 if policy == "float64" else 4), "a `VectorFlow`")

@@ -2,7 +2,7 @@
 
     box(low, high)    y = low + (high - low) Phi(z)    elementwise, Phi the CDF of the normal distribution
     positive()        y = exp(z)                       elementwise: `tfb.Exp`
-    simplex()         stick-breaking                      values above 0 that sum to 1: `tfb.IteratedSigmoidCentered`
+    simplex()         stick-breaking                      values above 0 that sum to 1: `Simplex`
 
 By Phi a uniform density, which is most priors', becomes the normal one of the flow's base.
 """
@@ -30,7 +30,8 @@ tfb = tfp.bijectors
 # A bijector from the reals onto the support, of a vector or of each of its values, or one for each value.
 Support: TypeAlias = tfp.bijectors.Bijector | Sequence[tfp.bijectors.Bijector | None]
 _LOG_NORMAL = -0.5 * math.log(2 * math.pi)  # log density of the normal distribution at 0
-_TOLERANCE = 1e-4  # of values that an inverse maps back to the support, of the largest one
+_MOST_LOST = 0.1  # by numbers that come back from a support
+TOLERANCE = 1e-4  # of values that an inverse maps back to the support, of the largest one
 _MARGIN = 2.0**-60  # of a box: the number next to 0 is one that processors round to 0
 
 
@@ -69,8 +70,8 @@ def positive() -> tfp.bijectors.Bijector:
   return tfb.Exp()
 
 
-def simplex() -> tfp.bijectors.Bijector:
-  """Return the support of vectors of shares: values above 0 whose sum is 1, `tfb.IteratedSigmoidCentered`.
+def simplex() -> Simplex:
+  """Return the support of vectors of shares: values above 0 whose sum is 1, the bijector `Simplex`.
 
   The density is that of all values but the last, as TFP's `Dirichlet` has it.
 
@@ -79,7 +80,7 @@ def simplex() -> tfp.bijectors.Bijector:
     >>> tf.reduce_sum(flow.sample(), axis=-1).numpy().round(3)
     np.float32(1.0)
   """
-  return tfb.IteratedSigmoidCentered()
+  return Simplex()
 
 
 class Box(Elementwise):
@@ -106,7 +107,8 @@ class Box(Elementwise):
   def _bounds(self, dtype):
     """Return the bounds, and the first and the last number that are taken inside."""
     low, high = tf.cast(self.low, dtype), tf.cast(self.high, dtype)
-    inside = lambda bound: tf.maximum(tf.abs(bound) * finfo(dtype).eps, (high - low) * _MARGIN)
+    least = tf.maximum((high - low) * _MARGIN, tf.constant(finfo(dtype).tiny, dtype))
+    inside = lambda bound: tf.maximum(tf.abs(bound) * finfo(dtype).eps, least)
     return low, high, low + inside(low), high - inside(high)
 
   def _forward_and_log_det(self, x, ctx):
@@ -123,6 +125,57 @@ class Box(Elementwise):
     x = tf.math.ndtri(tf.minimum(below, above))
     x = tf.where(below < above, x, -x)
     return x, 0.5 * x * x - _LOG_NORMAL - tf.math.log(high - low)
+
+
+class Simplex(Bijector):
+  r"""Stick-breaking, from D - 1 real numbers to D shares: `simplex`.
+
+  The first share is a part of 1, each other one a part of what those before it have left, and the last one the rest:
+
+  $$
+  y_k = \sigma(t_k) \prod_{j < k} \sigma(-t_j), \quad t_k = x_k - \log(D - k), \quad
+  y_D = \prod_{j < D} \sigma(-t_j)
+  $$
+
+  This is `tfb.IteratedSigmoidCentered`, in logarithms: shares near 0 are as exact as others, and never 0. The log-det,
+  in nats per vector, is the sum of the logarithms of all shares.
+
+  Examples:
+    >>> fpp.support.Simplex().forward([0.0, 0.0, 0.0]).numpy()
+    array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+  """
+
+  def __init__(self, validate_args: bool = False, name: str = "simplex") -> None:
+    self._initialize(locals(), 1, dtype=None)  # that of x
+
+  def _offset(self, x):
+    """Return what makes 0 the vector of equal shares, `[D - 1]`."""
+    return tf.math.log(tf.cast(tf.range(tf.shape(x)[-1], 0, -1), x.dtype))
+
+  def _forward_and_log_det(self, x, ctx):
+    x = x - self._offset(x)
+    rest = -tf.cumsum(tf.math.softplus(x), axis=-1)  # log of what is left after each share
+    log_y = tf.concat([rest + x, rest[..., -1:]], axis=-1)
+    y = tf.maximum(tf.exp(log_y), tf.constant(finfo(x.dtype).tiny, x.dtype))
+    return y, tf.reduce_sum(log_y, axis=-1)
+
+  def _inverse_and_log_det(self, y, ctx):
+    rest = tf.cumsum(y, axis=-1, exclusive=True, reverse=True)[..., :-1]  # 1 - sum loses the digits of small shares
+    log_y = tf.math.log(y)
+    x = log_y[..., :-1] - tf.math.log(rest)
+    return x + self._offset(x), -tf.reduce_sum(log_y, axis=-1)
+
+  def _forward_event_shape(self, shape):
+    return tf.TensorShape([None if shape[-1] is None else shape[-1] + 1])
+
+  def _forward_event_shape_tensor(self, shape):
+    return shape + 1
+
+  def _inverse_event_shape(self, shape):
+    return tf.TensorShape([None if shape[-1] is None else shape[-1] - 1])
+
+  def _inverse_event_shape_tensor(self, shape):
+    return shape - 1
 
 
 class OnSupport(Bijector):
@@ -152,7 +205,7 @@ class OnSupport(Bijector):
     x = self.bijector.inverse(y)
     distance = tf.reduce_max(tf.abs(self.bijector.forward(tf.identity(x)) - y), axis=-1)  # not TFP's cached y
     size = tf.reduce_max(tf.maximum(tf.abs(y), tf.abs(self._inside(y))), axis=-1)
-    return tf.reduce_all(tf.math.is_finite(x), axis=-1) & (distance <= _TOLERANCE * size)
+    return tf.reduce_all(tf.math.is_finite(x), axis=-1) & (distance <= TOLERANCE * size)
 
   def _inside(self, y):
     """Return a vector that lies in the support."""
@@ -173,8 +226,19 @@ class OnSupport(Bijector):
   _inverse_event_shape_tensor = shape_by_part("inverse_event_shape_tensor")
 
 
-def on_support(support: Support, size: int) -> OnSupport:
-  """Return the bijector of a support of vectors of a size; raise an `InputError` if it is none of such vectors."""
+def on_support(support: Support, size: int, dtype: str = "float32") -> OnSupport:
+  """Return the bijector of a support of vectors of a size.
+
+  Args:
+    support: as of `vector_flow`.
+    size: values of a vector.
+    dtype: of the flow.
+
+  Raises:
+    InputError (a ValueError): for a support of other vectors; or if numbers from -3 to 3, where nearly all of a normal
+      base lies, do not come back from the support, as from `tfb.Square`, or from a box of less than about 1,000 numbers
+      of the dtype, in which a density means little.
+  """
   if isinstance(support, Sequence):
     parts = [tfb.Identity() if part is None else part for part in support]
     for part in parts:
@@ -183,12 +247,23 @@ def on_support(support: Support, size: int) -> OnSupport:
       raise InputError(f"`support` must have a bijector of single values, or None, for each of {size} values")
     support = tfb.Blockwise(parts)
   check_type("support", support, tfb.Bijector)
-  bijector = OnSupport(support)
+  bijector, z = OnSupport(support), None
   with contextlib.suppress(Exception):  # TFP raises many
     inner = bijector.inverse_event_shape([size])
-    if inner[0] and bijector.forward(tf.zeros(inner, support.dtype or tf.float32)).shape == [size]:
+    if inner[0] and bijector.forward(tf.zeros(inner, support.dtype or dtype)).shape == [size]:
+      rows, columns = np.arange(32)[:, np.newaxis], np.arange(inner[0])
+      z = np.linspace(-3, 3, 32)[(rows + 7 * columns) % 32]  # each number in each column, different ones in a row
+  if z is None:
+    raise InputError(f"`support` must be one of vectors of {size} values, got {support.name!r}")
+  with contextlib.suppress(Exception), tf.init_scope():
+    y, _ = evaluate(support, tf.constant(z, dtype), event_ndims=1)
+    back, log_det = evaluate(support, tf.identity(y), True, 1)  # not TFP's cached z
+    if np.all(np.abs(back - z) <= _MOST_LOST) and np.all(np.isfinite(log_det)):
       return bijector
-  raise InputError(f"`support` must be one of vectors of {size} values, got {support.name!r}")
+  raise InputError(
+    f"`support` must take all real numbers to values of {dtype} and back, which {support.name!r} does not; if its "
+    "values are too large, too small or too close to each other, take `dtype` float64, or scale or shift the data"
+  )
 
 
 def to_config(support: Support | None) -> Any:

@@ -1,6 +1,7 @@
 """Supports: densities that are 0 outside, integrate to 1 inside, and whose samples never leave."""
 
 import keras
+import mpmath
 import numpy as np
 import pytest
 import scipy.special
@@ -136,6 +137,82 @@ def test_a_box_is_the_cdf_of_the_normal_distribution_and_holds_its_bounds():
   for dtype in (np.float32, np.float64):
     bounds = np.array([low, high], dtype)
     assert np.all(np.isfinite(flow_on(box(low, high), 2, bounds.dtype.name).log_prob(bounds)))
+
+
+def exact_shares(x):
+  """The shares of numbers by stick-breaking, in 60 digits."""
+  rest, shares = mpmath.mpf(1), []
+  for k, number in enumerate(x):
+    part = 1 / (1 + mpmath.exp(-(mpmath.mpf(float(number)) - mpmath.log(len(x) - k))))
+    shares.append(rest * part)
+    rest *= 1 - part
+  return [*shares, rest]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
+def test_shares_near_0_are_as_exact_as_others_and_come_back(dtype, tolerance):
+  x = np.random.RandomState(0).randn(300, 4) * np.logspace(-1, 1.3, 300)[:, np.newaxis]  # shares of 1e-30 and less
+  x = x.astype(dtype)
+  with mpmath.workdps(60):
+    exact = [exact_shares(row) for row in x]
+    log_det = np.array([float(sum(map(mpmath.log, shares))) for shares in exact])
+  exact, least = np.array(exact, np.float64), np.finfo(dtype).tiny
+  y = tf.constant(simplex().forward(x).numpy())
+  np.testing.assert_allclose(y, np.maximum(exact, least), rtol=tolerance)
+  np.testing.assert_allclose(simplex().forward_log_det_jacobian(x), log_det, rtol=tolerance, atol=tolerance)
+  inside = exact.min(axis=1) > least
+  np.testing.assert_allclose(simplex().inverse(y)[inside], x[inside], rtol=tolerance, atol=10 * tolerance)
+  back = simplex().inverse_log_det_jacobian(y)
+  np.testing.assert_allclose(back[inside], -log_det[inside], rtol=tolerance, atol=tolerance)
+  assert np.sum(inside) > 200 and np.all(np.isfinite(back)) and np.all(fpp.support.OnSupport(simplex()).contains(y))
+  reference, x = tfb.IteratedSigmoidCentered(), np.random.RandomState(1).randn(20, 4)
+  np.testing.assert_allclose(simplex().forward(x), reference.forward(x), rtol=1e-13)
+  np.testing.assert_allclose(
+    simplex().inverse_log_det_jacobian(reference.forward(x)), reference.inverse_log_det_jacobian(reference.forward(x))
+  )
+
+
+def test_shares_of_a_dirichlet_distribution_that_numbers_hardly_hold_are_samples():
+  """In float32 the library had shares that are 0, and others in steps of 3e-8."""
+  flow = fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 8.0), 2), fpp.support.OnSupport(simplex()))
+  y = flow.sample(100_000, seed=0).numpy()
+  assert y.min() > 0 and np.all(np.isfinite(flow.log_prob(y)))
+  small = y[y[:, 2] < 1e-3, 2]
+  assert len(small) > 10_000 and len(np.unique(small)) > 0.99 * len(small)
+  with tf.GradientTape() as tape:
+    variable = tf.Variable(y[:100])
+    log_prob = tf.reduce_sum(flow.log_prob(variable))
+  assert np.all(np.isfinite(tape.gradient(log_prob, variable)))
+  compiled = tf.function(lambda y: flow.log_prob(y), jit_compile=True)
+  np.testing.assert_allclose(compiled(y[:100]), flow.log_prob(y[:100]), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "support, dtypes",
+  [
+    *((bijector, ["float32", "float64"]) for bijector in (tfb.Square(), tfb.Power(2), [None, tfb.Square()], tfb.Log())),
+    (tfb.Scale(0.0), ["float32"]),
+  ],
+)
+def test_a_support_that_is_not_one_to_one_with_the_reals_is_an_error(support, dtypes):
+  for dtype in dtypes:
+    with pytest.raises(InputError, match=f"^`support` must take all real numbers to values of {dtype} and back, which"):
+      fpp.vector_flow(2, support=support, dtype=dtype)
+
+
+@pytest.mark.parametrize("low, high", [(0, 1e39), (0, 1e-40), (1e6, 1e6 + 0.01), (1e6, 1e6 + 0.2), (1e6, 1e6 + 32)])
+def test_a_box_that_float32_does_not_have_is_an_error(low, high):
+  with pytest.raises(InputError, match=r"float32 and back, which 'box' does not; .* take `dtype` float64, or scale"):
+    fpp.vector_flow(1, support=box(low, high))
+  flow = fpp.vector_flow(1, support=box(low, high), dtype="float64")
+  assert np.all(np.isfinite(flow.log_prob(flow.sample(1000, seed=0))))
+
+
+@pytest.mark.parametrize("low, high", [(0, 1e-34), (-1e38, 1e38), (1e6, 1e6 + 100), (-1e-3, 1e6)])
+def test_samples_of_a_box_near_the_limits_of_float32_are_inside(low, high):
+  flow = fpp.vector_flow(1, support=box(low, high), df=2.0, couplings=1, hidden=4)
+  y = flow.sample(20_000, seed=0).numpy()
+  assert np.all((y >= low) & (y <= high)) and np.all(np.isfinite(flow.log_prob(y)))
 
 
 @pytest.mark.slow
