@@ -121,7 +121,12 @@ def _(bijector: fb.Invert, ops, x, inverse, context):
 
 @transform.register
 def _(bijector: OnSupport, ops, x, inverse, context):
-  return x.mapped(*graphs.transform(bijector.bijector, ops, x.value, inverse))
+  value, log_dets = graphs.transform(bijector.bijector, ops, x.value, inverse, x.places.size)
+  (size,) = (bijector.inverse_event_shape if inverse else bijector.forward_event_shape)([x.places.size])
+  if size == x.places.size:
+    return x.mapped(value, log_dets)
+  mean = (ops.sum(x.log_dets) + log_dets) * (1 / size)  # of other values
+  return Tensor.first(ops, value, (size,)).mapped(value, mean)
 
 
 @transform.register

@@ -11,6 +11,7 @@ Of vectors, with a context of flows that take one, of as many rows or of one row
     sample     latents -> x
 
 An ensemble has no latents of its own: log_prob has only the log density, and `member` says from which flow to sample.
+Ensembles of ensembles are one of all their flows.
 
 position_bits are the three terms of the bound at each pixel, whose sum is the bound: evaluation/positions.py explains
 them, and computes them in TensorFlow.
@@ -176,12 +177,16 @@ def _posterior(ops, layer, images, noise, rows):
 def _of_vectors(model):
   flow = model.distribution if isinstance(model, Flow) else model
   if isinstance(flow, Ensemble):
-    members = [_of_vectors(one) for one in flow.flows]
-    about = {**members[0][1], "members": len(members)}
-    return posterior_graphs.of_ensemble([graphs for graphs, _ in members], _spec(dtype=tf.int32)), about
+    flows, weights = zip(*_members(flow))
+    members, abouts = zip(*[_of_vectors(one) for one in flows])
+    shapes, *others = [{key: value for key, value in about.items() if key != "base"} for about in abouts]
+    if any(other != shapes for other in others):
+      raise InputError("the flows of an ensemble must have latents and contexts of one shape to be exported")
+    about = {**shapes, "members": [dict(base=about["base"], weight=w) for about, w in zip(abouts, weights)]}
+    return posterior_graphs.mixture(members, weights, _spec(dtype=tf.int32)), about
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
-  shape, context_size = tuple(flow.event_shape), flow.context_size
+  shape, latent_shape, context_size = tuple(flow.event_shape), tuple(flow.distribution.event_shape), flow.context_size
   if context_size and len(shape) != 1:
     raise InputError(f"a flow given a context must be one of vectors to be exported, got events of shape {[*shape]}")
   base, log_probs = _base(flow.distribution)
@@ -190,20 +195,30 @@ def _of_vectors(model):
   def log_prob(ops, x, context=None):
     z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, embed(ops, context))
     densities = log_probs(ops, z.value) + z.log_dets
-    return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, shape), "latents": z.value}
+    return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, latent_shape), "latents": z.value}
 
   def sample(ops, latents, context=None):
-    x = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, shape), False, embed(ops, context))
+    x = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, latent_shape), False, embed(ops, context))
     return {"x": x.value}
 
-  event = _spec(*shape)
-  conditioning = {"context": _spec(*flow.context_shape)} if context_size else {}
+  event, of_latents = _spec(*shape), _spec(*latent_shape)
+  context_shape = [*flow.context_shape] if context_size else None
+  if context_shape and None in context_shape:
+    raise InputError(f"`embedding` must have an input of one shape to be exported, got {context_shape}")
+  conditioning = {} if context_shape is None else {"context": _spec(*context_shape)}
   graphs = {
-    "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": event}, log_prob),
-    "sample": Graph({"latents": event, **conditioning}, {"x": event}, sample),
+    "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": of_latents}, log_prob),
+    "sample": Graph({"latents": of_latents, **conditioning}, {"x": event}, sample),
   }
-  about = {"event_shape": [*shape], "latent_shape": [*shape], "base": base, "context_size": context_size}
-  return graphs, about
+  shapes = {"event_shape": [*shape], "latent_shape": [*latent_shape], "context_shape": context_shape}
+  return graphs, {**shapes, "base": base}
+
+
+def _members(flow, weight=1.0):
+  """Return the flows of an ensemble, those of ensembles in it too, each with its weight in the mixture."""
+  if not isinstance(flow, Ensemble):
+    return [(flow, weight)]
+  return [member for one in flow.flows for member in _members(one, weight / len(flow.flows))]
 
 
 def _base(distribution):
@@ -217,7 +232,10 @@ def _base(distribution):
     df, at_zero = float(values.df), float(values.log_prob(0.0))
 
     def student_t_log_probs(ops, z):
-      log_factor = ops.log(z * z * (1 / df) + 1.0)
+      size = ops.abs(z) * (1 / math.sqrt(df))  # the square of a large one is infinite
+      largest = ops.maximum(size, 1.0)
+      ratio, log_largest = size / largest, ops.log(largest)
+      log_factor = ops.log(ratio * ratio + ops.exp(log_largest * -2.0)) + log_largest * 2.0
       return log_factor * (-(df + 1) / 2) + at_zero
 
     return {"student_t": df}, student_t_log_probs

@@ -6,6 +6,7 @@ is algorithm AS 241 (Wichura 1988), to seven digits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 import math
 from typing import Any
@@ -16,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.posterior.support import Box
+from flowpp_tf.posterior.support import TOLERANCE, Box, Simplex
 
 _LOWEST, _SMALLEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
 _ACTIVATIONS = "linear", "relu", "elu", "tanh", "sigmoid", "softplus"
@@ -48,24 +49,29 @@ def normal_quantile(ops: Any, p: Any) -> Any:
 
 
 @functools.singledispatch
-def transform(bijector: Any, ops: Any, x: Any, inverse: bool) -> tuple[Any, Any]:
-  """Return the value `[N, D]` of a bijector onto a support, or of its inverse, and the log-det of each value.
+def transform(bijector: Any, ops: Any, x: Any, inverse: bool, size: int) -> tuple[Any, Any]:
+  """Return the value of a bijector onto a support, or of its inverse, at `x [N, size]`, and the log-det of each value.
+
+  A bijector that changes the size returns the log-det of the vector, `[N, 1]`. Outside of the support the inverse has
+  a finite value, and the log-det is -inf.
 
   Raises:
     InputError (a ValueError): for a support that graphs do not have.
   """
-  if not hasattr(bijector, "block_sizes"):  # which both classes of `tfb.Blockwise` have
+  parts = getattr(bijector, "bijectors", [])
+  has_blocks = hasattr(bijector, "block_sizes")  # which both classes of `tfb.Blockwise` have
+  if not has_blocks or any(part.forward_min_event_ndims for part in parts):
     raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
   with tf.init_scope():
     sizes = [*map(int, bijector.block_sizes)]
   columns = ops.split(x, sizes, -1)
-  parts = [transform(part, ops, column, inverse) for part, column in zip(bijector.bijectors, columns)]
-  values, log_dets = zip(*parts)
+  of_parts = zip(parts, columns, sizes)
+  values, log_dets = zip(*[transform(part, ops, column, inverse, count) for part, column, count in of_parts])
   return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
 
 
 @transform.register
-def _(bijector: Box, ops, x, inverse):
+def _(bijector: Box, ops, x, inverse, size):
   if not hasattr(ops, "erf"):
     raise InputError("LiteRT has no error function, which a box needs: export it as ONNX or as a SavedModel")
   with tf.init_scope():
@@ -73,39 +79,63 @@ def _(bijector: Box, ops, x, inverse):
   width = high - low
   constant = ops.log(width) - 0.5 * math.log(2 * math.pi)
   if inverse:
-    is_inside = (x >= low) & (x <= high)
+    is_outside = (x < low) | (x > high)
     x = ops.minimum(ops.maximum(x, first), last)
     below, above = (x - low) / width, (high - x) / width
     z = normal_quantile(ops, ops.minimum(below, above))
     z = ops.where(below < above, z, -z)
-    return z, ops.where(is_inside, z * z * 0.5 - constant, -math.inf)
+    return z, z * z * 0.5 - constant + _log_inside(ops, is_outside)
   tail = (ops.erf(ops.abs(x) * math.sqrt(0.5)) * -0.5 + 0.5) * width
   y = ops.where(x < 0.0, low + tail, high - tail)
   return ops.minimum(ops.maximum(y, first), last), constant - x * x * 0.5
 
 
 @transform.register(tfp.bijectors.Exp)
-def _(bijector, ops, x, inverse):
-  if inverse:
-    z = ops.log(ops.maximum(x, _SMALLEST))
-    return z, ops.where(x > 0.0, -z, -math.inf)
+def _(bijector, ops, x, inverse, size):
+  if inverse:  # smaller numbers are 0, as processors have it that do not know them
+    z = ops.log(ops.minimum(ops.maximum(x, _SMALLEST), -_LOWEST))
+    return z, _log_inside(ops, (x < _SMALLEST) | (x > -_LOWEST)) - z
   return ops.exp(x), x
 
 
+@transform.register
+def _(bijector: Simplex, ops, x, inverse, size):
+  count = size - 1 if inverse else size
+  offset = ops.constant(np.log(np.arange(count, 0, -1)))
+  if inverse:
+    is_outside = (ops.min(x) < _SMALLEST) | (ops.abs(ops.sum(x) - 1.0) > TOLERANCE)
+    y = ops.where(is_outside, ops.constant(1 / size), x)
+    log_y, rest = ops.log(y), ops.matmul(y, ops.constant(np.tri(size, count, -1)))
+    first, _ = ops.split(log_y, [count, 1], -1)
+    return first - ops.log(rest) + offset, _log_inside(ops, is_outside) - ops.sum(log_y)
+  x = x - offset
+  parts = -ops.softplus(x)
+  rest = ops.matmul(parts, ops.constant(np.tri(count).T))
+  log_y = ops.concat([rest + x, ops.sum(parts)], -1)
+  return ops.maximum(ops.exp(log_y), _SMALLEST), ops.sum(log_y)
+
+
+def _log_inside(ops, is_outside):
+  """Return 0, and -inf where a condition holds; LiteRT's converter would make a constant -inf finite."""
+  return ops.log(1.0 - ops.cast(is_outside, "float32"))
+
+
 @transform.register(tfp.bijectors.Identity)
-def _(bijector, ops, x, inverse):
-  return x, ops.minimum(ops.abs(x), 0.0)  # 0 of infinite values too
+def _(bijector, ops, x, inverse, size):
+  is_outside = ops.abs(x) > -_LOWEST  # as the library has it of supports
+  return ops.where(is_outside, ops.constant(0.0), x), _log_inside(ops, is_outside)
 
 
-def of_ensemble(members: list[dict[str, Any]], member: tf.TensorSpec) -> dict[str, Any]:
+def mixture(members: Sequence[dict[str, Any]], weights: Sequence[float], member: tf.TensorSpec) -> dict[str, Any]:
   """Return the graphs of a mixture from those of its members; `sample` takes the number of the member to draw from."""
   log_prob, sample = members[0]["log_prob"], members[0]["sample"]
 
   def mean_log_prob(ops, **inputs):
-    log_probs = [graphs["log_prob"].compute(ops, **inputs)["log_prob"] for graphs in members]
+    computed = [graphs["log_prob"].compute(ops, **inputs)["log_prob"] for graphs in members]
+    log_probs = [one + math.log(weight) for one, weight in zip(computed, weights)]
     largest = ops.maximum(functools.reduce(ops.maximum, log_probs), _LOWEST)  # all may be -inf
     total = functools.reduce(lambda x, y: x + y, [ops.exp(one - largest) for one in log_probs])
-    return {"log_prob": ops.log(total) + largest - math.log(len(members))}
+    return {"log_prob": ops.log(total) + largest}
 
   def sample_of(ops, member, **inputs):
     x, *others = [graphs["sample"].compute(ops, **inputs)["x"] for graphs in members]

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from unittest import mock
 
+import keras
 import numpy as np
 from PIL import Image
 import pytest
+import scipy.stats
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
@@ -108,6 +110,63 @@ def test_a_flow_of_vectors_is_that_of_tensorflow(vectors):
   np.testing.assert_allclose(runtime.log_prob(x, context), expected, rtol=1e-4, atol=1e-4)
   np.testing.assert_allclose(runtime.decode(runtime.encode(x, context), context), x, atol=1e-4)
   np.testing.assert_array_equal(runtime.log_prob(x, context[0]), runtime.log_prob(x, np.tile(context[:1], (4, 1))))
+
+
+def test_an_ensemble_draws_each_flow_as_often_as_its_weight_from_the_base_of_that_flow(tmp_path):
+  flows = [fpp.vector_flow(1, couplings=1, components=1, hidden=4, df=df) for df in (None, 3.0, 1.0)]
+  flow = fpp.ensemble([flows[0], fpp.ensemble(flows[1:])])
+  fpp.export(flow, tmp_path / "onnx", "onnx")
+  runtime = flowpp_runtime.VectorFlow(tmp_path / "onnx")
+  x = runtime.sample(50_000, seed=0)
+  np.testing.assert_array_equal(x, runtime.sample(50_000, seed=0))
+  z = [np.asarray(one.bijector.inverse(np.sort(x[:, 0])[:, np.newaxis]))[:, 0] for one in flows]
+  bases = [scipy.stats.norm, scipy.stats.t(3), scipy.stats.t(1)]
+  cdf = np.average([base.cdf(values) for base, values in zip(bases, z)], axis=0, weights=[0.5, 0.25, 0.25])
+  assert np.max(np.abs(cdf - np.arange(50_000) / 50_000)) < np.sqrt(-0.5 * np.log(1e-6 / 2) / 50_000)
+  np.testing.assert_allclose(runtime.log_prob(x[:100]), flow.log_prob(x[:100]), rtol=1e-4, atol=1e-4)
+  for call in (lambda: runtime.encode(x), lambda: runtime.decode(x)):
+    with pytest.raises(ValueError, match="^`(encode|decode)` must be of one flow: an ensemble has no latents, only"):
+      call()
+  copy = shutil.copytree(tmp_path / "onnx", tmp_path / "copy")
+  about = json.loads((copy / "metadata.json").read_text())
+  for weights in ([0.5, 0.5, 0.5], [1.5, -0.5, 0.0]):
+    members = [{**one, "weight": weight} for one, weight in zip(about["members"], weights)]
+    (copy / "metadata.json").write_text(json.dumps({**about, "members": members}))
+    with pytest.raises(ValueError, match="is not right: ValueError its `members` have the weights"):
+      flowpp_runtime.VectorFlow(copy)
+  (copy / "metadata.json").write_text(json.dumps({**about, "members": about["members"][::-1]}))
+  with pytest.raises(ValueError, match=r"^metadata\.json does not fit '.*`members` must be "):
+    flowpp_runtime.VectorFlow(copy).sample(2)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_context_that_a_network_reads_has_its_shape(members, tmp_path):
+  flows = []
+  for _ in range(members):
+    network = keras.Sequential([keras.Input([4, 2]), keras.layers.Flatten(), keras.layers.Dense(3)])
+    support = fpp.support.simplex()
+    flows.append(fpp.vector_flow(3, couplings=1, hidden=4, embedding=network, support=support))
+  flow = fpp.ensemble(flows) if members > 1 else flows[0]
+  fpp.export(flow, tmp_path / "onnx", "onnx")
+  runtime, rng = flowpp_runtime.VectorFlow(tmp_path / "onnx"), np.random.RandomState(0)
+  context = rng.randn(5, 4, 2).astype(np.float32)
+  x = runtime.sample(5, context, seed=0)
+  assert runtime.context_shape == (4, 2) and x.shape == (5, 3)
+  np.testing.assert_allclose(x.sum(axis=1), 1, rtol=1e-6)
+  np.testing.assert_allclose(runtime.log_prob(x, context), flow.given(context).log_prob(x), rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(runtime.log_prob(x, context[0]), runtime.log_prob(x, context[:1]))
+  assert runtime.sample(9, context[1]).shape == (9, 3)
+  for given, message in [
+    (None, "`context` must be given, of shape [5, 4, 2], or one row for all"),
+    (context[:3], "`context` must have shape [5, 4, 2], got [3, 4, 2]"),
+    (context[0, 0], "`context` must have shape [5, 4, 2], got [5, 2]"),
+  ]:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+      runtime.log_prob(x, given)
+  if members == 1:
+    latents = runtime.encode(x, context)
+    assert latents.shape == (5, 2)
+    np.testing.assert_allclose(runtime.decode(latents, context), x, rtol=1e-4)
 
 
 def test_the_command_draws_and_scores_where_nothing_else_is_installed(digits, tmp_path):
@@ -302,7 +361,8 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
       flowpp_runtime.Model(path)
   with pytest.raises(ValueError, match="must be an export of a flow of vectors"):
     flowpp_runtime.VectorFlow(digits[1])
-  fields = {"format": "onnx", "sha256": {}, "event_shape": [8, 8, 1], "context_size": 0}  # of an `fpp.image_flow`
+  shapes = {"event_shape": [8, 8, 1], "latent_shape": [4, 4, 4], "context_shape": None}
+  fields = {"format": "onnx", "sha256": {}, "base": "normal", **shapes}  # of an `fpp.image_flow`
   (tmp_path / "fields").mkdir()
   (tmp_path / "fields" / "metadata.json").write_text(json.dumps(fields))
   with pytest.raises(ValueError, match=r"of a flow of vectors, got one of events of shape \[8, 8, 1\]"):
@@ -374,7 +434,7 @@ def test_metadata_that_do_not_fit_the_graph_are_refused_before_arrays_are_made(c
 def test_a_flow_of_vectors_that_metadata_describe_wrongly_is_refused(vectors, tmp_path):
   copy = shutil.copytree(vectors[1], tmp_path / "onnx")
   about = json.loads((copy / "metadata.json").read_text())
-  for change in ({"event_shape": [10**9]}, {"context_size": 10**9}, {"context_size": 0}, {"base": "normal"}):
+  for change in ({"event_shape": [10**9]}, {"context_shape": [10**9]}, {"context_shape": None}, {"base": "normal"}):
     (copy / "metadata.json").write_text(json.dumps({**about, **change}))
     flow = flowpp_runtime.VectorFlow(copy)
     line = rf"^metadata\.json does not fit '.*`{[*change][0]}` must be "

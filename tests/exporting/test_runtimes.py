@@ -260,8 +260,11 @@ def test_the_search_for_a_quantile_is_long_enough_for_hard_mixtures(components):
 
 def test_the_example_of_the_docs_writes_a_flow_of_vectors(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  exec(compile(SNIPPETS[1], "serving.md", "exec"), {})
+  scope = {}
+  for snippet in SNIPPETS[1:3]:
+    exec(compile(snippet, "serving.md", "exec"), scope)
   assert (tmp_path / "flow_onnx" / "sample.onnx").is_file()
+  assert scope["x"].shape == (1000, 2)
 
 
 # --- Bad calls -----------------------------------------------------------------------------------
