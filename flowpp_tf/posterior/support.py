@@ -166,16 +166,16 @@ class Simplex(Bijector):
     return x + self._offset(x), -tf.reduce_sum(log_y, axis=-1)
 
   def _forward_event_shape(self, shape):
-    return tf.TensorShape([None if shape[-1] is None else shape[-1] + 1])
+    return shape[:-1] + [None if shape[-1] is None else shape[-1] + 1]
 
   def _forward_event_shape_tensor(self, shape):
-    return shape + 1
+    return tf.concat([shape[:-1], shape[-1:] + 1], axis=0)
 
   def _inverse_event_shape(self, shape):
-    return tf.TensorShape([None if shape[-1] is None else shape[-1] - 1])
+    return shape[:-1] + [None if shape[-1] is None else shape[-1] - 1]
 
   def _inverse_event_shape_tensor(self, shape):
-    return shape - 1
+    return tf.concat([shape[:-1], shape[-1:] - 1], axis=0)
 
 
 class OnSupport(Bijector):

@@ -29,7 +29,8 @@ MADE = {name: case.make("float64") for name, case in CASES.items()}
 FEW = ["logit_mixture", "act_norm", "conv", "conv_lu", "linear", "split_columns", "swap_halves", "coupling_affine"]
 few_rows = pytest.mark.parametrize("name", quick_rows(CASES, FEW))
 # The ranges that are not the reals: the unit interval, and an interval that depends on the parameters.
-IN_UNIT_INTERVAL, IN_AN_INTERVAL = {"mixture_cdf", "sigmoid"}, {"logit_margin", "coupling_margin", "box", "on_support"}
+IN_UNIT_INTERVAL = {"mixture_cdf", "sigmoid"}
+IN_AN_INTERVAL = {"logit_margin", "coupling_margin", "box", "simplex", "on_support"}
 # What a kink or a jump of the derivative costs an integral over it.
 KNOTS = {"rational_quadratic": 1e-4}
 

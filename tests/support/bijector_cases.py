@@ -127,6 +127,7 @@ BIJECTORS = {
   ),
   "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
   "box": (lambda d: supports.Box(0.01 * draw(*EVENT, dtype=d) - 2, 3 + 0.01 * draw(2, dtype=d)), normal, EVENT),
+  "simplex": (lambda d: supports.Simplex(), normal, EVENT),
   "on_support": (lambda d: supports.on_support(supports.box([-1.0, 0.5], 2.0), 2), normal, EVENT),
   "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
   "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),

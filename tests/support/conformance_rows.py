@@ -192,6 +192,7 @@ WITHOUT_VARIABLES = {
   "logit_margin",
   "sigmoid",
   "on_support",
+  "simplex",
   "squeeze",
   "swap_halves",
   "split_columns",

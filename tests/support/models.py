@@ -100,14 +100,15 @@ def perturbed(base=MINIMAL, /, scale=0.1, seed=0, **changes):
 
 
 def value_and_log_det(function, x):
-  """Return `function(x)`, and log|det| of its Jacobian for each example, by autodiff."""
+  """Return `function(x)`, and log|det| of its Jacobian for each example, by autodiff; without the last of shares."""
 
   @tf.function(autograph=False)  # the rows of the Jacobian are traced once
   def value_and_jacobian():
     with tf.GradientTape(persistent=True) as tape:
       tape.watch(x)
       y = function(x)
-    return y, tape.batch_jacobian(y, x, experimental_use_pfor=False)
+      free = y if np.prod(y.shape) == np.prod(x.shape) else y[..., :-1]
+    return y, tape.batch_jacobian(free, x, experimental_use_pfor=False)
 
   y, jacobian = value_and_jacobian()
   size = int(np.prod(x.shape[1:]))

@@ -181,7 +181,7 @@ FUNCTIONS = {
 
 def _rows():
   rows = {**CONSTRUCTORS, **FUNCTIONS}
-  public = {name: case for name, case in CASES.items() if name not in ("box", "on_support")}
+  public = {name: case for name, case in CASES.items() if name not in ("box", "simplex", "on_support")}
   for case_name, case in public.items():
     make = lambda case=case: case.make("float32")
     cls = type(make()).__name__.removeprefix("_Composite")
