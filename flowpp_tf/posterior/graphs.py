@@ -95,7 +95,7 @@ def _(bijector, ops, x, inverse, size):
   if inverse:  # smaller numbers are 0, as processors have it that do not know them
     z = ops.log(ops.minimum(ops.maximum(x, _SMALLEST), -_LOWEST))
     return z, _log_inside(ops, (x < _SMALLEST) | (x > -_LOWEST)) - z
-  return ops.exp(x), x
+  return ops.minimum(ops.maximum(ops.exp(x), _SMALLEST), -_LOWEST), x
 
 
 @transform.register

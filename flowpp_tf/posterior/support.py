@@ -1,7 +1,7 @@
 """The support of a density: where it is not 0. A flow on a support is a flow on the reals, behind a bijector onto it.
 
     box(low, high)    y = low + (high - low) Phi(z)    elementwise, Phi the CDF of the normal distribution
-    positive()        y = exp(z)                       elementwise: `tfb.Exp`
+    positive()        y = exp(z)                       elementwise: `tfb.Exp` within the numbers of the dtype
     simplex()         stick-breaking                      values above 0 that sum to 1: `Simplex`
 
 By Phi a uniform density, which is most priors', becomes the normal one of the flow's base.
@@ -59,15 +59,15 @@ def box(low: Any, high: Any) -> Box:
   return Box(tf.constant(low), tf.constant(high))
 
 
-def positive() -> tfp.bijectors.Bijector:
-  """Return the support of values above 0, `tfb.Exp`.
+def positive() -> Positive:
+  """Return the support of values above 0, the bijector `Positive`.
 
   Examples:
     >>> flow = fpp.vector_flow(2, support=[fpp.support.positive(), None])  # the second value is any real number
     >>> bool(tf.reduce_all(flow.sample(100)[:, 0] > 0))
     True
   """
-  return tfb.Exp()
+  return Positive()
 
 
 def simplex() -> Simplex:
@@ -125,6 +125,19 @@ class Box(Elementwise):
     x = tf.math.ndtri(tf.minimum(below, above))
     x = tf.where(below < above, x, -x)
     return x, 0.5 * x * x - _LOG_NORMAL - tf.math.log(high - low)
+
+
+class Positive(tfp.bijectors.Exp):
+  """`tfb.Exp` whose values are the nearest normal number where exp would be 0 or infinite: `positive`.
+
+  Examples:
+    >>> fpp.support.Positive().forward([0.0, -1000.0]).numpy()
+    array([1.0000000e+00, 1.1754944e-38], dtype=float32)
+  """
+
+  def _forward(self, x):
+    limits = finfo(x.dtype)
+    return tf.clip_by_value(super()._forward(x), limits.tiny, limits.max)
 
 
 class Simplex(Bijector):
@@ -275,7 +288,7 @@ def to_config(support: Support | None) -> Any:
   if isinstance(support, Box):
     return {"box": [np.asarray(bound).tolist() for bound in (support.low, support.high)]}
   for word, make in _WORDS.items():
-    if type(support) is type(make()):
+    if isinstance(make(), type(support)):  # `tfb.Exp` too
       return word
   raise InputError(f"a layer with the `support` {support.name!r} cannot be saved: save its weights, or use fpp.support")
 

@@ -148,6 +148,15 @@ def test_far_values_and_those_outside_have_the_log_densities_of_the_library(supp
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_samples_of_heavy_tails_are_positive_numbers_of_float32(tmp_path):
+  flow = fpp.vector_flow(1, support=positive(), couplings=1, hidden=4, df=1.0)
+  fpp.export(flow, tmp_path / "onnx", "onnx")
+  z = np.float32([[-1000.0], [0.3], [1000.0]])
+  (x,) = session(tmp_path / "onnx", "sample").run(["x"], {"latents": z})
+  np.testing.assert_allclose(x, flow.bijector.forward(z), rtol=1e-5)
+  assert np.all(x > 0) and np.all(np.isfinite(x))
+
+
 def test_an_ensemble_in_an_ensemble_is_one_of_all_flows(tmp_path):
   flows = [fpp.vector_flow(1, couplings=1, hidden=4, df=df) for df in (None, 3.0, 5.0)]
   flow = fpp.ensemble([flows[0], fpp.ensemble(flows[1:])])

@@ -208,6 +208,16 @@ def test_a_box_that_float32_does_not_have_is_an_error(low, high):
   assert np.all(np.isfinite(flow.log_prob(flow.sample(1000, seed=0))))
 
 
+def test_samples_of_positive_values_are_within_the_numbers_of_float32():
+  flow = fpp.vector_flow(1, support=positive(), df=1.0, couplings=1, hidden=4)
+  y = flow.sample(20_000, seed=0).numpy()
+  assert np.all((y > 0) & np.isfinite(y)) and np.all(np.isfinite(flow.log_prob(y)))
+  assert y.min() == np.finfo(np.float32).tiny and y.max() == np.finfo(np.float32).max
+  z = tf.constant([[-1000.0], [-1.0], [1000.0]])
+  np.testing.assert_array_equal(positive().forward_log_det_jacobian(z, 1), z[:, 0])
+  assert fpp.VectorFlow(1, support=tfb.Exp(), **TINY).get_config()["support"] == "positive"
+
+
 @pytest.mark.parametrize("low, high", [(0, 1e-34), (-1e38, 1e38), (1e6, 1e6 + 100), (-1e-3, 1e6)])
 def test_samples_of_a_box_near_the_limits_of_float32_are_inside(low, high):
   flow = fpp.vector_flow(1, support=box(low, high), df=2.0, couplings=1, hidden=4)
