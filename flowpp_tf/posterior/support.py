@@ -139,6 +139,14 @@ class Positive(tfp.bijectors.Exp):
     limits = finfo(x.dtype)
     return tf.clip_by_value(super()._forward(x), limits.tiny, limits.max)
 
+  def _inverse(self, y):
+    return super()._inverse(_normal(y))
+
+
+def _normal(y):
+  """Return y with NaN below the normal numbers: some kernels take what is there for 0, and others do not."""
+  return tf.where(y < finfo(y.dtype).tiny, tf.constant(math.nan, y.dtype), y)
+
 
 class Simplex(Bijector):
   r"""Stick-breaking, from D - 1 real numbers to D shares: `simplex`.
@@ -174,7 +182,7 @@ class Simplex(Bijector):
 
   def _inverse_and_log_det(self, y, ctx):
     rest = tf.cumsum(y, axis=-1, exclusive=True, reverse=True)[..., :-1]  # 1 - sum loses the digits of small shares
-    log_y = tf.math.log(y)
+    log_y = tf.math.log(_normal(y))
     x = log_y[..., :-1] - tf.math.log(rest)
     return x + self._offset(x), -tf.reduce_sum(log_y, axis=-1)
 

@@ -43,7 +43,7 @@ class VectorFlow:
       members = self.metadata["members"] if self._is_ensemble else [{"base": self.metadata["base"], "weight": 1.0}]
       self._dfs = [_degrees_of_freedom(one["base"]) for one in members]
       self._weights = np.array([float(one["weight"]) for one in members])
-      if not (self._weights >= 0).all() or not abs(self._weights.sum() - 1) < 1e-6:
+      if not (self._weights >= 0).all() or not abs(self._weights.sum() - 1) < 1e-9:
         raise ValueError(f"its `members` have the weights {self._weights.tolist()!r:.60}")
     except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
