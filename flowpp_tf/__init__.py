@@ -1,7 +1,10 @@
 """Flow++ (Ho et al. 2019) on TensorFlow, Keras and TensorFlow Probability."""
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
+
+import wrapt
 
 from flowpp_tf.version import __version__
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
   from flowpp_tf.posterior import support
   from flowpp_tf.posterior.calibration import Calibration, calibration
   from flowpp_tf.posterior.conditional import ensemble
+  from flowpp_tf.posterior.stored_flow import save
   from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
 
@@ -35,8 +39,18 @@ _NAMES = {
   "posterior": ("support",),
   "posterior.calibration": ("Calibration", "calibration"),
   "posterior.conditional": ("ensemble",),
+  "posterior.stored_flow": ("save",),
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
+}
+# Classes that Keras files may name, by their modules.
+_KERAS = {
+  "layers": (
+    *("Conditioner", "ConditionNet", "ContextNet", "ConvAttentionBlock", "DenseConditioner", "Dropout", "Flow"),
+    *("GatedAttention", "GatedConv", "GatedPointwise", "InitNormConv2D", "InitNormDense", "LabelEmbedding"),
+  ),
+  "models": ("FlowPlusPlus", "VectorFlow"),
+  "training": ("Adam", "PiecewiseSchedule"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -49,6 +63,26 @@ def __getattr__(name: str) -> Any:
   if name in _MODULE_OF:
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _LazyClass:
+  """Stand in Keras' registry for a class of the package, and import it when Keras reads a file that has it."""
+
+  def __init__(self, module: str, name: str) -> None:
+    self._path = f"{__name__}.{module}:{name}"
+
+  def from_config(self, config: dict[str, Any]) -> Any:
+    return pkgutil.resolve_name(self._path).from_config(config)
+
+
+def _register(keras: Any) -> None:
+  """Let Keras read its files after `import flowpp_tf` only."""
+  classes = {f"{__name__}>{name}": _LazyClass(module, name) for module, names in _KERAS.items() for name in names}
+  registry = keras.saving.get_custom_objects()
+  registry.update({name: lazy for name, lazy in classes.items() if name not in registry})
+
+
+wrapt.register_post_import_hook(_register, "keras")  # when something imports Keras, or now
 
 
 def __dir__() -> list[str]:

@@ -49,6 +49,14 @@ DATASETS: dict[str, Any] = {
   "tfds:NAME": "flowpp_tf.data.tfds:load_set",
 }
 
+# Functions that make flows, from arguments that a file of a flow holds.
+FLOWS: dict[str, Any] = {
+  "vector_flow": "flowpp_tf.models.vectors:vector_flow",
+  "image_flow": "flowpp_tf.models.images:image_flow",
+  "ensemble": "flowpp_tf.posterior.conditional:ensemble",
+}
+FLOW_FROM_CONFIG = {"flow": "flowpp_tf.posterior.stored_flow:from_config"}  # for Keras files of a flow
+
 
 def dataset_entry(name: str) -> str:
   """Return the name in `DATASETS` that stands for the name of a data set: `folder:PATH` for `folder:cats`.

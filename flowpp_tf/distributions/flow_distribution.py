@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from typing import Any
 
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from flowpp_tf.bijectors.normalization import ActNorm
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.keras_parts import warn_if_untracked, without_frozen
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
@@ -84,11 +87,18 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     if isinstance(event_shape, tf.TensorShape) and event_shape.rank is not None and event_shape.rank < least:
       raise InputError(f"`distribution` must have an event of {least} dimensions, as `bijector` has, got {event_shape}")
     self._context_size = context_size(bijector)
+    self._source: Any = None
+    self._tracking_checked = False  # whether a Keras layer that evaluates the flow has its weights
     super().__init__(distribution, bijector, _all_to_bijector, validate_args, parameters, name)
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
+
+  @property
+  def trainable_variables(self) -> tuple[tf.Variable, ...]:
+    """The variables to train: those of Keras layers and variables that are frozen are left out."""
+    return without_frozen(self, super().trainable_variables)
 
   @property
   def context_size(self) -> int | None:
@@ -99,6 +109,28 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   def context_shape(self) -> tuple[int | None, ...]:
     """Shape of the context of one value, as `given` takes it; a size is None where the context may have any."""
     return (*([None] * (len(self.event_shape) - 1)), self.context_size)
+
+  @property
+  def source(self) -> Any:
+    """The `FlowSource`, by which the flow can be made again; raise an `InputError` if there is none."""
+    if self._source is None:
+      raise InputError(
+        f"{self.name!r} cannot be made again, to be saved, pickled or trained as several members: a flow of "
+        "`vector_flow`, `image_flow` or `ensemble` can, before it is given a context"
+      )
+    return self._source
+
+  def __reduce_ex__(self, protocol: Any) -> Any:
+    if self._source is None:
+      with contextlib.suppress(TypeError):  # TFP cannot make some distributions again, such as `Sample`
+        copy.deepcopy(self.distribution)
+        return super().__reduce_ex__(protocol)
+    return self.source.reduced(self)
+
+  def __copy__(self) -> FlowDistribution:
+    flow = self.copy()  # with the same weights
+    flow._source = self._source
+    return flow
 
   def __repr__(self) -> str:
     more = f" context_size={self.context_size}" if self.context_size else ""
@@ -123,11 +155,15 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       raise InputError(f"{self.name!r} is given a context already: call `given` on the flow without one")
     if self.context_size == 0:
       raise InputError(f"{self.name!r} takes no context: it was made with `context_size` 0")
+    self._check_tracked()
     bijector = Conditioned(self.bijector, context)
+    check_all_finite("context", tf.convert_to_tensor(bijector.context))
     shape = bijector.context.shape
     if self.context_size is not None and shape.rank is not None and shape[-1] not in (None, self.context_size):
       raise InputError(f"`context` must be of shape [..., {self.context_size}], got {[*shape]}")
-    return FlowDistribution(self.distribution, bijector, self.validate_args, name=f"{self.name}_given")
+    flow = FlowDistribution(self.distribution, bijector, self.validate_args, name=f"{self.name}_given")
+    flow._tracking_checked = True
+    return flow
 
   def initialize(self, x: TensorLike, overwrite: bool = False) -> Float[tf.Tensor, "..."]:
     """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
@@ -154,8 +190,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
     if tf.executing_eagerly():
       check_all_finite("x", x)
-      if isinstance(self.bijector, Conditioned):
-        check_all_finite("context", tf.convert_to_tensor(self.bijector.context))
       if not overwrite and any(part.is_initialized() for part in self.submodules if isinstance(part, ActNorm)):
         raise InputError(f"{self.name!r} is initialised already: give `overwrite=True` to replace its weights")
     return self.log_prob(x, ctx=EvalContext(initialize=True))
@@ -211,10 +245,15 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event(name, value.shape, event_shape)
     if event_shape.rank is not None:
       batch = tf.TensorSpec(value.shape[: len(value.shape) - len(event_shape)])
-      check_broadcast(**{name: batch, "batch_shape": tf.TensorSpec(self.distribution.batch_shape)})
+      check_broadcast(**{name: batch, "batch_shape": tf.TensorSpec(self.batch_shape)})
     return value
 
+  def _check_tracked(self):
+    if not self._tracking_checked:
+      self._tracking_checked = warn_if_untracked(self)
+
   def _check_context(self, ctx):
+    self._check_tracked()
     check_type("ctx", ctx, EvalContext | None)
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
       raise InputError(

@@ -26,7 +26,7 @@ from flowpp_tf.exporting.inference_graphs import inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from flowpp_tf.exporting.ops import TensorFlowOps
 from flowpp_tf.exporting.saved_model import write_module, write_saved_model
-from flowpp_tf.io.files import file_sha256, replace_directory, writing
+from flowpp_tf.io.files import check_replaceable, file_sha256, replace_directory, writing
 from flowpp_tf.io.model_folders import ABOUT
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
@@ -103,11 +103,7 @@ def export(
   check_weights_finite(model.weights if isinstance(model, keras.layers.Layer) else model.variables)
   target, metadata = pathlib.Path(path).absolute(), metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
-    if target.is_file() or target.is_dir() and any(target.iterdir()):
-      if not overwrite:
-        raise InputError(f"{str(path)!r} exists already; `overwrite` (--overwrite) replaces it")
-      if not (target / known_by).exists():
-        raise InputError(f"{str(path)!r} cannot be overwritten: it is not an export in the format {format!r}")
+    check_replaceable(pathlib.Path(path), known_by, overwrite)
     if format == "preset":
       _save_preset(model, target, metadata, **options)
     elif format == "saved_model":

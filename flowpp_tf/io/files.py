@@ -134,6 +134,22 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
     tidy_up()
 
 
+def check_replaceable(path: pathlib.Path, known_by: str, overwrite: bool) -> None:
+  """Raise an `InputError` if a path is taken, unless it may be overwritten and its folder holds the same kind of thing.
+
+  Args:
+    path: folder to write.
+    known_by: name of the file that tells the kind.
+    overwrite: whether the folder may be replaced.
+  """
+  if not (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+    return
+  if not overwrite:
+    raise InputError(f"{str(path)!r} exists already; `overwrite` (--overwrite) replaces it")
+  if not (path / known_by).exists():
+    raise InputError(f"{str(path)!r} cannot be overwritten: it holds no {known_by}")
+
+
 def _remove(folder):
   """Remove a folder, if it exists; twice, for what failed only once, such as too many open files."""
   for _ in range(2):

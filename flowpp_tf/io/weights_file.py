@@ -32,14 +32,21 @@ _NO_CHECKSUM = (
 
 
 def weights_to_bytes(model: keras.Model, about: dict[str, Any] | None = None, dtype: str | None = None) -> bytes:
+  """Return the content of a file of a model's weights; arguments as of `named_weights_to_bytes`."""
+  return named_weights_to_bytes(weights_by_path(model), about, dtype)
+
+
+def named_weights_to_bytes(
+  weights: Mapping[str, keras.Variable], about: dict[str, Any] | None = None, dtype: str | None = None
+) -> bytes:
   """Return the content of a weights file.
 
   Args:
-    model: whose weights.
+    weights: by name.
     about: JSON-serializable values to keep with them.
     dtype: dtype of the arrays in the file, to which they are rounded; None for that of the weights.
   """
-  arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in weights_by_path(model).items()}
+  arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in weights.items()}
   about = {"sha256": _checksum(arrays), **(about or {})}
   return safetensors.numpy.save(arrays, {_METADATA: json.dumps(about)})
 
@@ -62,10 +69,15 @@ class WeightsFile(NamedTuple):
 
     The model is then unchanged.
     """
+    self.assign(weights_by_path(model))
+    if hasattr(model, "initialized"):
+      model.initialized = True
+
+  def assign(self, weights: Mapping[str, keras.Variable]) -> None:
+    """Set weights by their names; errors as of `load`."""
     for name, array in self.arrays.items():
       if array.dtype.kind not in "biu" and not np.all(np.isfinite(array.astype(np.float64))):
         raise InputError(f"the weights must be finite, got NaN or infinity in {name}")
-    weights = weights_by_path(model)
     expected = {name: tuple(weight.shape) for name, weight in weights.items()}
     found = {name: array.shape for name, array in self.arrays.items()}
     wrong = [
@@ -77,9 +89,11 @@ class WeightsFile(NamedTuple):
       more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
       raise InputError(f"the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
     for name, weight in weights.items():
+      dtype = self.arrays[name].dtype
+      if (dtype.kind in "biu") != keras.backend.is_int_dtype(weight.dtype):
+        raise InputError(f"the weights must be of the model's kind, {weight.dtype}, got {dtype.name} in {name}")
+    for name, weight in weights.items():
       weight.assign(self.arrays[name].astype(weight.dtype))
-    if hasattr(model, "initialized"):
-      model.initialized = True
 
 
 def read_weights(path: Path, sha256: str | None = None, unchecked: bool = False) -> WeightsFile:

@@ -5,16 +5,23 @@ that the distribution is made of.
 """
 
 from collections.abc import Sequence
+import contextlib
+import json
 from typing import Any
 
 from jaxtyping import Float
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_event, check_not_masked, check_type
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.keras_parts import keras_parts, keras_variables
+from flowpp_tf.core.registry import FLOW_FROM_CONFIG, registered
 from flowpp_tf.types import Seed, TensorLike
+
+_SETTINGS = "settings"  # name in files of weights, next to the weights' numbers
 
 
 class Adaptable:
@@ -82,10 +89,8 @@ class Flow(Adaptable, keras.layers.Layer):
   def _set_distribution(self, distribution):
     """Find the distribution's weights; subclasses call it in place of the constructor, once the layer has a name."""
     self.distribution = distribution
-    self.parts = _keras_parts(distribution)
-    owned = {
-      id(v.value) for part in self.parts for v in (part.variables if isinstance(part, keras.layers.Layer) else [part])
-    }
+    self.parts = keras_parts(distribution)
+    owned = {id(v.value) for v in keras_variables(distribution)}
     others = [v.name for v in distribution.variables if id(v) not in owned]
     if others:
       raise InputError(
@@ -111,6 +116,36 @@ class Flow(Adaptable, keras.layers.Layer):
 
   def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
     return self._given(context).log_prob(self._cast(x))
+
+  def get_config(self) -> dict[str, Any]:
+    if not hasattr(self.distribution, "source"):
+      raise InputError(f"{self.distribution.name!r} cannot be written to a `.keras` file: save the weights")
+    return {**keras.layers.Layer.get_config(self), "distribution": self.distribution.source.to_config()}
+
+  @classmethod
+  def from_config(cls, config: dict[str, Any]) -> "Flow":
+    make_flow = registered(FLOW_FROM_CONFIG, "flow")
+    return cls(**{**config, "distribution": make_flow(config["distribution"])})
+
+  def save_own_variables(self, store: Any) -> None:
+    """Write the weights to a file, as in Keras, and what else the density depends on."""
+    super().save_own_variables(store)
+    if settings := self._hidden_settings():
+      store[_SETTINGS] = np.frombuffer(settings.encode(), np.uint8)
+
+  def load_own_variables(self, store: Any) -> None:
+    """Read the weights from a file, as in Keras; raise an `InputError` if the file is that of another density."""
+    stored = {name: np.asarray(store[name]) for name in store.keys()}
+    settings = stored.pop(_SETTINGS, np.empty(0, np.uint8)).tobytes().decode()
+    if settings != (expected := self._hidden_settings()):
+      raise InputError(f"the weights must be of a flow with {expected or 'no settings'}, got {settings or 'none'}")
+    super().load_own_variables(stored)
+
+  def _hidden_settings(self):
+    """Return what the weights do not tell of the density, as text; "" for distributions without a source."""
+    with contextlib.suppress(AttributeError, InputError):
+      return json.dumps(self.distribution.source.hidden_settings(), sort_keys=True)
+    return ""
 
   def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
     """Return the shape of the log density of `x`, given a context of a shape; None is a size that is not known."""
@@ -162,13 +197,3 @@ class Flow(Adaptable, keras.layers.Layer):
     dtype = self.distribution.dtype
     is_floating = tf.is_tensor(x) and x.dtype.is_floating and isinstance(dtype, tf.DType) and dtype.is_floating
     return tf.cast(x, dtype) if is_floating else x
-
-
-def _keras_parts(module):
-  """The Keras layers and variables of a `tf.Module` and of the modules in it, each once."""
-  parts = {}
-  for owner in (module, *module.submodules):
-    for value in vars(owner).values():
-      if isinstance(value, (keras.layers.Layer, keras.Variable)):
-        parts[id(value)] = value
-  return list(parts.values())

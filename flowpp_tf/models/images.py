@@ -16,6 +16,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.fitted_transform import make_standardization
+from flowpp_tf.posterior.stored_flow import FlowSource
 from flowpp_tf.types import Shape
 
 _MOST_SQUEEZES = 2  # of the default structure
@@ -64,6 +65,7 @@ def image_flow(
     >>> flow.log_prob(fields).shape, flow.sample(3).shape
     (TensorShape([64]), TensorShape([3, 8, 8, 1]))
   """
+  arguments = dict(locals())
   shape = check_shape_of_images("shape", shape)
   if len(context_shape):
     check_shape_of_images("context_shape", context_shape)
@@ -90,7 +92,9 @@ def image_flow(
   with keras.name_scope(f"image_flow_{number}" if number else "image_flow"):
     couplings = CouplingFlow(config.structure, shape, config.flow_couplings, sides, dtype=dtype, name="flow")
     standardization = make_standardization(functools.partial(keras.Variable, dtype=dtype), shape[2])
-  return couplings.distribution([standardization], "image_flow")
+  flow = couplings.distribution([standardization], "image_flow")
+  flow._source = FlowSource("image_flow", {**arguments, "shape": shape, "context_shape": config.condition_shape})
+  return flow
 
 
 def _structure(shape):

@@ -30,6 +30,7 @@ from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.flow import Flow
 from flowpp_tf.models.fitted_transform import make_standardization
 from flowpp_tf.posterior import conditional
+from flowpp_tf.posterior.stored_flow import FlowSource, arguments_from_config, arguments_to_config
 from flowpp_tf.posterior.support import Support, on_support
 from flowpp_tf.types import TensorLike
 
@@ -129,6 +130,8 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
     sizes["embedding"] = conditional.as_model(sizes["embedding"], as_array("context", context).shape[1:])
   elif context is not None:
     of_columns["context_size"] = as_array("context", context, [len(columns), "C"]).shape[1]
+    if not of_columns["context_size"]:
+      raise InputError("`context` must have columns, got none: leave it out for a flow without a context")
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
   return vector_flow(**{**of_columns, **of_rows, **sizes})
 
@@ -241,8 +244,7 @@ class VectorFlow(Flow):
     policy = _policy_name(kwargs.get("dtype"))
     if df is not None:
       check_number("df", df, 0.0, ends=False)
-    self._config: dict[str, Any] = sizes if df is None else {**sizes, "df": float(df)}
-    self._parts = {name: part for name, part in (("support", support), ("embedding", embedding)) if part is not None}
+    arguments = {**sizes, "df": None if df is None else float(df), "support": support, "embedding": embedding}
     onto = None if support is None else on_support(support, event_size, "float64" if policy == "float64" else "float32")
     sizes = {**sizes, "event_size": onto.inverse_event_shape([event_size])[0]} if onto else sizes
     sizes = {**sizes, "context_size": conditional.outputs(embedding, context_size)} if embedding else sizes
@@ -252,16 +254,13 @@ class VectorFlow(Flow):
       base, bijector = _flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df, support=onto)
       make_flow = functools.partial(conditional.EmbeddedFlow, embedding=embedding) if embedding else FlowDistribution
       self._set_distribution(make_flow(base, bijector, name="vector_flow"))
-    self.distribution.another = self._another
-
-  def _another(self):
-    """Return the distribution of another such layer, which has new weights."""
-    return VectorFlow(**self._config, **conditional.another(self._parts), dtype=self.dtype_policy).distribution
+    self.distribution._source = FlowSource("vector_flow", {**arguments, "dtype": policy})
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
     """Return the layer of a config; Keras' own method would make another error of one that names the budget."""
-    return cls(**conditional.from_config(config))
+    return cls(**arguments_from_config(config))
 
   def get_config(self) -> dict[str, Any]:
-    return {**keras.layers.Layer.get_config(self), **self._config, **conditional.to_config(self._parts)}
+    arguments = {**self.distribution.source.arguments, "dtype": None}  # the layer's own config has it
+    return {**keras.layers.Layer.get_config(self), **arguments_to_config(arguments)}

@@ -10,12 +10,13 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import as_tensor, check_shape, check_type
+from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_shape, check_type
 from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.keras_parts import without_frozen
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.posterior import support
+from flowpp_tf.posterior.stored_flow import FlowSource
 from flowpp_tf.types import TensorLike
 
 __all__ = ["Ensemble", "ensemble"]
@@ -83,6 +84,22 @@ class Ensemble(tfp.distributions.Distribution):
     )
 
   @property
+  def trainable_variables(self) -> tuple[tf.Variable, ...]:
+    """The variables to train: those of Keras layers and variables that are frozen are left out."""
+    return without_frozen(self, super().trainable_variables)
+
+  @property
+  def source(self) -> FlowSource:
+    """How the ensemble can be made again."""
+    return FlowSource("ensemble", {"flows": self.flows})
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    return Ensemble, (self.flows, self.validate_args, self.name)
+
+  def __copy__(self) -> Ensemble:
+    return self.copy()  # with the same weights
+
+  @property
   def context_shape(self) -> tuple[int | None, ...]:
     """Shape of the context of one value; of flows with an `embedding`, that of its input."""
     return self.flows[0].context_shape
@@ -95,7 +112,7 @@ class Ensemble(tfp.distributions.Distribution):
 
   def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
     """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`; a seed draws the same in each call."""
-    return super().sample(sample_shape, tfp_seed(seed), name, **kwargs)
+    return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
 
   def _log_prob(self, x):
     log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
@@ -156,16 +173,24 @@ class EmbeddedFlow(FlowDistribution):
     """Shape of what `given` takes, without the batch: the network's input."""
     return tuple(self.embedding.input_shape[1:])
 
+  @property
+  def context_dtype(self) -> tf.DType:
+    """The dtype in which the network reads data: the narrowest one of its input and its layers."""
+    names = [self.embedding.inputs[0].dtype, *(layer.variable_dtype for layer in self.embedding.layers)]
+    return min([tf.as_dtype(name) for name in names], key=lambda dtype: dtype.size)
+
   def given(self, context: TensorLike) -> FlowDistribution:
     """Return the distribution given data, `[..., *context_shape]`, which the network reads."""
     context = as_tensor("context", context, self.dtype)
     check_shape("context", context.shape, [..., *self.context_shape])
     batch_ndims, shape = context.shape.rank - len(self.context_shape), shape_of(context)
+    check_all_finite("context", context)
     outputs = self.embedding(tf.reshape(context, [-1, *shape[batch_ndims:]]))
+    check_all_finite("embedding(context)", outputs)
     return super().given(tf.reshape(tf.cast(outputs, self.dtype), [*shape[:batch_ndims], self.context_size]))
 
 
-# --- The parts of a `VectorFlow`, `support` and `embedding`, of which a dict has those that there are ----
+# --- Embeddings ---------------------------------------------------------------------------------
 
 
 def as_model(embedding: keras.layers.Layer, shape: Sequence[int]) -> keras.Model:
@@ -184,28 +209,3 @@ def outputs(embedding: keras.Model, context_size: int) -> int:
   if not isinstance(shape, tuple) or len(shape) != 2 or not shape[1] or len(embedding.inputs) != 1:
     raise InputError(f"`embedding` must have one `keras.Input` and one output [N, C], which {embedding.name!r} has not")
   return shape[1]
-
-
-def another(parts: dict[str, Any]) -> dict[str, Any]:
-  """Return the parts of another layer, whose network has new weights where they are trained."""
-  if "embedding" not in parts:
-    return parts
-  clone = keras.models.clone_model(parts["embedding"])
-  for new, old in zip(clone.non_trainable_variables, parts["embedding"].non_trainable_variables):
-    new.assign(old)  # what `adapt` has measured, and weights of layers that are frozen
-  for layer in clone._flatten_layers():
-    if hasattr(layer, "finalize_state"):  # layers with `adapt` compute with copies of their variables
-      layer.finalize_state()
-  return {**parts, "embedding": clone}
-
-
-def to_config(parts: dict[str, Any]) -> dict[str, Any]:
-  """Return the parts as JSON has them."""
-  write = {"support": support.to_config, "embedding": keras.saving.serialize_keras_object}
-  return {name: write[name](part) for name, part in parts.items()}
-
-
-def from_config(config: dict[str, Any]) -> dict[str, Any]:
-  """Return the config of a layer with its parts as they were."""
-  read = {"support": support.from_config, "embedding": keras.saving.deserialize_keras_object}
-  return {name: read[name](value) if name in read else value for name, value in config.items()}

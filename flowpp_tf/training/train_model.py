@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import tempfile
 from typing import Any
 
@@ -13,7 +14,11 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import MOST_CLASSES, split_train
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.io.model_folders import FLOW
 from flowpp_tf.models import FlowPlusPlus, InitialWeights
+from flowpp_tf.posterior.conditional import Ensemble
+from flowpp_tf.posterior.stored_flow import load_flow
 from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.workdir import Workdir
@@ -88,23 +93,31 @@ def train(
     return store.load()[0]
 
 
-def load(workdir: Path, unchecked: bool = False, precision: str | None = None) -> FlowPlusPlus:
-  """Return the trained model of a run, with its best weights.
+@check_arguments
+def load(
+  path: Path, unchecked: bool = False, precision: str | None = None
+) -> FlowPlusPlus | FlowDistribution | Ensemble:
+  """Return the trained model of a run, with its best weights, or a flow that `fpp.save` wrote.
 
   Args:
-    workdir: directory that `bin/train` or `fpp.train` has left.
+    path: directory that `bin/train` or `fpp.train` left, or folder of `fpp.save`.
     unchecked: whether weights are used that have lost their checksum.
-    precision: of the networks, as in `FlowPlusPlus.from_preset`.
+    precision: of the networks of a run, as in `FlowPlusPlus.from_preset`.
 
   Raises:
-    InputError (a ValueError): if there is no such run, or it has not been validated yet.
+    InputError (a ValueError): if `path` holds neither, the run has not been validated yet, or a file is damaged.
 
   Examples:
     >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> fpp.load("runs/digits").config.levels
     17
   """
-  return Workdir(workdir, unchecked).load(precision)[0]
+  folder = pathlib.Path(path)
+  if not (folder / FLOW).is_file():
+    return Workdir(path, unchecked).load(precision)[0]
+  if precision is not None:
+    raise InputError("`precision` must be None for a flow, whose dtype is in its file")
+  return load_flow(folder, unchecked)
 
 
 def _dataset(images, labels, recipe, settings):

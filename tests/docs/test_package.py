@@ -316,9 +316,9 @@ def test_bad_calls_are_one_line(images, settings, message):
   assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("workdir", [3, None, True, b"runs", ["runs"]])
-def test_a_run_is_loaded_from_a_path(workdir):
-  refuses("^`workdir` must be a path, got ", fpp.load, workdir)
+@pytest.mark.parametrize("path", [3, None, True, b"runs", ["runs"]])
+def test_a_run_is_loaded_from_a_path(path):
+  refuses("^`path` must be a path, got ", fpp.load, path)
 
 
 @pytest.mark.slow

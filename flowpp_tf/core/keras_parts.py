@@ -1,0 +1,52 @@
+"""Keras layers and variables inside distributions and bijectors of TFP, which Keras itself does not find there."""
+
+from collections.abc import Iterable
+from typing import Any
+import warnings
+
+import keras
+from keras.src.backend.common import global_state
+import tensorflow as tf
+
+
+def keras_parts(module: tf.Module) -> list[keras.layers.Layer | keras.Variable]:
+  """Return the Keras layers and variables of a module and of the modules in it, each once."""
+  parts: dict[int, Any] = {}
+  for owner in (module, *module.submodules):
+    for value in vars(owner).values():
+      if isinstance(value, (keras.layers.Layer, keras.Variable)):
+        parts[id(value)] = value
+  return list(parts.values())
+
+
+def keras_variables(module: tf.Module) -> list[keras.Variable]:
+  """Return the variables of `keras_parts`."""
+  variables: list[keras.Variable] = []
+  for part in keras_parts(module):
+    variables += part.variables if isinstance(part, keras.layers.Layer) else [part]
+  return variables
+
+
+def without_frozen(module: tf.Module, variables: Iterable[tf.Variable]) -> tuple[tf.Variable, ...]:
+  """Return variables of a module without those that Keras has frozen, which TensorFlow does not notice."""
+  frozen = {id(v.value) for v in keras_variables(module) if not v.trainable}
+  return tuple(v for v in variables if id(v) not in frozen)
+
+
+def warn_if_untracked(flow: tf.Module) -> bool:
+  """Warn if a Keras layer evaluates a flow without having its weights, and return whether a layer evaluates it.
+
+  A Keras layer tracks layers and variables among its attributes, not distributions: `fit` would train nothing of them.
+  """
+  call = global_state.get_global_attribute("current_call_ctx")
+  if call is None:
+    return False
+  owned = {id(v.value) for v in call.entry_layer.variables}
+  lost = [v for v in flow.trainable_variables if id(v) not in owned]
+  if lost:
+    warnings.warn(
+      f"the Keras layer {call.entry_layer.name!r} evaluates {flow.name!r}, and {len(lost)} trainable variables of it "
+      "are none of the layer's: Keras does not train or save them. Use `fpp.layers.Flow(flow)` in the layer",
+      stacklevel=2,
+    )
+  return True

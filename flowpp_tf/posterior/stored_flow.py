@@ -1,0 +1,235 @@
+"""Flows in files: the function that made a flow with its arguments, as JSON, and the flow's weights by name.
+
+    flow.json             {"format": 1, "flow": {"kind": "vector_flow", "arguments": {"event_size": 2, ...}}}
+    flow.safetensors      the weights, with their checksum
+
+Whoever reads a flow calls the function again, and assigns the weights. Pickles, copies and Keras files hold the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow_probability as tfp
+
+from flowpp_tf.core.checks import check_arguments
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import FLOWS, registered
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import check_replaceable, replace_directory, write_file, write_json, writing
+from flowpp_tf.io.model_folders import FLOW
+from flowpp_tf.io.weights_file import named_weights_to_bytes, read_weights
+from flowpp_tf.layers import Flow
+from flowpp_tf.posterior import support
+from flowpp_tf.types import Path
+
+if TYPE_CHECKING:
+  from flowpp_tf.posterior.conditional import Ensemble
+
+_WEIGHTS = "flow.safetensors"
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSource:
+  """The function that made a flow, and its arguments.
+
+  Attributes:
+    kind: name of the function in the table `FLOWS`.
+    arguments: of the function, by name.
+  """
+
+  kind: str
+  arguments: dict[str, Any]
+
+  def make(self) -> tfp.distributions.Distribution:
+    """Return a new flow."""
+    return registered(FLOWS, self.kind)(**self.arguments)
+
+  def another(self) -> tfp.distributions.Distribution:
+    """Return a new flow whose embedding, if it has one, is a copy: only weights that are trained are new."""
+    if self.arguments.get("embedding") is None:
+      return self.make()
+    embedding = _copied(self.arguments["embedding"])
+    return FlowSource(self.kind, {**self.arguments, "embedding": embedding}).make()
+
+  def to_config(self) -> dict[str, Any]:
+    """Return kind and arguments as JSON has them; raise an `InputError` for an argument that JSON cannot hold."""
+    return {"kind": self.kind, "arguments": arguments_to_config(self.arguments)}
+
+  def reduced(self, flow: tfp.distributions.Distribution) -> tuple[Any, ...]:
+    """Return what `__reduce_ex__` of the flow returns: how to make the flow again, and its weights."""
+    return _unpickled, (self.to_config(), {name: np.array(w) for name, w in weights_by_name(flow).items()})
+
+  def hidden_settings(self) -> Any:
+    """Return what changes the density and no shape of a weight, as JSON has it: support and `df`, of each member."""
+    if "flows" in self.arguments:
+      return [flow.source.hidden_settings() for flow in self.arguments["flows"]]
+    try:
+      onto = support.to_config(self.arguments.get("support"))
+    except InputError:  # a bijector of TFP, which has no config
+      onto = type(self.arguments["support"]).__name__
+    return {"support": onto, "df": self.arguments.get("df")}
+
+
+def arguments_to_config(arguments: dict[str, Any]) -> dict[str, Any]:
+  """Return arguments of a function that makes flows, as JSON has them, without those that are None."""
+  return {name: _TO_CONFIG.get(name, _plain)(value) for name, value in arguments.items() if value is not None}
+
+
+def arguments_from_config(config: dict[str, Any]) -> dict[str, Any]:
+  """Return the arguments of `arguments_to_config`."""
+  return {name: _FROM_CONFIG.get(name, _plain)(value) for name, value in config.items()}
+
+
+def from_config(config: Any) -> tfp.distributions.Distribution:
+  """Return a new flow from the config of a `FlowSource`; raise an `InputError` for what no `FlowSource` writes."""
+  is_source = isinstance(config, dict) and {*config} == {"kind", "arguments"} and isinstance(config["arguments"], dict)
+  if not is_source or not isinstance(config["kind"], str) or config["kind"] not in FLOWS:
+    raise InputError(f"a flow must have `kind`, one of {', '.join(FLOWS)}, and `arguments`")
+  return FlowSource(config["kind"], arguments_from_config(config["arguments"])).make()
+
+
+def _plain(value):
+  return value.item() if isinstance(value, np.generic) else value
+
+
+def _embedding_to_config(embedding):
+  """Return the config of a Keras model, once it is known that Keras reads it."""
+  config = keras.saving.serialize_keras_object(embedding)
+  try:
+    keras.saving.deserialize_keras_object(gate.parse_json(json.dumps(config)))
+  except Exception as error:  # Keras raises many
+    cause = gate.reason(error).rpartition("Exception encountered: ")[2]  # after the config of the whole model
+    raise InputError(f"the embedding {embedding.name!r} cannot be saved: {cause[:300]}") from None
+  return config
+
+
+def _flows_to_config(flows):
+  return [flow.source.to_config() for flow in flows]
+
+
+def _flows_from_config(configs):
+  return [from_config(config) for config in configs]
+
+
+_TO_CONFIG = {"support": support.to_config, "embedding": _embedding_to_config, "flows": _flows_to_config}
+_FROM_CONFIG = {
+  "support": support.from_config,
+  "embedding": keras.saving.deserialize_keras_object,
+  "flows": _flows_from_config,
+}
+
+
+def _copied(embedding):
+  """Return a copy of a Keras model with new weights where they are trained."""
+  copy = keras.models.clone_model(embedding)
+  for new, old in zip(copy.variables, embedding.variables):
+    new.trainable = old.trainable
+    if not old.trainable:
+      new.assign(old)  # what `adapt` has measured, and weights that are frozen
+  _finalize(copy)
+  return copy
+
+
+def _finalize(embedding):
+  """Let layers with `adapt` take the weights that they were assigned: they compute with copies."""
+  for layer in embedding._flatten_layers():
+    if hasattr(layer, "finalize_state"):
+      layer.finalize_state()
+
+
+# --- Weights ------------------------------------------------------------------------------------
+
+
+def weights_by_name(flow: tfp.distributions.Distribution) -> dict[str, keras.Variable]:
+  """Return the weights of a flow, or of an ensemble's members, by names that another flow made alike has too."""
+  if hasattr(flow, "flows"):
+    parts = {f"flow_{i}": weights_by_name(member) for i, member in enumerate(flow.flows)}
+    return {f"{prefix}/{name}": weight for prefix, weights in parts.items() for name, weight in weights.items()}
+  embedding = getattr(flow, "embedding", None)
+  embedded = [] if embedding is None else embedding.weights
+  weights = {f"embedding/{i}/{weight.name}": weight for i, weight in enumerate(embedded)}
+  others = {id(weight) for weight in embedded}
+  for weight in Flow(flow, name="flow").weights:
+    if id(weight) not in others:
+      _, _, name = weight.path.partition("/")  # below the flow, which has a number in its name
+      weights[name] = weight
+  return weights
+
+
+def _finalize_embeddings(flow):
+  for member in getattr(flow, "flows", [flow]):
+    if hasattr(member, "flows"):
+      _finalize_embeddings(member)
+    elif hasattr(member, "embedding"):
+      _finalize(member.embedding)
+
+
+def _unpickled(config, arrays):
+  flow = from_config(config)
+  for name, weight in weights_by_name(flow).items():
+    weight.assign(arrays[name])
+  _finalize_embeddings(flow)
+  return flow
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+@check_arguments
+def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool = False) -> None:
+  """Write a flow to a folder that `fpp.load` reads, which appears under its name when it is complete.
+
+  Args:
+    flow: `fpp.vector_flow`, `fpp.vector_flow_for`, `fpp.image_flow`, an `fpp.ensemble` of such flows, or the Keras
+      layer of one. A trained model of images has `fpp.export(model, path, "preset")`.
+    path: folder to write.
+    overwrite: whether to replace a flow that the folder holds.
+
+  Raises:
+    InputError (a ValueError): for a flow of other bijectors, a `support` or an `embedding` that has no config, a flow
+      that is `given` a context, and a `path` that exists or cannot be written.
+
+  Examples:
+    >>> flow = fpp.vector_flow(2, support=fpp.support.box(0.0, 1.0))
+    >>> fpp.save(flow, "posterior")
+    >>> again = fpp.load("posterior")
+    >>> bool(again.log_prob([0.5, 0.5]) == flow.log_prob([0.5, 0.5]))
+    True
+  """
+  flow = flow.distribution if isinstance(flow, Flow) else flow
+  about = {"format": _FORMAT, "flow": flow.source.to_config()}
+  content = named_weights_to_bytes(weights_by_name(flow))
+  target = pathlib.Path(path).absolute()
+
+  def write(folder):
+    write_json(folder / FLOW, about)
+    write_file(folder / _WEIGHTS, content)
+
+  with writing(repr(str(path))):
+    check_replaceable(target, FLOW, overwrite)
+    replace_directory(target, write)
+
+
+def load_flow(folder: pathlib.Path, unchecked: bool = False) -> tfp.distributions.Distribution:
+  """Return the flow of a folder that `save` wrote; `unchecked` is whether its weights may have lost their checksum.
+
+  Raises:
+    InputError (a ValueError): if a file cannot be read, is damaged, or is of a later version.
+  """
+  weights = read_weights(folder / _WEIGHTS, unchecked=unchecked)
+  with gate.reading(folder / FLOW):
+    about = gate.read_json(folder / FLOW)
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+      raise InputError(f"{str(folder / FLOW)!r} must have the format {_FORMAT} of flows")
+    flow = from_config(about.get("flow"))
+    weights.assign(weights_by_name(flow))
+  _finalize_embeddings(flow)
+  return flow
