@@ -12,6 +12,7 @@ from collections.abc import Callable
 import contextlib
 import functools
 import math
+import re
 from typing import Any
 
 from jaxtyping import Float
@@ -294,8 +295,9 @@ def checked_evaluation(
   except (ValueError, tf.errors.InvalidArgumentError) as error:
     if isinstance(error, InputError) or owner.validate_args:
       raise
-    cause = str(error).partition("\n")[0][-120:]  # seldom another than the shape, as a fault of a user's network
-    raise InputError(f"`{name}` must be what {owner.name!r} can evaluate, got shape {found}: {cause}") from error
+    raise InputError(
+      f"`{name}` must be what {owner.name!r} can evaluate, got shape {found}: {_cause(error)}"
+    ) from error
   if event_ndims and None not in (x.shape.rank, y.shape.rank):
     event = x.shape[x.shape.rank - event_ndims :]
     expected = bijector.inverse_event_shape(event) if inverse else bijector.forward_event_shape(event)
@@ -304,6 +306,13 @@ def checked_evaluation(
       sizes = ", ".join(map(str, result))
       raise InputError(f"`{name}` must be of shape [..., {sizes}], to which parameters broadcast it, got {found}")
   return y, log_det
+
+
+def _cause(error):
+  """Return what an error of a user's network says, as one line without the headings of Keras and TensorFlow."""
+  paragraphs = [" ".join(paragraph.split()) for paragraph in str(error).split("\n\n")]
+  text = next((p for p in paragraphs if not p.startswith("Exception encountered when calling")), paragraphs[0])
+  return re.sub(r"\x1b\[\d*m|\{\{.*?\}\} ", "", text)[:200]
 
 
 # --- Parameters ---------------------------------------------------------------------------------

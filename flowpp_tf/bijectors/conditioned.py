@@ -55,8 +55,7 @@ class Conditioned(Chain):
     least, context = self.bijector.forward_min_event_ndims, tensors["context"]
     if context.shape.rank is not None and context.shape.rank < least:
       raise InputError(
-        f"`context` must have an event of {least} dimensions, as {self.bijector.name!r} has, after those "
-        f"of its batch; got shape {tuple(context.shape)}"
+        f"`context` must be of shape [{'..., H, W, C' if least == 3 else '..., C'}], got {[*context.shape]}"
         + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else "")
       )
 

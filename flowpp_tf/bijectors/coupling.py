@@ -154,7 +154,8 @@ class Coupling(Bijector):
       if condition is not None and len(condition.shape) == self.event_ndims:
         condition = condition[tf.newaxis]
     else:
-      x1 = tf.reshape(x1, [-1, *shape_of(x1)[batch_ndims:]])
+      count = tf.reduce_prod(shape)  # a -1 has no meaning where no value is kept
+      x1 = tf.reshape(x1, [count, *shape_of(x1)[batch_ndims:]])
       if condition is not None:
         event = shape_of(condition)[-self.event_ndims :]
         condition = tf.reshape(tf.broadcast_to(condition, [*shape, *event]), [-1, *event])

@@ -85,6 +85,8 @@ def shown(value: Any) -> str:
   """Return a value as a short text for a message."""
   shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
   if shape is not None and getattr(shape, "rank", 1) is not None and len(shape):
+    if dtype is None:
+      return f"a `{type(value).__name__}` of shape {tuple(shape)}"
     return f"an array of {getattr(dtype, 'name', dtype)} and shape {tuple(shape)}"
   text = " ".join(repr(value).split())
   return text if len(text) <= _MOST_SHOWN else f"a `{type(value).__name__}`"
@@ -223,7 +225,10 @@ def as_array(name: str, value: Any, shape: Sequence[int | str | None] | None = N
   try:
     array = np.asarray(value)
   except Exception:  # a ragged list, a tensor of a graph
-    raise InputError(f"`{name}` must be an array of numbers, got {shown(value)}") from None
+    got = "parts of different shapes" if _is_ragged(value) else shown(value)
+    raise InputError(f"`{name}` must be an array of numbers, got {got}") from None
+  if array.dtype.kind == "O" and _has_real_columns(value):  # of pandas' dtypes with missing values
+    array = value.to_numpy(np.float64, na_value=np.nan)
   if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
     raise InputError(f"`{name}` must hold real numbers, got {shown(value)}")
   if shape is not None:
@@ -271,6 +276,19 @@ def as_tensor(
   if not (tensor.dtype.is_floating or of_integers):
     raise InputError(f"`{name}` must hold real numbers, got {tensor.dtype.name}")
   return tensor
+
+
+def _is_ragged(value):
+  return isinstance(value, (list, tuple)) and len({getattr(part, "shape", np.size(part)) for part in value}) > 1
+
+
+def _has_real_columns(value):
+  """Return whether a value is a table or a column of pandas that holds only real numbers."""
+  if not hasattr(value, "to_numpy") or not hasattr(value, "dtypes"):
+    return False
+  dtypes: Any = value.dtypes  # of a column, its dtype
+  columns = dtypes if hasattr(dtypes, "__iter__") else [dtypes]
+  return all(getattr(dtype, "kind", "O") in "biuf" for dtype in columns)
 
 
 def _fits_32_bits(array):
@@ -345,7 +363,10 @@ def check_shape(name: str, shape: Any, expected: Sequence[Any], batch: str = "B"
   if found is None or len(found) != len(sizes) or any(a != b and None not in (a, b) for a, b in zip(found, sizes)):
     words = ", ".join("..." if size is ... else batch if size is None else str(size) for size in expected)
     got = "one of an unknown number of dimensions" if found is None else shape
-    raise InputError(f"`{name}` must be of shape [{words}], got {got}")
+    hint = ""
+    if found and len(found) == 1 and len(expected) == 2 and expected[0] is not ...:
+      hint = ": a single column has shape [N, 1]"
+    raise InputError(f"`{name}` must be of shape [{words}], got {got}{hint}")
 
 
 def check_tensor(name: str, tensor: Any, shape: Sequence[Any], kind: str = "floating") -> None:

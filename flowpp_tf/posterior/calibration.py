@@ -21,6 +21,7 @@ whose band has quantiles of binomials in place of standard errors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -36,13 +37,14 @@ from flowpp_tf.types import Path, TensorLike
 _MOST_LEVELS = 100
 _SIMULATIONS, _OUTSIDE = 1000, 50  # simulated curves for each test, and how many of 1,000 leave the band
 _MOST_SAMPLES = 1 << 14  # of one evaluation
+_TESTS = "coverage", "tarp"  # names of their curves
 _ENDINGS = ".png", ".svg", ".pdf"
 
 
 class Calibration(NamedTuple):
   """What `fpp.calibration` has found. `print(result)` is a verdict of a few lines, `result.plot(path)` a picture.
 
-  Names are "theta[0]", "theta[1]" and so on for the columns, "coverage" and "tarp".
+  Names are those of the columns, "data[0]", "data[1]" and so on by default, and then "coverage" and "tarp".
 
   Attributes:
     ranks: number of draws below each value of theta, integers from 0 to the number of draws, `[N, D]`.
@@ -61,7 +63,7 @@ class Calibration(NamedTuple):
     ...     return tfp.distributions.MultivariateNormalDiag(x / 2, tf.ones_like(x))
     >>> theta = np.random.RandomState(0).normal(size=[500, 1])
     >>> x = theta + np.random.RandomState(1).normal(size=[500, 1])
-    >>> fpp.calibration(Posterior(), theta, x).findings["theta[0]"]
+    >>> fpp.calibration(Posterior(), theta, x).findings["data[0]"]
     'too wide'
   """
 
@@ -109,14 +111,22 @@ class Calibration(NamedTuple):
       axes.grid(alpha=0.3)
       axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize="small", frameon=False)
     figure.suptitle("grey: the band that holds all curves of a calibrated flow with 95 %")
-    left.set(title="ranks of theta among the draws", xlabel="rank / (number of draws + 1)", ylabel="ECDF - uniform")
+    left.set(title="ranks of the data among the draws", xlabel="rank / (number of draws + 1)", ylabel="ECDF - uniform")
     right.set(title="coverage", xlabel="credible level", ylabel="share of the rows")
     with writing(repr(str(path))):
       replace_file(path, lambda temporary: figure.savefig(temporary, dpi=150))
 
 
 @check_arguments
-def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99, seed: int = 0) -> Calibration:
+def calibration(
+  flow: Any,
+  data: TensorLike,
+  context: TensorLike,
+  *,
+  names: Sequence[str] | None = None,
+  draws: int = 99,
+  seed: int = 0,
+) -> Calibration:
   """Test by simulations whether p(theta | x) is calibrated: neither biased, nor too narrow, nor too wide.
 
   Ranks of each column, expected coverage and TARP are compared with those of an exact posterior; the three tests need
@@ -124,9 +134,10 @@ def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99,
 
   Args:
     flow: distribution with `given(context)`, such as `fpp.vector_flow(2, context_size=3)`, or a `VectorFlow`.
-    theta: parameters from the prior, `[N, D]`, that training has not seen. A flow that is 20 % too narrow is found with
-      300 rows, one that is 10 % too narrow with 1,000.
-    x: what was simulated from each, `[N, C]`.
+    data: theta, parameters from the prior, `[N, D]`, that training has not seen. A flow that is 20 % too narrow is
+      found with 300 rows, one that is 10 % too narrow with 1,000.
+    context: x, what was simulated from each, `[N, C]`.
+    names: of the columns of `data`.
     draws: L, draws of p(theta | x) for each row. Curves are compared at 99 levels at most, which 99 draws resolve.
     seed: of draws, TARP's random points, and the order of equal values.
 
@@ -153,21 +164,26 @@ def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99,
     raise InputError(f"`flow` must have `given(context)`, as a conditional flow has, got {shown(flow)}")
   check_count("draws", draws)
   check_count("seed", seed, 0, 2**32 - 1)
-  theta, x = as_array("theta", theta, ["N", "D"]), as_array("x", x)
-  if len(theta) < 2 or x.shape[:1] != theta.shape[:1]:
+  data = as_array("data", data, ["N", "D"])
+  context = as_array("context", context)
+  if len(data) < 2 or context.shape[:1] != data.shape[:1]:
     raise InputError(
-      f"`theta` and `x` must have two or more rows each, as many, got shapes {theta.shape} and {x.shape}"
+      f"`data` and `context` must have as many rows, two or more, got shapes {data.shape} and {context.shape}"
     )
-  check_all_finite("theta", theta)
-  check_all_finite("x", x)
-  mean, stddev = theta.mean(axis=0, dtype=np.float64), np.maximum(theta.std(axis=0, dtype=np.float64), 1e-100)
+  check_all_finite("data", data)
+  check_all_finite("context", context)
+  if names is None:
+    names = [f"data[{j}]" for j in range(data.shape[1])]
+  if len(names) != data.shape[1] or len({*names, *_TESTS}) != data.shape[1] + len(_TESTS):
+    raise InputError(f"`names` must be {data.shape[1]} different ones, none of {_TESTS}, got {[*names]}")
+  mean, stddev = data.mean(axis=0, dtype=np.float64), np.maximum(data.std(axis=0, dtype=np.float64), 1e-100)
   rng, parts = np.random.RandomState(seed), []
   rows = max(1, _MOST_SAMPLES // draws)
-  for start in range(0, len(theta), rows):
-    truth, posterior = theta[start : start + rows], flow.given(x[start : start + rows])
+  for start in range(0, len(data), rows):
+    truth, posterior = data[start : start + rows], flow.given(context[start : start + rows])
     samples = np.asarray(posterior.sample(draws, seed=rng.randint(2**31, size=2, dtype=np.int32)))
     if samples.shape != (draws, *truth.shape):
-      raise InputError(f"`theta` must have {samples.shape[-1]} columns, as draws of the flow, got {theta.shape[1]}")
+      raise InputError(f"`data` must have {samples.shape[-1]} columns, as draws of the flow, got {data.shape[1]}")
     values = np.concatenate([truth[np.newaxis].astype(samples.dtype), samples])
     log_prob = np.asarray(posterior.log_prob(values))
     if not np.isfinite(samples).all() or np.isnan(log_prob).any():
@@ -176,8 +192,8 @@ def calibration(flow: Any, theta: TensorLike, x: TensorLike, *, draws: int = 99,
     distances = np.linalg.norm((values - points) / stddev, axis=-1)
     parts.append([_ranks(array, rng) for array in (values, -log_prob, distances)])
   ranks, *others = map(np.concatenate, zip(*parts))
-  names = [*(f"theta[{j}]" for j in range(theta.shape[1])), "coverage", "tarp"]
-  return Calibration(ranks, *_compare(dict(zip(names, [*ranks.T, *others])), draws))
+  named = dict(zip([*names, *_TESTS], [*ranks.T, *others]))
+  return Calibration(ranks, *_compare(named, draws))
 
 
 def _ranks(values, rng):

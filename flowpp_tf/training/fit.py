@@ -34,6 +34,7 @@ _WARMUP = 0.05  # of all steps
 _AVERAGED = 0.05  # of all steps, over which weights are averaged
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
 _MOST_IMAGES = 256
+_OVERFITTED = 0.05  # nats that validation falls by after its best
 _MOST_VALIDATION_ROWS = 10_000  # by default
 
 
@@ -58,17 +59,42 @@ class FitResult(NamedTuple):
   skipped: int
   flow: Any
 
+  def __repr__(self) -> str:
+    return "\n".join(self._summary())
+
+  def _summary(self):
+    """Return two lines: what training did, and what follows from it."""
+    last = self.steps[-1]
+    skipped = f" ({self.skipped} of them skipped, as they were not finite)" if self.skipped else ""
+    if not len(self.validation):
+      trained = f"{last} steps{skipped}, training log density {self.train[0]:.3f} to {self.train[-1]:.3f} nats"
+      return trained, "no rows were held out: nothing tells whether the flow overfits"
+    if not self.best_step:
+      kept = f"validation was not better at any of {last} steps{skipped} than before the first one"
+      return kept, "the flow keeps the weights it began with; try a lower `learning_rate`"
+    best = self.validation[self.steps == self.best_step][0]
+    found = f"validation was best at step {self.best_step} of {last}{skipped}: {best:.3f} nats per row"
+    fall = best - self.validation[-1]
+    if self.best_step == last:
+      return found, "the last evaluation was the best: more `steps` may help"
+    if fall > _OVERFITTED:
+      return found, f"it fell by {fall:.2g} nats after it, the flow overfits: try more rows, or a smaller flow"
+    return found, f"it changed by {fall:.2g} nats after it: training has converged"
+
 
 class EnsembleResult(NamedTuple):
   """What `fpp.fit` has measured of each of several flows.
 
   Attributes:
     flow: their `fpp.ensemble`.
-    members: a `FitResult` for each of its `flows`.
+    members: a `FitResult` for each of its flows, those of an ensemble in it too.
   """
 
   flow: Ensemble
   members: list[FitResult]
+
+  def __repr__(self) -> str:
+    return "\n".join(f"flow {i}: {'; '.join(member._summary())}" for i, member in enumerate(self.members))
 
   @property
   def skipped(self) -> int:
@@ -146,11 +172,11 @@ def fit(
     check_number("weight_decay", weight_decay, 0.0)
   layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
   if members > 1:
-    if not hasattr(flow, "another"):
+    if not hasattr(flow, "source"):
       raise InputError(f"`members` must be 1 for {flow.name!r}, of which no other can be made: give an `fpp.ensemble`")
-    flow = Ensemble([flow, *(flow.another() for _ in range(members - 1))])
+    flow = Ensemble([flow, *(flow.source.another() for _ in range(members - 1))])
   results: list[FitResult] = []
-  for i, one in enumerate(getattr(flow, "flows", [flow])):
+  for i, one in enumerate(_single_flows(flow)):
     rng = np.random.RandomState((seed + i) % 2**32)
     train, held_out = _split(one, data, context, validation, validation_context, rng)
     number = steps or max(_FEWEST_STEPS, _EPOCHS * math.ceil(len(train[0]) / batch_size))
@@ -159,6 +185,13 @@ def fit(
   if layer is not None:
     layer.initialized = True
   return EnsembleResult(flow, results) if isinstance(flow, Ensemble) else results[0]
+
+
+def _single_flows(flow):
+  """Return the flows that are trained one by one: those of an ensemble, and of the ensembles in it."""
+  if not isinstance(flow, Ensemble):
+    return [flow]
+  return [single for member in flow.flows for single in _single_flows(member)]
 
 
 def _default_weight_decay(rows, has_context):
@@ -207,10 +240,10 @@ def _rows(flow, data, context, name, name_of_context):
   if not len(arrays[0]):
     raise InputError(f"`{name}` must have rows, got none")
   converted = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
-  for before, after, of in zip(arrays, converted, (name, name_of_context)):
-    check_all_finite(of, after)
-    if name == "data":  # validation rows may be few, and lie close together
-      check_resolved(f"`{of}`", before.reshape(-1, before.shape[-1]), flow.dtype)
+  for argument, array in zip((name, name_of_context), converted):
+    check_all_finite(argument, array)
+  if name == "data":  # validation rows may be few, and lie close together
+    _check_digits(flow, *arrays)
   for part in flow.submodules:
     if isinstance(part, OnSupport) and len(outside := np.flatnonzero(~part.contains(converted[0]).numpy())):
       raise InputError(
@@ -218,6 +251,27 @@ def _rows(flow, data, context, name, name_of_context):
         f"({len(outside)} of {len(converted[0])})"
       )
   return converted
+
+
+def _check_digits(flow, data, context=None):
+  """Raise an `InputError` if the flow, or its embedding, would lose the digits in which rows differ."""
+  check_resolved("`data`", _by_column(data), flow.dtype)
+  if context is not None:
+    reader = ", as the embedding reads it," if hasattr(flow, "embedding") else ""
+    check_resolved(f"`context`{reader}", _by_column(context), getattr(flow, "context_dtype", flow.dtype))
+
+
+def _by_column(array):
+  return array.reshape(-1, array.shape[-1])
+
+
+def _check_no_column_is_constant(data):
+  """Raise an `InputError` if all values of a column are equal: its density would grow without bound."""
+  columns = _by_column(data)
+  constant = np.flatnonzero(columns.min(axis=0) == columns.max(axis=0))
+  if len(constant):
+    values = f"{columns[0, constant[0]]:g} in all rows of column {constant[0]}"
+    raise InputError(f"`data` must vary in each column, got {values}: leave this column out")
 
 
 class _AdamW(Adam):
@@ -246,6 +300,7 @@ class _Trainer:
     start = [array[spread] for array in rows]
     norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
     if hasattr(flow, "initialize") and norms and not any(part.is_initialized() for part in norms):
+      _check_no_column_is_constant(start[0])
       self._conditioned(start[1:]).initialize(start[0])
     else:
       self._log_prob(start[0][:1], *(array[:1] for array in start[1:]))  # networks of TFP have their weights after it

@@ -80,7 +80,9 @@ def image_coupling(size=4):
 def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
   # [N, C] would be broadcast to [H, W, C] where N = H = W.
   coupling, x, classes = image_coupling(), draw(4, 4, 4, 2), draw(4, 4, seed=1)
-  refuses(r"event of 3 dimensions.*\[N, 1, 1, C\]", fb.Conditioned, coupling, classes)
+  refuses(
+    r"`context` must be of shape \[..., H, W, C\], got \[4, 4\].*\[N, 1, 1, C\]", fb.Conditioned, coupling, classes
+  )
   refuses("must have an event of 3 dimensions", coupling.forward_and_log_det, x, EvalContext(condition=classes))
   given = fb.Conditioned(coupling, classes[:, tf.newaxis, tf.newaxis])
   whole = given.forward(x)
@@ -94,7 +96,7 @@ def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
     (lambda: flow().log_prob(X, context=CONTEXTS), "no keyword 'context'; `flow.given"),
     (lambda: flow().sample(2, contxt=CONTEXTS), "no keyword 'contxt'"),
     (lambda: flow().given(CONTEXTS).log_prob(X, cal=None), "no keyword 'cal'"),
-    (lambda: flow().given(tf.constant(1.0)), "must have an event of 1 dimensions"),
+    (lambda: flow().given(tf.constant(1.0)), r"^`context` must be of shape \[..., C\], got \[\]$"),
   ],
 )
 def test_what_cannot_be_meant_is_an_error(call, message):

@@ -170,7 +170,9 @@ def test_sizes_for_data_follow_from_its_columns_and_rows():
   assert few.context_size == 1 and few.distribution.distribution.df == 5
   assert shapes(few) == shapes(fpp.vector_flow(2, 1, couplings=3, components=4, hidden=16, blocks=1))
   assert many.distribution.distribution.name == "Normal" and shapes(many) == shapes(fpp.vector_flow(3, couplings=1))
-  with pytest.raises(InputError, match=r"^`data` must be of shape \[N, D\], got \(400,\)$"):
+  with pytest.raises(
+    InputError, match=r"^`data` must be of shape \[N, D\], got \(400,\): a single column has shape \[N, 1\]$"
+  ):
     fpp.vector_flow_for(X[:400, 0])
 
 

@@ -45,7 +45,7 @@ WRONG = {"narrow": (0.8, 0), "wide": (1.25, 0), "too high": (1.0, 0.3), "too low
 @pytest.mark.parametrize("expected", WRONG)
 def test_what_is_wrong_with_a_posterior_is_found_and_named(expected):
   result = calibrate(posterior(*WRONG[expected]), 4000, 49)
-  for name in ("theta[0]", "theta[1]", "coverage", "tarp")[: 2 if "too" in expected else 4]:
+  for name in ("data[0]", "data[1]", "coverage", "tarp")[: 2 if "too" in expected else 4]:
     assert expected in result.findings[name] and f"\n{name}: " in str(result)
 
 
@@ -85,6 +85,15 @@ def test_curves_of_many_columns_become_a_picture(tmp_path):
   theta = np.zeros([50, 12])
   fpp.calibration(drawn(np.ones([3, 50, 12])), theta, theta, draws=3).plot(tmp_path / "a.svg")
   assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
+
+
+def test_columns_have_the_names_that_are_given():
+  theta = np.zeros([50, 2])
+  result = fpp.calibration(drawn(np.ones([3, 50, 2])), theta, theta, names=["mass", "spin"], draws=3)
+  assert [*result.curves] == ["mass", "spin", "coverage", "tarp"] and "mass: the flow is" in str(result)
+  for names in (["mass"], ["mass", "mass"], ["mass", "tarp"], ["mass", "mass", "spin"]):
+    with pytest.raises(fpp.InputError, match="^`names` must be 2 different ones"):
+      fpp.calibration(drawn(np.ones([3, 50, 2])), theta, theta, names=names, draws=3)
 
 
 def test_a_flow_that_gives_no_numbers_is_refused():
