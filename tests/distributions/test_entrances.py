@@ -1,7 +1,9 @@
 """What a flow refuses, in one line, rather than answer another question: events, dtypes, contexts, batches."""
 
 import re
+import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -160,3 +162,82 @@ def test_values_of_an_unknown_number_of_dimensions_are_refused_by_one_line():
   flow = fpp.vector_flow(2, couplings=1, hidden=8)
   log_prob = tf.function(flow.log_prob, input_signature=[tf.TensorSpec(None)], autograph=False)
   refuses(r"`x` must be of shape \[..., 2\], got one of an unknown number of dim", log_prob, tf.zeros([4, 2]))
+
+
+def ensemble_of(flow):
+  return fpp.ensemble([flow, flow])
+
+
+@pytest.mark.parametrize("make", [lambda flow: flow, ensemble_of])
+def test_ensembles_have_the_door_of_flows(make, conditional):
+  given = make(conditional).given(tf.zeros([5, 3]))
+  for shape in (2.5, (2, 0.5), -1, "2"):
+    refuses("^`sample_shape` must be integers of at least 0, got ", given.sample, shape)
+  refuses("^shapes must be .* got `x` \\[800\\], `batch_shape` \\[5\\]$", given.log_prob, tf.zeros([800, 2]))
+
+
+def test_a_context_is_finite(conditional):
+  network = keras.Sequential([keras.Input([2]), keras.layers.Dense(3)])
+  embedded = small_flow(embedding=network)
+  for flow, size in ((conditional, 3), (embedded, 2), (ensemble_of(conditional), 3), (ensemble_of(embedded), 2)):
+    for value in (np.nan, np.inf):
+      refuses(f"^`context` must be finite, got {size} values", flow.given, np.full([size], value))
+  network.layers[0].kernel.assign(np.full([2, 3], np.nan))
+  refuses(r"^`embedding\(context\)` must be finite, got 12 values", embedded.given, np.ones([4, 2]))
+
+
+@pytest.mark.parametrize(
+  "context, message",
+  [
+    (0.5, r"`context` must be of shape \[..., C\], got \[\]"),
+    ([np.ones(200), np.ones(180)], "`context` must be an array of numbers, got parts of different shapes"),
+    (np.ones([4, 2]), r"`context` must be of shape \[..., 3\], got \[4, 2\]"),
+  ],
+)
+def test_a_context_of_another_shape_is_named(context, message, conditional):
+  refuses(f"^{message}$", conditional.given, context)
+
+
+def test_no_draws_of_one_value_given_a_context_are_none():
+  flow = fpp.vector_flow(1, context_size=3, couplings=1, components=2, hidden=8, blocks=1)
+  assert flow.given(tf.zeros([5, 3])).sample(0).shape == [0, 5, 1]
+
+
+def test_an_error_of_a_network_is_told():
+  network = keras.Sequential([keras.Input([3]), keras.layers.Dense(6)])
+  coupling = fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)
+  refuses(
+    "^`x` must be what 'coupling' can evaluate, got .*expected axis -1 .* value 3", coupling.forward, tf.zeros([2, 8])
+  )
+
+
+class Owner(keras.Model):
+  """A Keras model with a flow as an attribute, which Keras does not track, unless a layer of the flow is one too."""
+
+  def __init__(self, flow, owns):
+    super().__init__()
+    self.flow = flow
+    self.network = keras.layers.Dense(3)
+    self.owned = fpp.layers.Flow(flow) if owns else None
+
+  def call(self, inputs):
+    x, context = inputs
+    return self.flow.given(self.network(context)).log_prob(x)
+
+
+def negative(_, log_prob):
+  return -log_prob
+
+
+@pytest.mark.parametrize("owns", [False, True])
+def test_a_keras_model_that_does_not_own_a_flow_is_told(owns):
+  flow, rows = small_flow(context_size=3), (np.ones([8, 2]), np.ones([8, 4]))
+  model = Owner(flow, owns)
+  model.compile("adam", loss=negative)
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model.fit(rows, rows[0], epochs=2, verbose=0)
+  texts = [str(warning.message) for warning in caught]
+  count = len(flow.trainable_variables)
+  expected = f"the Keras layer 'owner.*' evaluates 'vector_flow', and {count} trainable variables of it"
+  assert [bool(re.match(expected, text)) for text in texts] == ([] if owns else [True])

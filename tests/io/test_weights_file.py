@@ -87,6 +87,8 @@ def test_safetensors_of_another_architecture_leave_the_model_as_it_is(tmp_path, 
     refuses(f"the weights do not fit the model: {message}", read_weights(path, unchecked=True).load, model)
   safetensors.numpy.save_file({**arrays, name: arrays[name] * np.nan}, path)
   refuses(f"the weights must be finite, got NaN or infinity in {name}", read_weights(path, unchecked=True).load, model)
+  safetensors.numpy.save_file({**arrays, name: arrays[name].astype(np.int32)}, path)
+  refuses(f"of the model's kind, float32, got int32 in {name}", read_weights(path, unchecked=True).load, model)
   assert_same(model.get_weights(), before)
   safetensors.numpy.save_file(_arrays(model), path)  # of another program, without a checksum
   read_weights(path, unchecked=True).load(model)

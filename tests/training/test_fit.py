@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import pandas
 import pytest
 import scipy.stats
 import tensorflow as tf
@@ -12,7 +13,9 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.training import Diverged
+from flowpp_tf.training.fit import EnsembleResult, FitResult
 from support.comparing import assert_same
+from support.refusing import refuses
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 TINY = dict(couplings=1, components=2, hidden=8, blocks=1)
@@ -306,3 +309,125 @@ def test_within_the_scope_of_a_single_device_the_steps_are_the_same():
       fpp.fit(flow, x, steps=2, verbose=False)
       weights.append([v.numpy() for v in flow.trainable_variables])
   assert_same(*weights)
+
+
+def freeze_layer(network):
+  network.layers[0].trainable = False
+
+
+def freeze_all(network):
+  network.trainable = False
+
+
+def freeze_variables(network):
+  for variable in network.layers[0].variables:
+    variable.trainable = False
+
+
+@pytest.mark.parametrize("freeze", [freeze_layer, freeze_all, freeze_variables])
+def test_what_keras_has_frozen_stays(freeze):
+  layers = [keras.layers.Dense(4, name="first"), keras.layers.Dense(2, name="second")]
+  network = keras.Sequential([keras.Input([2]), *layers])
+  freeze(network)
+  flow = fpp.vector_flow(2, embedding=network, **TINY)
+  frozen = [np.array(v) for v in network.variables if not v.trainable]
+  assert len(frozen) == (4 if freeze is freeze_all else 2)
+  assert len(flow.trainable_variables) == len(fpp.layers.Flow(flow).trainable_variables)
+  members = fpp.fit(flow, X, X, steps=3, members=2).flow.flows
+  for member in members:
+    assert_same([v for v, old in zip(member.embedding.variables, network.variables) if not old.trainable], frozen)
+  trained = [v for v in network.variables if v.trainable]
+  assert not frozen or freeze is freeze_all or np.any(trained[0] != members[1].embedding.layers[1].kernel)
+
+
+def test_members_within_an_ensemble_are_initialised_and_trained():
+  keras.utils.set_random_seed(0)
+  inner = fpp.ensemble([fpp.vector_flow(2, **TINY) for _ in range(2)])
+  result = fpp.fit(fpp.ensemble([inner, fpp.vector_flow(2, **TINY)]), 1000 * X, steps=3)
+  normal = scipy.stats.multivariate_normal.logpdf(X, cov=np.eye(2)).mean() - 2 * np.log(1000)
+  assert len(result.members) == 3
+  for one in [inner, *inner.flows, result.flow]:
+    assert abs(np.mean(one.log_prob(1000 * X)) - normal) < 0.5
+
+
+def test_the_digits_of_a_context_are_those_of_the_embedding():
+  network = keras.Sequential([keras.Input([2]), keras.layers.Dense(2)])
+  wide = keras.Sequential([keras.Input([2], dtype="float64"), keras.layers.Dense(2, dtype="float64")])
+  flows = [fpp.vector_flow(2, embedding=model, dtype="float64", **TINY) for model in (network, wide)]
+  far = X.astype(np.float64) + 1e7
+  message = "^`context`, as the embedding reads it, must vary by 1000 units of float32 .* or use float64"
+  refuses(message, fpp.fit, flows[0], X, far)
+  assert fpp.fit(flows[1], X, far, steps=1).skipped == 0
+
+
+@pytest.mark.parametrize(
+  "data, context, message",
+  [
+    (X[:, 0], None, r"`data` must be of shape \[N, 2\], got \(200,\): a single column has shape \[N, 1\]"),
+    (
+      X * [1, 0] + [0, 7],
+      None,
+      "`data` must vary in each column, got 7 in all rows of column 1: leave this column out",
+    ),
+    (
+      pandas.DataFrame({"a": ["x"] * 9, "b": ["y"] * 9}),
+      None,
+      r"`data` must hold real numbers, got a `DataFrame` of .*",
+    ),
+  ],
+)
+def test_a_column_that_is_wrong_is_told(data, context, message):
+  refuses(f"^{message}$", fpp.fit, fpp.vector_flow(2, **TINY), data, context)
+  refuses("^`context` must have columns, got none", fpp.vector_flow_for, X, X[:, :0])
+
+
+def test_tables_of_pandas_dtypes_are_numbers():
+  frame = pandas.DataFrame(X.astype(np.float64), columns=["a", "b"])
+  results = []
+  for rows in (frame, frame.astype("Float64")):
+    keras.utils.set_random_seed(0)
+    results.append(fpp.fit(fpp.vector_flow(2, **TINY), rows, steps=2).validation)
+  assert_same(*results)
+  missing = frame.astype("Float64")
+  missing.iloc[3, 1] = pandas.NA
+  refuses("^`data` must be finite, got 1 values", fpp.fit, fpp.vector_flow(2, **TINY), missing)
+
+
+def result(steps, validation, best_step, skipped=0):
+  steps = np.array(steps)
+  return FitResult(steps, np.linspace(-2, -1, len(steps)), np.array(validation), best_step, skipped, None)
+
+
+@pytest.mark.parametrize(
+  "result, lines",
+  [
+    (
+      result([100, 600], [1.0, -8.0], 100),
+      "validation was best at step 100 of 600: 1.000 nats per row\n"
+      "it fell by 9 nats after it, the flow overfits: try more rows, or a smaller flow",
+    ),
+    (
+      result([100, 600], [1.0, 0.999], 100),
+      "validation was best at step 100 of 600: 1.000 nats per row\n"
+      "it changed by 0.001 nats after it: training has converged",
+    ),
+    (
+      result([100, 600], [1.0, 2.0], 600, 3),
+      "validation was best at step 600 of 600 (3 of them skipped, as they were not finite): 2.000 nats per row\n"
+      "the last evaluation was the best: more `steps` may help",
+    ),
+    (
+      result([100, 600], [1.0, 2.0], 0),
+      "validation was not better at any of 600 steps than before the first one\n"
+      "the flow keeps the weights it began with; try a lower `learning_rate`",
+    ),
+    (
+      result([100, 600], [], 600),
+      "600 steps, training log density -2.000 to -1.000 nats\n"
+      "no rows were held out: nothing tells whether the flow overfits",
+    ),
+  ],
+)
+def test_a_result_is_a_verdict_of_two_lines(result, lines):
+  assert repr(result) == str(result) == lines
+  assert repr(EnsembleResult(None, [result] * 2)).splitlines()[1] == f"flow 1: {lines.replace(chr(10), '; ')}"
