@@ -67,13 +67,13 @@ class Ensemble(tfp.distributions.Distribution):
     check_type("flows", flows, Sequence)
     for flow in flows:
       check_type("flows", flow, tfd.Distribution)
-    kinds = [(tuple(f.event_shape), tuple(f.batch_shape), f.dtype, getattr(f, "context_size", 0)) for f in flows]
+    kinds = [(tuple(f.event_shape), tuple(f.batch_shape), f.dtype, _context_of(f)) for f in flows]
     if len({*kinds}) != 1:
       found = f"those of {kinds[0]} and {next(k for k in kinds if k != kinds[0])}" if kinds else "none"
       raise InputError(
-        f"`flows` must have one shape of events and batch, one dtype and one size of context, got {found}"
+        f"`flows` must have one shape of events and batch, one dtype and one shape of context, got {found}"
       )
-    self.flows, self.context_size = [*flows], kinds[0][-1]
+    self.flows, self.context_size = [*flows], getattr(flows[0], "context_size", 0)
     super().__init__(
       dtype=flows[0].dtype,
       reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -141,6 +141,11 @@ class Ensemble(tfp.distributions.Distribution):
 
   def _default_event_space_bijector(self):
     return self.flows[0].experimental_default_event_space_bijector()
+
+
+def _context_of(flow):
+  """Return the shape of the context that a distribution takes, None for none."""
+  return tuple(flow.context_shape) if getattr(flow, "context_size", 0) else None
 
 
 class EmbeddedFlow(FlowDistribution):

@@ -54,6 +54,8 @@ def box(low: Any, high: Any) -> Box:
     np.float32(-inf)
   """
   low, high = as_array("low", low).astype(np.float64), as_array("high", high).astype(np.float64)
+  if low.size != high.size and 1 not in (low.size, high.size):
+    raise InputError(f"`low` and `high` must be numbers, or as many each, got {low.size} and {high.size}")
   if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
     raise InputError(f"`low` and `high` must be finite, and `low` the smaller one, got {low} and {high}")
   return Box(tf.constant(low), tf.constant(high))
@@ -295,9 +297,8 @@ def to_config(support: Support | None) -> Any:
     return None
   if isinstance(support, Box):
     return {"box": [np.asarray(bound).tolist() for bound in (support.low, support.high)]}
-  for word, make in _WORDS.items():
-    if isinstance(make(), type(support)):  # `tfb.Exp` too
-      return word
+  if type(support) in _WORD_OF:
+    return _WORD_OF[type(support)]
   raise InputError(f"a layer with the `support` {support.name!r} cannot be saved: save its weights, or use fpp.support")
 
 
@@ -311,3 +312,4 @@ def from_config(config: Any) -> Support | None:
 
 
 _WORDS = {"positive": positive, "simplex": simplex}
+_WORD_OF = {Positive: "positive", tfb.Exp: "positive", Simplex: "simplex"}

@@ -86,6 +86,8 @@ def test_what_is_no_ensemble_is_an_error():
     fpp.ensemble([])
   with pytest.raises(InputError, match="^`flows` must have one shape of events"):
     fpp.ensemble([member(0), member(0, context_size=2)])
+  with pytest.raises(InputError, match="^`flows` must have one shape of events .* one shape of context"):
+    fpp.ensemble([member(0, context_size=0, embedding=network()), member(0, context_size=2)])
   normal = tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]), [1.0, 1.0])
   with pytest.raises(InputError, match="^`members` must be 1 for 'MultivariateNormalDiag'"):
     fpp.fit(normal, RNG.normal(size=[50, 2]), members=2)

@@ -142,6 +142,13 @@ def test_keras_knows_every_class_of_the_package_before_it_is_imported():
       assert hasattr(getattr(__import__(f"flowpp_tf.{module}"), module), name)
 
 
+class Powers(tfp.bijectors.Exp):
+  """A bijector of another name than that of its class."""
+
+  def __init__(self):
+    super().__init__(name="powers")
+
+
 class Unregistered(keras.layers.Layer):
   def call(self, x):
     return x
@@ -158,6 +165,7 @@ def test_what_cannot_be_read_again_is_refused_when_it_is_written(tmp_path):
     (fpp.ensemble([foreign]), "^'flow' cannot be made again"),
     (flow(2, embedding=unknown), "^the embedding 'sequential.*' cannot be saved: .*Unregistered"),
     (softplus, "the `support` 'softplus' cannot be saved"),
+    (flow(2, support=Powers()), "the `support` 'powers' cannot be saved"),
   ):
     for write in (pickle.dumps, copy.deepcopy, lambda made: fpp.save(made, tmp_path / "flow")):
       refuses(message, write, made)

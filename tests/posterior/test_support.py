@@ -258,6 +258,11 @@ def test_bounds_of_a_box_that_are_none_are_an_error(low, high):
     box(low, high)
 
 
+def test_bounds_of_a_box_are_as_many_each():
+  with pytest.raises(InputError, match="^`low` and `high` must be numbers, or as many each, got 3 and 2$"):
+    box([0, 1, 2], [3, 4])
+
+
 def test_training_rows_outside_the_support_are_an_error_that_names_one():
   x = np.random.RandomState(0).uniform(size=[50, 2])
   x[[7, 9], 1] = 1.5
