@@ -15,6 +15,7 @@ from collections.abc import Callable
 import contextlib
 import functools
 import inspect
+import math
 from typing import Any, NamedTuple
 import warnings
 
@@ -154,8 +155,7 @@ class Coupling(Bijector):
       if condition is not None and len(condition.shape) == self.event_ndims:
         condition = condition[tf.newaxis]
     else:
-      count = tf.reduce_prod(shape)  # a -1 has no meaning where no value is kept
-      x1 = tf.reshape(x1, [count, *shape_of(x1)[batch_ndims:]])
+      x1 = tf.reshape(x1, [math.prod(shape), *shape_of(x1)[batch_ndims:]])  # not -1: there may be no values
       if condition is not None:
         event = shape_of(condition)[-self.event_ndims :]
         condition = tf.reshape(tf.broadcast_to(condition, [*shape, *event]), [-1, *event])

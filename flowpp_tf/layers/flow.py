@@ -64,8 +64,8 @@ class Flow(Adaptable, keras.layers.Layer):
     distribution: `FlowDistribution`, or another TFP distribution, whose weights are in Keras layers and variables.
 
   `call(x [..., *event_shape], context=None)` gives the log density `[...]` in nats, given the context if there is one.
-  The weights are saved with the model that the layer is in. A `.keras` file must be able to make the layer again: that
-  needs a subclass with `get_config`, such as `VectorFlow`.
+  The weights are saved with the model that the layer is in. A `.keras` file can hold a flow of `vector_flow`,
+  `image_flow` or `ensemble`; a layer of another distribution needs a subclass with a `get_config`.
 
   The log density has the dtype of the distribution. Floating-point inputs are cast to it, as Keras casts inputs to the
   dtype of a layer; others are an error. A mixed policy does not lower it: the layer computes in its variables' dtype.
