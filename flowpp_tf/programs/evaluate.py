@@ -112,7 +112,7 @@ def _plan(options):
   options.check_output(options.output, workdir)
   output = options.output or workdir / EVALUATION
   if os.path.realpath(output) != os.path.realpath(workdir / EVALUATION):
-    outputs.check_can_be_written(output)
+    outputs.check_can_be_written(output, outputs.RECORD)
   images = options.split_in_words(options.split)
   what = f"{options.samples} samples of {model} with" if options.samples else f"{model} on"
   return f"{'comparing' if options.samples else 'evaluating'} {what} {images}, to {output}"

@@ -121,10 +121,10 @@ class Workdir:
       if self._has_saved():
         check_same_run(self.path, present, wanted)
         wanted["training"] = present["training"] | wanted["training"]
-    elif checkpoint_folders(self.checkpoints):
+    elif found := self._replaced():
       raise InputError(
-        f"workdir {str(self.path)!r} has checkpoints and no {self.config.name}, which says what run they are of; bring "
-        "it back, or give another --workdir"
+        f"workdir {str(self.path)!r} has {', '.join(found)} and no {self.config.name}, which says what run they are "
+        "of; bring it back, or give another --workdir"
       )
     return wanted
 
@@ -135,6 +135,12 @@ class Workdir:
       self.path.mkdir(parents=True, exist_ok=True)
       write_file(self.config, json.dumps(identity, indent=2) + "\n")
     return identity
+
+  def _replaced(self):
+    """Return the names of files that a new run would replace."""
+    paths = (self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves)
+    found = [path.name for path in paths if os.path.lexists(path)]
+    return [self.checkpoints.name, *found] if checkpoint_folders(self.checkpoints) else found
 
   def _has_saved(self):
     """Whether the directory has more than what a run makes before its first weights."""
