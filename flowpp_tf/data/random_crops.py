@@ -95,8 +95,7 @@ class RandomCrops(ImageSource):
 
   def with_edges(self) -> "RandomCrops":
     """Return the same photographs with a grid that covers them."""
-    more = dict(neighbours=self.neighbours, levels=self.levels, balanced=self._balanced)
-    return RandomCrops(*self._arguments, **more, edges=True)
+    return RandomCrops(*self._arguments, self.neighbours, self.levels, edges=True, balanced=self._balanced)
 
   def grid_places(self, indices: np.ndarray) -> Places:
     """Return the places of crops of the grid, whose indices are integers `[B]`."""

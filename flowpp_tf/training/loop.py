@@ -36,6 +36,7 @@ _CAUSES = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate` or "
   "`clip_norm`, or a longer `warmup_steps`",
 )
+_PACE_STEPS, _PACE_SECONDS = 20, 10  # after the first of which the run says when it will end
 
 
 @check_arguments
@@ -199,7 +200,7 @@ class Run:
     self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
-    self._traced = False
+    self._traced = self._paced = False
     self._saved: int | None = None  # step of the newest checkpoint; of a worker that writes none, as if it did
     self._cpu_seconds = 0.0  # of the steps of this process and of those before it, without tracing
 
@@ -312,12 +313,20 @@ class Run:
     self._watch_skipped(last)
     if self._traced:
       self._cpu_seconds += time.process_time() - cpu_clock
+      self._log_pace(last)
       return
     self._log(f"first step, traced and taken in {time.monotonic() - self._clock:.1f} s")
     self._traced = True
     self._bar.unpause()  # tracing says nothing of the remaining time
     if not self._ends_period(last):  # exclude tracing time unless this step is the whole interval
       self._time_from(last)
+
+  def _log_pace(self, step):
+    """Say once what a step takes, and when the run will end."""
+    steps, seconds = step - self._timed_from, time.monotonic() - self._clock
+    if not self._paced and (steps >= _PACE_STEPS or seconds >= _PACE_SECONDS):
+      self._paced = True
+      self._log(pace(seconds / steps, self._config.steps - step, time.time()))
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -411,6 +420,22 @@ class Run:
   def _stop_if(self, asked, step):
     if asked:
       raise Stopped(step, self._saved)
+
+
+def pace(seconds: float, steps: int, now: float) -> str:
+  """Return a line on what a step takes, and how long so many more steps take.
+
+  Args:
+    seconds: of a step, without tracing and validation.
+    steps: that are left.
+    now: seconds since the epoch.
+  """
+  left = seconds * steps
+  units = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400))
+  unit, size = next((unit for unit in reversed(units) if left >= 2 * unit[1]), units[0])
+  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + left))
+  rest = f"{steps:,} more take about {left / size:.0f} {unit}, to {end}, and validations more"
+  return f"a step takes {seconds:.3g} s: {rest}"
 
 
 def _log_what_is_trained(state, workers, log_fn):
