@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import math
 import time
@@ -430,12 +431,9 @@ def pace(seconds: float, steps: int, now: float) -> str:
     steps: that are left.
     now: seconds since the epoch.
   """
-  left = seconds * steps
-  units = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400))
-  unit, size = next((unit for unit in reversed(units) if left >= 2 * unit[1]), units[0])
-  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + left))
-  rest = f"{steps:,} more take about {left / size:.0f} {unit}, to {end}, and validations more"
-  return f"a step takes {seconds:.3g} s: {rest}"
+  left = datetime.timedelta(seconds=round(seconds * steps))
+  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + left.total_seconds()))
+  return f"a step takes {seconds:.3g} s: {steps:,} more take {left}, to {end}, and validations more"
 
 
 def _log_what_is_trained(state, workers, log_fn):
