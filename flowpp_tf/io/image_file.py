@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import contextlib
 import io
 import os
-import re
 import threading
 from typing import BinaryIO
 import zlib
@@ -59,7 +58,7 @@ def open_image(
     content = read_content(file, _MOST_BYTES)
     _check_png(content)
     _raise_limit_of_pillow(most_pixels)
-    with _open(content, formats, most_pixels) as image:
+    with Image.open(io.BytesIO(content), formats=formats) as image:
       pixels = image.width * image.height
       check_pixels(pixels, f"an image of {image.width}x{image.height}", most_pixels)
       with contextlib.nullcontext() if pixels <= budget.current().pixels // _SHARES else _LARGE:
@@ -83,6 +82,9 @@ def image_errors(file: Path | BinaryIO | bytes, name: str = "", formats: tuple[s
       raise
     kind = TooLargeError if isinstance(error, budget.BudgetError) else ImageFileError
     raise kind(f"{name!r}: {error}", str(error)) from None
+  except Image.DecompressionBombError:  # of Pillow's own limit, which is the larger one
+    reason = f"it has more than the {budget.current().pixels:,} pixels that are decoded (--max_pixels raises the limit)"
+    raise TooLargeError(f"{name!r}: {reason}", reason) from None
   except UnidentifiedImageError:
     what = f"is not an image: expected one of {', '.join(formats)}"
     raise ImageFileError(f"{name!r} {what}", f"it {what}") from None
@@ -109,15 +111,6 @@ def check_pixels(pixels: int, what: str, most: int | None = None) -> None:
     budget.claim("pixels", pixels, what)
   elif pixels > most:
     raise InputError(f"it is {what}; expected at most {most:,} pixels")
-
-
-def _open(content, formats, most_pixels):
-  """Open an image with Pillow, whose own limit names neither the budget nor its flag."""
-  try:
-    return Image.open(io.BytesIO(content), formats=formats)
-  except Image.DecompressionBombError as error:
-    check_pixels(int(re.findall(r"\d+", str(error))[0]), "the image", most_pixels)
-    raise
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

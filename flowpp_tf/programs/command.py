@@ -92,8 +92,7 @@ def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except UnicodeDecodeError as error:
-    files = [argument for argument in argv[1:] if argument.lstrip("-").startswith("flagfile")]
-    process.fail(f"{' '.join(files)}: a flag file must be text in UTF-8: {error}")
+    process.fail(f"--flagfile must be a file of text in UTF-8: {error}")
   except (flags.Error, ValueError, OSError, RecursionError) as error:
     # Absl looks by recursion for names like an unknown one; it begins with ERROR where it cannot open a flag file.
     process.fail("a flag's name is too long" if type(error) is RecursionError else str(error).removeprefix("ERROR:: "))

@@ -101,7 +101,8 @@ def run(options: CompressOptions) -> None:
   workdir = options.find_workdir()
   model, settings = workdir.load()
   if options.images:
-    _compress_files(model, workdir.path, folder, names, options)
+    if verbatim := _compress_files(model, workdir.path, folder, names, options):
+      _report_verbatim(options, model.config, verbatim, len(names))
   else:
     dataset = data_options.load_data_of_run(settings, model.config, options.given_data)
     _compress_images(model, workdir.path, dataset.split(options.split or "test")[: options.limit], options)
@@ -154,6 +155,7 @@ def _compress_images(model, workdir, images, options):
 
 
 def _compress_files(model, workdir, folder, names, options):
+  """Write or estimate the archive; return why files are stored verbatim, by name."""
   from flowpp_tf.compression.files.pictures import check_channels, write_pictures
   from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
 
@@ -173,7 +175,7 @@ def _compress_files(model, workdir, folder, names, options):
       raise InputError(
         f"{str(folder / name)!r} would be stored verbatim ({reason}), and is larger than {size_text(MAX_VERBATIM_FILE)}"
       )
-  verbatim = {}  # why files are stored verbatim, by name
+  verbatim = {}
 
   def pictures(bits=None, progress=lambda size: None):
     for name, size in sizes.items():
@@ -188,8 +190,7 @@ def _compress_files(model, workdir, folder, names, options):
 
   if options.output is None:
     _estimate_files(model, pictures(), len(names))
-    _report_verbatim(options, config, verbatim, len(names))
-    return
+    return verbatim
   codec, total = _codec(model, workdir), sum(sizes.values())
 
   def write(file):
@@ -201,15 +202,13 @@ def _compress_files(model, workdir, folder, names, options):
     verbatim.update(dict.fromkeys(replaced, SMALLER))
 
   _write(options, write, functools.partial(_compare_files, codec, folder, names, read), f"{len(names)} files", total)
-  _report_verbatim(options, config, verbatim, len(names))
+  return verbatim
 
 
 def _report_verbatim(options, config, verbatim, files):
   """Print how many files are stored verbatim by their reasons, and with --verbose which."""
   from flowpp_tf.compression.files.reading import LOSSY, SMALLER
 
-  if not verbatim:
-    return
   if options.verbose:
     for name, reason in sorted(verbatim.items()):
       process.say("", f"stored verbatim: {name} ({reason})")

@@ -70,7 +70,7 @@ def check_is_new(path: Path) -> None:
 
 def check_holds_only(folder: pathlib.Path, patterns: Iterable[str]) -> None:
   """Raise an `InputError` if a folder that is to be replaced has files of other names, or subfolders."""
-  names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+  names = sorted(path.name for path in folder.glob("*"))
   if others := [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]:
     raise InputError(f"{str(folder)!r} holds more than an export, which would be lost: {', '.join(others)}")
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import math
 import time
@@ -37,7 +36,6 @@ _CAUSES = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate` or "
   "`clip_norm`, or a longer `warmup_steps`",
 )
-_PACE_STEPS, _PACE_SECONDS = 20, 10  # after the first of which the run says when it will end
 
 
 @check_arguments
@@ -323,9 +321,9 @@ class Run:
       self._time_from(last)
 
   def _log_pace(self, step):
-    """Say once what a step takes, and when the run will end."""
+    """Say once, after 20 steps or 10 seconds, what a step takes, and when the run will end."""
     steps, seconds = step - self._timed_from, time.monotonic() - self._clock
-    if not self._paced and (steps >= _PACE_STEPS or seconds >= _PACE_SECONDS):
+    if not self._paced and (steps >= 20 or seconds >= 10):
       self._paced = True
       self._log(pace(seconds / steps, self._config.steps - step, time.time()))
 
@@ -424,16 +422,15 @@ class Run:
 
 
 def pace(seconds: float, steps: int, now: float) -> str:
-  """Return a line on what a step takes, and how long so many more steps take.
+  """Return a line on what a step takes, and when so many more steps will end.
 
   Args:
     seconds: of a step, without tracing and validation.
     steps: that are left.
     now: seconds since the epoch.
   """
-  left = datetime.timedelta(seconds=round(seconds * steps))
-  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + left.total_seconds()))
-  return f"a step takes {seconds:.3g} s: {steps:,} more take {left}, to {end}, and validations more"
+  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + seconds * steps))
+  return f"a step takes {seconds:.3g} s: the remaining {steps:,} end at {end}, later by the time of validations"
 
 
 def _log_what_is_trained(state, workers, log_fn):

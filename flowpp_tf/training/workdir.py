@@ -70,6 +70,7 @@ class Workdir:
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / EVALUATION
     self.typicality = self.path / "typicality.json"
+    self._replaced = self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves
     self._unchecked = unchecked
     self._is_owned: Callable[[], bool] = lambda: True
     self._rows: list[dict[str, Any]] = []
@@ -121,7 +122,7 @@ class Workdir:
       if self._has_saved():
         check_same_run(self.path, present, wanted)
         wanted["training"] = present["training"] | wanted["training"]
-    elif found := self._replaced():
+    elif found := [path.name for path in (*self._replaced, self.checkpoints) if os.path.lexists(path)]:
       raise InputError(
         f"workdir {str(self.path)!r} has {', '.join(found)} and no {self.config.name}, which says what run they are "
         "of; bring it back, or give another --workdir"
@@ -135,12 +136,6 @@ class Workdir:
       self.path.mkdir(parents=True, exist_ok=True)
       write_file(self.config, json.dumps(identity, indent=2) + "\n")
     return identity
-
-  def _replaced(self):
-    """Return the names of files that a new run would replace."""
-    paths = (self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves)
-    found = [path.name for path in paths if os.path.lexists(path)]
-    return [self.checkpoints.name, *found] if checkpoint_folders(self.checkpoints) else found
 
   def _has_saved(self):
     """Whether the directory has more than what a run makes before its first weights."""

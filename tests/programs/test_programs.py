@@ -124,7 +124,7 @@ def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
     ("train", ["--precision=half", "--steps=1"], "precision"),
     ("train", ["--labels", "--num_classes=5", "--steps=1"], "`labels` must be left out with --num_classes, got True"),
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
-    ("train", ["--flagfile=runs/digits/samples.png"], "--flagfile=runs/digits/samples.png: a flag file must be text"),
+    ("train", ["--flagfile=runs/digits/samples.png"], "--flagfile must be a file of text in UTF-8: "),
     ("sample", ["--workdir=runs/digits", "--temperature=1,nan"], "`temperature` must be numbers of at least 0, such"),
     ("train", [*TRAINED, "--batch_size=8"], "holds another run: batch_size is 16 there and 8 here"),
     ("train", ["--steps=1", "--workdir=/proc/runs"], "workdir '/proc/runs' cannot be written"),

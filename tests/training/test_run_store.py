@@ -247,7 +247,7 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(workdir, change, messag
 def test_checkpoints_need_the_config_that_says_what_run_they_are_of(workdir):
   workdir.config.unlink()
   before = contents(workdir.path)
-  refuses("has checkpoints, best.weights.safetensors, metrics.jsonl and no config.json", run, workdir.path)
+  refuses("has best.weights.safetensors, metrics.jsonl, checkpoints and no config.json", run, workdir.path)
   assert contents(workdir.path) == before
 
 

@@ -50,15 +50,15 @@ def test_a_run_says_once_what_a_step_takes_without_tracing_and_when_it_ends(tmp_
 @pytest.mark.parametrize(
   "seconds, steps, expected",
   [
-    (0.5, 100, "a step takes 0.5 s: 100 more take 0:00:50, to 2001-09-09 01:47"),
-    (0.8421, 1980, "a step takes 0.842 s: 1,980 more take 0:27:47, to 2001-09-09 02:14"),
-    (1.0, 86400, "a step takes 1 s: 86,400 more take 1 day, 0:00:00, to 2001-09-10 01:46"),
-    (12.0, 100_000, "a step takes 12 s: 100,000 more take 13 days, 21:20:00, to 2001-09-22 23:06"),
+    (0.5, 100, "a step takes 0.5 s: the remaining 100 end at 2001-09-09 01:47"),
+    (0.8421, 1980, "a step takes 0.842 s: the remaining 1,980 end at 2001-09-09 02:14"),
+    (1.0, 86400, "a step takes 1 s: the remaining 86,400 end at 2001-09-10 01:46"),
+    (12.0, 100_000, "a step takes 12 s: the remaining 100,000 end at 2001-09-22 23:06"),
   ],
 )
 def test_the_pace_of_a_run_in_words(seconds, steps, expected, monkeypatch):
   monkeypatch.setattr(loop, "time", mock.Mock(wraps=time, localtime=time.gmtime))
-  assert loop.pace(seconds, steps, 1e9) == f"{expected}, and validations more"
+  assert loop.pace(seconds, steps, 1e9) == f"{expected}, later by the time of validations"
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):

@@ -20,7 +20,6 @@ import collections
 from collections.abc import Collection, Iterable, Iterator, Sequence
 import dataclasses
 import io
-import itertools
 import json
 import zlib
 
@@ -82,7 +81,7 @@ def write_pictures(
   pending = _Pending(tile_shape, writer.dtype, min(segment_images, max_images(tile_shape)))
   are_fallbacks = list(writer.write_segments(_contents(pictures, pending)))
   writer.close()
-  return [*itertools.chain(*itertools.compress(pending.coded, are_fallbacks))]
+  return [name for names, replaced in zip(pending.coded, are_fallbacks, strict=True) if replaced for name in names]
 
 
 def _contents(pictures, pending):

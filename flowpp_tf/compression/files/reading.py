@@ -104,11 +104,9 @@ class ImageFile:
   @property
   def size(self) -> int:
     """Return about how many bytes an archive stores of it in addition to its tiles."""
-    if self.pixels is None:
-      return len(self.data or b"")
     if self.wrapper:
       return len(pack(self.wrapper[0]))
-    return len(zlib.compress(self.metadata)) if self.metadata else 0
+    return len(zlib.compress(self.metadata)) if self.metadata else len(self.data or b"")
 
 
 def read_picture(
