@@ -271,7 +271,7 @@ class ArchiveReader:
     file.seek(0)
     magic = self._read(len(_MAGIC), "its beginning")
     if magic != _MAGIC:
-      raise ArchiveError("this is no archive of flowpp_tf: it begins with other bytes")
+      raise ArchiveError("this is not a flowpp_tf archive: it begins with other bytes")
     size, crc = _HEAD.unpack(self._read(_HEAD.size, "its header"))
     if size > _MAX_HEADER:
       raise ArchiveError("the archive's header is damaged")

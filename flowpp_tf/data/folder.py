@@ -102,7 +102,7 @@ def load_folder(
   if crops:
     for split, most in (("train", None), ("validation", _MOST_CROPS), ("test", _MOST_CROPS)):
       sizes_of_split = [sizes[name] for name in found[split]]
-      splits_of_images[split] = RandomCrops(arrays[split], sizes_of_split, image_shape, most)
+      splits_of_images[split] = RandomCrops(arrays[split], sizes_of_split, image_shape, most, balanced=True)
   of_splits = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS} if labels else None
   remarks = {
     f"left out, as {splits_file} does not name them": len(names) - len(named),

@@ -38,6 +38,8 @@ class RandomCrops(ImageSource):
     neighbours: whether crops are tiles that come with the context of their neighbours.
     edges: whether the grid covers the photographs, and not only what whole crops cover.
     levels: number of pixel values, which contexts are scaled by; None for the number of values of the dtype.
+    balanced: whether a photograph's share of the random crops grows with the square root of its area, so that a large
+      one does not supply most of them; else all positions of all photographs are equally likely.
 
   Raises:
     InputError (a ValueError): if the number of pixels does not match the sizes, or a photograph is too small.
@@ -60,6 +62,7 @@ class RandomCrops(ImageSource):
     neighbours: bool = False,
     levels: int | None = None,
     edges: bool = False,
+    balanced: bool = False,
   ) -> None:
     pixels = as_array("pixels", pixels)
     _check(pixels, sizes, image_shape, most, levels)
@@ -67,12 +70,16 @@ class RandomCrops(ImageSource):
     self.dtype = pixels.dtype
     self.neighbours = neighbours
     self.levels = levels or np.iinfo(pixels.dtype).max + 1
-    self._edges = edges
+    self._edges, self._balanced = edges, balanced
     sides = np.asarray(sizes)
-    ends = np.cumsum(np.prod(sides, axis=1, dtype=np.int64))
+    areas = np.prod(sides, axis=1, dtype=np.int64)
+    ends = np.cumsum(areas)
     self._photographs = [part.reshape(*size, -1) for part, size in zip(np.split(pixels, ends[:-1]), sides)]
     self._size = np.asarray(image_shape[:2])
     self._positions = _Numbering(sides - self._size + 1)
+    self._counts = counts = np.diff(self._positions.ends, prepend=0)
+    # Photographs of one size have the same draws either way, to the last bit.
+    self._shares = np.sqrt(areas / areas.max()) * counts[np.argmax(areas)] if balanced else counts
     self._grid = _Numbering(-(-sides // self._size) if edges else sides // self._size)
     count = self._grid.count if most is None else min(most, self._grid.count)
     self.shape = count, *image_shape
@@ -84,11 +91,11 @@ class RandomCrops(ImageSource):
   @check_arguments
   def with_neighbours(self, levels: int | None = None) -> "RandomCrops":
     """Return the same photographs as tiles that come with the context of their neighbours; `levels` as above."""
-    return RandomCrops(*self._arguments, neighbours=True, levels=levels)
+    return RandomCrops(*self._arguments, neighbours=True, levels=levels, balanced=self._balanced)
 
   def with_edges(self) -> "RandomCrops":
     """Return the same photographs with a grid that covers them."""
-    return RandomCrops(*self._arguments, neighbours=self.neighbours, levels=self.levels, edges=True)
+    return RandomCrops(*self._arguments, self.neighbours, self.levels, edges=True, balanced=self._balanced)
 
   def grid_places(self, indices: np.ndarray) -> Places:
     """Return the places of crops of the grid, whose indices are integers `[B]`."""
@@ -99,15 +106,19 @@ class RandomCrops(ImageSource):
     return Places(which, cells * self._size)
 
   def random_places(self, draws: np.ndarray) -> Places:
-    """Return the places that `draws` choose, all equally likely.
+    """Return the places that `draws` choose; those of one photograph are equally likely.
 
     Args:
       draws: uniform in [0, 1), `[B]`, float64: its 53 bits are enough for any position.
     """
-    draws, count = as_array("draws", draws, [None]), self._positions.count
+    draws = as_array("draws", draws, [None])
     if not np.all((draws >= 0) & (draws < 1)):
       raise InputError(f"`draws` must lie in [0, 1), got values from {draws.min()} to {draws.max()}")
-    return self._positions.find(np.minimum((draws * count).astype(np.int64), count - 1))
+    chosen, starts = draws * np.sum(self._shares), np.cumsum(self._shares) - self._shares
+    which = np.searchsorted(starts, chosen, side="right") - 1
+    counts = self._counts[which]
+    inside = (chosen - starts[which]) * (counts / self._shares[which])
+    return self._positions.find(self._positions.ends[which] - counts + np.minimum(inside.astype(np.int64), counts - 1))
 
   def cut(self, places: Places) -> np.ndarray:
     """Return the crops at some places, `[B, H, W, C]`."""
@@ -186,11 +197,11 @@ class _Numbering:
 
   def __init__(self, counts):
     self._columns = counts[:, 1]
-    self._ends = np.cumsum(np.prod(counts, axis=1, dtype=np.int64))
-    self.count = int(self._ends[-1])
+    self.ends = np.cumsum(np.prod(counts, axis=1, dtype=np.int64))
+    self.count = int(self.ends[-1])
 
   def find(self, numbers):
     """Return the `Places` of positions `[B]`."""
-    which = np.searchsorted(self._ends, numbers, side="right")
-    inside = numbers - np.concatenate([[0], self._ends])[which]
+    which = np.searchsorted(self.ends, numbers, side="right")
+    inside = numbers - np.concatenate([[0], self.ends])[which]
     return Places(which, np.stack(np.divmod(inside, self._columns[which]), axis=1))

@@ -110,4 +110,4 @@ def _sha256(entry, part):
 def _is_entry(entry):
   """Whether what a record says of a split has the types that are read later."""
   parts = [entry.get(part) for part in ("data", "checkpoint")] if isinstance(entry, dict) else [""]
-  return all(isinstance(part, (dict, type(None))) for part in parts) and isinstance(entry.get("images", 0), int)
+  return all(isinstance(part, (dict, type(None))) for part in parts) and isinstance(entry.get("images"), int)

@@ -1,7 +1,9 @@
 """Writing: an existing file or directory stays in place until the new one is complete and on disk.
 
 Content is written to a temporary name in the same folder, synced to disk, and then renamed. A process that is
-killed leaves the old content, and perhaps a `.tmp.*` that nothing reads.
+killed leaves the old content, and perhaps a `.tmp.PID.MACHINE.NAME` that nothing reads. The first write of a process
+into a folder removes those of dead processes. On another machine the number of a process says nothing: what others left
+on a shared file system stays, except in the folder of a run, whose lock is held, where it goes after an hour.
 
 A directory that holds files cannot be replaced by `rename`: the old one is moved aside first. A process that is killed
 between the two moves leaves it as `.old.NAME`, which the next write moves back.
@@ -10,11 +12,14 @@ between the two moves leaves it as `.old.NAME`, which the next write moves back.
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
 import pathlib
+import platform
+import re
 import shutil
 import time
 from typing import Any, BinaryIO
@@ -29,7 +34,9 @@ from flowpp_tf.io.gate import open_claimed, read_json, reason
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
-_ABANDONED = 3600  # seconds after which nobody still writes a temporary file
+# Containers of one machine have numbers of processes of their own.
+_PROCESSES = os.readlink("/proc/self/ns/pid") if os.path.islink("/proc/self/ns/pid") else ""
+_MACHINE = hashlib.sha256(f"{platform.node()} {_PROCESSES}".encode()).hexdigest()[:8]
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _DIGESTS = pathlib.PurePath("assets.extra", "digests.json")  # of a SavedModel
 
@@ -74,7 +81,7 @@ def replace_file(path: Path, write: Callable[[pathlib.Path], object]) -> None:
   target = pathlib.Path(os.path.realpath(path))
   if os.path.lexists(target) and not target.is_file():
     raise OSError(errno.EEXIST, "it exists, and is not a regular file", str(path))
-  temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")  # a name has 255 bytes at most
+  temporary = _temporary(target)
   try:
     write(temporary)
     sync(temporary)
@@ -110,7 +117,7 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
   target = pathlib.Path(os.path.realpath(path))
   if os.path.lexists(target) and not target.is_dir():
     raise OSError(errno.EEXIST, "it exists, and is not a directory", str(path))
-  temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")
+  temporary = _temporary(target)
   old = target.with_name(f".old.{target.name}")
 
   def tidy_up():
@@ -150,6 +157,12 @@ def check_replaceable(path: pathlib.Path, known_by: str, overwrite: bool) -> Non
     raise InputError(f"{str(path)!r} cannot be overwritten: it holds no {known_by}")
 
 
+def _temporary(target):
+  """Return where to write a target first."""
+  _remove_dead(target.parent)
+  return target.with_name(f"{_TEMPORARY}{os.getpid()}.{_MACHINE}.{target.name[-40:]}")  # a name has 255 bytes at most
+
+
 def _remove(folder):
   """Remove a folder, if it exists; twice, for what failed only once, such as too many open files."""
   for _ in range(2):
@@ -173,16 +186,31 @@ def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np
   return array
 
 
-def remove_leftovers(folder: Path) -> None:
-  """Remove what killed processes left in a folder an hour ago or earlier; what is newer may still be written."""
+def remove_leftovers(folder: Path, seconds: float = 3600) -> None:
+  """Remove what dead processes of this machine left in a folder, and what nobody has written to for so many seconds."""
   for leftover in pathlib.Path(folder).glob(f"{_TEMPORARY}*"):
     with contextlib.suppress(OSError):
-      if time.time() - leftover.lstat().st_mtime < _ABANDONED:
+      if not _is_of_dead(leftover.name) and time.time() - leftover.lstat().st_mtime < seconds:
         continue
       if leftover.is_dir() and not leftover.is_symlink():
         shutil.rmtree(leftover, ignore_errors=True)
       else:
         leftover.unlink()
+
+
+# Once in a process, for a folder that others may write to.
+_remove_dead = functools.cache(functools.partial(remove_leftovers, seconds=math.inf))
+
+
+def _is_of_dead(name):
+  """Return whether a temporary name has the number of a process of this machine that does not run."""
+  found = re.match(rf"{re.escape(_TEMPORARY)}(\d{{1,9}})\.{_MACHINE}\.", name)
+  try:
+    if found and os.name == "posix":  # elsewhere the call would end the process
+      os.kill(int(found[1]), 0)
+  except ProcessLookupError:
+    return True
+  return False
 
 
 def sync(path: Path) -> None:

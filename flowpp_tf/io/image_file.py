@@ -82,6 +82,9 @@ def image_errors(file: Path | BinaryIO | bytes, name: str = "", formats: tuple[s
       raise
     kind = TooLargeError if isinstance(error, budget.BudgetError) else ImageFileError
     raise kind(f"{name!r}: {error}", str(error)) from None
+  except Image.DecompressionBombError:  # of Pillow's own limit, which is the larger one
+    reason = f"it has more than the {budget.current().pixels:,} pixels that are decoded (--max_pixels raises the limit)"
+    raise TooLargeError(f"{name!r}: {reason}", reason) from None
   except UnidentifiedImageError:
     what = f"is not an image: expected one of {', '.join(formats)}"
     raise ImageFileError(f"{name!r} {what}", f"it {what}") from None

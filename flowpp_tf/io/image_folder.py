@@ -37,7 +37,7 @@ def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, lis
     raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
   others = [name for name in {*every} - {*names} if _is_image(name)]
   kinds = ", ".join(sorted({pathlib.PurePath(name).suffix.lower() for name in others}))
-  note = f"left out, as a model of so many levels does not read {kinds} in folders: {len(others)}" if others else ""
+  note = f"left out: {len(others)} ({kinds}), as the model reads {', '.join(endings)}; convert them" if others else ""
   return folder, names, note
 
 

@@ -32,6 +32,11 @@ HUB_FILES = (
   *(CONFIG, ABOUT, "best.weights.safetensors", "README.md", "card.md"),
   *(METRICS, EVALUATION, "typicality.json"),
 )
+# What a run or a preset has for its own in its folder, which the results of programs do not replace.
+RUN_FILES = (
+  *(*HUB_FILES, f".{EVALUATION}.lock", "run.lock", "curves.png", "samples.png"),
+  *("checkpoints", "evaluation-*.npy", "codec_model.*.npz", "*.old"),
+)
 _HUB = "hf://"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 

@@ -398,7 +398,18 @@ class FlowPlusPlus(KerasModelMixin):
     condition: TensorLike | None = None,
     guidance: float | tf.Tensor = 0.0,
   ) -> Num[tf.Tensor, "b h w c"]:
-    """Return the images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments and dtype as in `sample`."""
+    """Return the images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments and dtype as in `sample`.
+
+    Integer images hold no NaN, so XLA refuses to compile a function (`jit_compile=True`) that makes them: it would drop
+    the check that they come from finite numbers, and they would be black. `distribution.sample` can be compiled.
+    """
+    x = self._decode_or_nan(z, labels, condition, guidance)
+    if self.has_exact_density:
+      return x
+    return tf.cast(x if tf.executing_eagerly() else _checked_without_xla(x), self.image_dtype)
+
+  def _decode_or_nan(self, z, labels=None, condition=None, guidance=0.0):
+    """Return what `decode` does in the model's dtype, in a graph with NaN for what is not finite."""
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     conditioning = self.check_conditioning(shape_of(z)[0], labels, condition)
@@ -408,10 +419,8 @@ class FlowPlusPlus(KerasModelMixin):
     x = _finite("the images of the model", lambda: self._from_latents(z, conditioning, guidance))
     if self.has_exact_density:
       return x
-    if not tf.executing_eagerly():  # integers hold no NaN
-      x = tf.debugging.check_numerics(x, "the images of the model must be finite")
     x = x[..., : self.config.image_shape[2]]
-    return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
+    return tf.where(tf.math.is_finite(x), tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), math.nan)
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
@@ -667,6 +676,15 @@ def _finite(name, evaluate):
   if tf.executing_eagerly():
     check_finite(name, results, evaluate)
   return results
+
+
+def _checked_without_xla(x):
+  """Return images that are checked when a graph runs; XLA drops the check, and has no kernel for texts."""
+  checked = tf.debugging.check_numerics(x, "the images of the model must be finite")
+  if tf.config.list_logical_devices("TPU"):  # which know nothing but XLA
+    return checked
+  with tf.control_dependencies([tf.strings.as_string(x[:1, 0, 0, 0], name="integer_images_need_jit_compile_False")]):
+    return tf.identity(checked)
 
 
 def _importance_weighted(terms):

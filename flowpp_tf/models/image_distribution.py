@@ -100,9 +100,11 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   def _sample_n(self, n, seed=None):
     batch_shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
-    images = self.model.sample(
-      tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._flat_conditioning(batch_shape)
-    )
+    z = self.model.sample_latents(tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed))
+    images = self.model._decode_or_nan(z, **self._flat_conditioning(batch_shape))
+    if self.dtype.is_integer:
+      images = tf.debugging.check_numerics(images, "the images of the model must be finite")
+      images = tf.where(tf.math.is_nan(images), -1, tf.cast(images, self.dtype))  # XLA drops the check
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
   def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +216,8 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
 
   with writing(repr(str(path))):
     check_replaceable(target, FLOW, overwrite)
+    if others := sorted({*os.listdir(target)} - {FLOW, _WEIGHTS} if target.is_dir() else ()):
+      raise InputError(f"{str(path)!r} cannot be overwritten: it also holds {', '.join(others)[:300]}")
     replace_directory(target, write)
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from typing import Any
+import warnings
 
 from absl import flags, logging
 
@@ -35,6 +36,7 @@ def run_command(command: str) -> None:
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
+  warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # of Pillow: the budget says it better
   try:
     with budget.use(read_budget()):
       _import_modules()
@@ -89,6 +91,8 @@ def parse_flags(options_class: type[Options], argv: Sequence[str]) -> list[str]:
     sys.exit(process.DONE)
   try:
     rest = flags.FLAGS(argv)
+  except UnicodeDecodeError as error:
+    process.fail(f"--flagfile must be a file of text in UTF-8: {error}")
   except (flags.Error, ValueError, OSError, RecursionError) as error:
     # Absl looks by recursion for names like an unknown one; it begins with ERROR where it cannot open a flag file.
     process.fail("a flag's name is too long" if type(error) is RecursionError else str(error).removeprefix("ERROR:: "))

@@ -9,6 +9,7 @@ The smaller the more the images are like those that the model was trained on. bi
 docs/compression.md has sizes, speeds and limits.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -20,6 +21,7 @@ import numpy as np
 import tqdm
 
 from flowpp_tf.compression import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter, Codec, compress_to
+from flowpp_tf.compression.lzma_images import pack
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError, with_error
@@ -48,6 +50,7 @@ class CompressOptions(DataOptions, ModelOptions):
     Rule("lossy_pixels", lambda options: bool(options.images), "left out without --images"),
     Rule("keep_bytes", lambda options: bool(options.images), "left out without --images"),
     Rule("keep_bytes", lambda options: not options.lossy_pixels, "left out with --lossy_pixels"),
+    Rule("verbose", lambda options: bool(options.images), "left out without --images"),
     Rule("test", lambda options: not options.estimate, "left out with --estimate"),
     Rule("embed_model", lambda options: not options.estimate, "left out with --estimate"),
   )
@@ -76,6 +79,7 @@ class CompressOptions(DataOptions, ModelOptions):
     "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
     at_least(1, 1 << 16),
   )
+  verbose: bool = setting(False, "Name each file that is stored verbatim, and why.")
   batch_size: int | None = setting(None, "Largest batch; one that is fast if not given.", at_least(1, 1 << 16))
 
   def __post_init__(self) -> None:
@@ -97,7 +101,8 @@ def run(options: CompressOptions) -> None:
   workdir = options.find_workdir()
   model, settings = workdir.load()
   if options.images:
-    _compress_files(model, workdir.path, folder, names, options)
+    if verbatim := _compress_files(model, workdir.path, folder, names, options):
+      _report_verbatim(options, model.config, verbatim, len(names))
   else:
     dataset = data_options.load_data_of_run(settings, model.config, options.given_data)
     _compress_images(model, workdir.path, dataset.split(options.split or "test")[: options.limit], options)
@@ -150,6 +155,7 @@ def _compress_images(model, workdir, images, options):
 
 
 def _compress_files(model, workdir, folder, names, options):
+  """Write or estimate the archive; return why files are stored verbatim, by name."""
   from flowpp_tf.compression.files.pictures import check_channels, write_pictures
   from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
 
@@ -169,7 +175,7 @@ def _compress_files(model, workdir, folder, names, options):
       raise InputError(
         f"{str(folder / name)!r} would be stored verbatim ({reason}), and is larger than {size_text(MAX_VERBATIM_FILE)}"
       )
-  verbatim = {}  # why files are stored verbatim, by name
+  verbatim = {}
 
   def pictures(bits=None, progress=lambda size: None):
     for name, size in sizes.items():
@@ -184,21 +190,34 @@ def _compress_files(model, workdir, folder, names, options):
 
   if options.output is None:
     _estimate_files(model, pictures(), len(names))
-    return
+    return verbatim
   codec, total = _codec(model, workdir), sum(sizes.values())
 
   def write(file):
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
       writer = ArchiveWriter(file, codec, "files", options.embed_model, options.batch_size)
-      write_pictures(writer, pictures(_bits_of(model), bar.update), config.image_shape, options.segment_images)
+      files = pictures(_bits_of(model), bar.update)
+      replaced = write_pictures(writer, files, config.image_shape, options.segment_images)
+    verbatim.update(dict.fromkeys(replaced, SMALLER))
 
   _write(options, write, functools.partial(_compare_files, codec, folder, names, read), f"{len(names)} files", total)
-  if verbatim:
-    kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
-    reasons = {*verbatim.values()}
-    coded = "" if reasons == {SMALLER} else f": the model codes the pixels of lossless {kind} files"
-    process.warn(f"{len(verbatim)} of {len(names)} files are stored verbatim ({', '.join(sorted(reasons))}){coded}")
+  return verbatim
+
+
+def _report_verbatim(options, config, verbatim, files):
+  """Print how many files are stored verbatim by their reasons, and with --verbose which."""
+  from flowpp_tf.compression.files.reading import LOSSY, SMALLER
+
+  if options.verbose:
+    for name, reason in sorted(verbatim.items()):
+      process.say("", f"stored verbatim: {name} ({reason})")
+  kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
+  counts = collections.Counter(verbatim.values())
+  reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+  coded = "" if {*counts} == {SMALLER} else f": the model codes the pixels of lossless {kind} files"
+  lossy = "; JPEG and lossy WebP files do not get smaller" if LOSSY in counts else ""
+  process.warn(f"{len(verbatim)} of {files} files are stored verbatim ({reasons}){coded}{lossy}")
 
 
 def _compare_files(codec, folder, names, read, reader):
@@ -236,10 +255,10 @@ def _estimate_files(model, pictures, files):
   stored_bytes = count = pixel_bytes = 0
   parts = []  # of each picture: some of its tiles, what they see of their neighbours, and how much of them is inside
   for picture in pictures:
-    stored_bytes += picture.size
+    stored_bytes += picture.size if picture.data is None or picture.wrapper else len(pack(picture.data))
     if picture.pixels is None:
       continue
-    tiles = to_tiles(picture.pixels, shape)
+    tiles = to_tiles(np.minimum(picture.pixels, config.levels - 1), shape)  # as `_bits_of` counts other values
     count += len(tiles)
     pixel_bytes += picture.pixels.nbytes
     chosen = _spread(len(tiles), max(_ESTIMATED_TILES // files, 1))

@@ -90,7 +90,7 @@ def run(options: DemoOptions) -> None:
   _check_can_serve(host, port)
   one = options.workdir or options.preset
   what = options.saved_model or (options.find_model()[0] if one else "all presets")
-  process.phase(f"showing {what} at {options.address}")
+  process.phase(f"loading {what}, to show on a page")
   import_tensorflow()
   if options.saved_model is not None:
     models = [_from_saved_model(options.saved_model, options.num_samples)]

@@ -9,7 +9,6 @@ Prints a table and writes WORKDIR/evaluation.json. The same command resumes afte
 
 import dataclasses
 import math
-import os
 import pathlib
 import sys
 
@@ -111,8 +110,8 @@ def _plan(options):
   model, workdir = options.find_model()
   options.check_output(options.output, workdir)
   output = options.output or workdir / EVALUATION
-  if os.path.realpath(output) != os.path.realpath(workdir / EVALUATION):
-    outputs.check_can_be_written(output)
+  if not outputs.are_one(output, workdir / EVALUATION):
+    outputs.check_can_be_written(output, outputs.RECORD)
   images = options.split_in_words(options.split)
   what = f"{options.samples} samples of {model} with" if options.samples else f"{model} on"
   return f"{'comparing' if options.samples else 'evaluating'} {what} {images}, to {output}"

@@ -15,7 +15,7 @@ from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.core.settings import Rule, at_least, one_of, setting
-from flowpp_tf.programs import data_options, process
+from flowpp_tf.programs import data_options, outputs, process
 from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import PrecisionOptions
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("saved_model", "onnx", "litert", "openvino", "preset")
 _STORED = ("onnx", "openvino")  # whose weights may have another dtype
+# What --overwrite may replace; `save_preset` knows the files of a preset.
+_WRITTEN = ("metadata.json", "*.onnx", "*.tflite", "*.xml", "*.bin", "*.pb", "variables", "assets", "assets.extra")
 _FALSE_ALARMS = (0.1, 0.05, 0.01, 0.001)
 _MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
 
@@ -78,6 +80,8 @@ def run(options: ExportOptions) -> None:
   output = pathlib.Path(options.output or default)
   if folder.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
     raise InputError(f"--output={output} holds the model itself, {folder}; give another directory")
+  if options.overwrite and options.format != "preset":
+    outputs.check_holds_only(output, _WRITTEN)
   process.phase(f"exporting {name} as {options.format} to {output}")
   import_tensorflow()
   from flowpp_tf import exporting

@@ -11,6 +11,7 @@ does. A flag that is not given is a field with its default; where it matters whe
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import math
 import re
 import shutil
 import sys
@@ -180,7 +181,10 @@ def _value(field, value):
     return value
   item_type, *_ = get_args(value_type(field))
   try:
-    return tuple(map(item_type, value))
+    values = tuple(map(item_type, value))
+    if item_type is float and not all(map(math.isfinite, values)):
+      raise ValueError
+    return values
   except ValueError:
     expected = field.metadata["range"].expected
     raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None

@@ -160,9 +160,9 @@ def _plan(options):
   model, workdir = options.find_model()
   options.check_output(options.output, workdir)
   named = [*(options.interpolate or ()), *(options.reconstruct or ())]
-  for path in (options.output, options.npy):
+  for path, begins in ((options.output, outputs.PICTURE), (options.npy, outputs.ARRAY)):
     if path is not None:
-      outputs.check_can_be_written(path, [*named, *options.data_places()])
+      outputs.check_can_be_written(path, begins, [*named, *options.data_places()])
   what = f"{'interpolating between' if options.interpolate else 'reconstructing'} {' and '.join(named)}"
   if options.kind in _DRAWN:
     at = f"at temperature {','.join(map(str, options.temperature))}, seed {options.seed},"

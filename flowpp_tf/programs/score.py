@@ -154,7 +154,7 @@ def _plan(options):
     if not is_array_file(path):
       open_folder(path, MOST_LEVELS)
   if options.output is not None:
-    outputs.check_can_be_written(options.output, inputs + options.data_places())
+    outputs.check_can_be_written(options.output, outputs.SCORES, inputs + options.data_places())
   if options.maps is not None:
     outputs.check_is_new(options.maps)
   model, _ = options.find_model()

@@ -199,7 +199,7 @@ class Run:
     self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
-    self._traced = False
+    self._traced = self._paced = False
     self._saved: int | None = None  # step of the newest checkpoint; of a worker that writes none, as if it did
     self._cpu_seconds = 0.0  # of the steps of this process and of those before it, without tracing
 
@@ -312,12 +312,20 @@ class Run:
     self._watch_skipped(last)
     if self._traced:
       self._cpu_seconds += time.process_time() - cpu_clock
+      self._log_pace(last)
       return
     self._log(f"first step, traced and taken in {time.monotonic() - self._clock:.1f} s")
     self._traced = True
     self._bar.unpause()  # tracing says nothing of the remaining time
     if not self._ends_period(last):  # exclude tracing time unless this step is the whole interval
       self._time_from(last)
+
+  def _log_pace(self, step):
+    """Say once, after 20 steps or 10 seconds, what a step takes, and when the run will end."""
+    steps, seconds = step - self._timed_from, time.monotonic() - self._clock
+    if not self._paced and (steps >= 20 or seconds >= 10):
+      self._paced = True
+      self._log(pace(seconds / steps, self._config.steps - step, time.time()))
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -411,6 +419,18 @@ class Run:
   def _stop_if(self, asked, step):
     if asked:
       raise Stopped(step, self._saved)
+
+
+def pace(seconds: float, steps: int, now: float) -> str:
+  """Return a line on what a step takes, and when so many more steps will end.
+
+  Args:
+    seconds: of a step, without tracing and validation.
+    steps: that are left.
+    now: seconds since the epoch.
+  """
+  end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + seconds * steps))
+  return f"a step takes {seconds:.3g} s: the remaining {steps:,} end at {end}, later by the time of validations"
 
 
 def _log_what_is_trained(state, workers, log_fn):

@@ -70,6 +70,7 @@ class Workdir:
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / EVALUATION
     self.typicality = self.path / "typicality.json"
+    self._replaced = self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves
     self._unchecked = unchecked
     self._is_owned: Callable[[], bool] = lambda: True
     self._rows: list[dict[str, Any]] = []
@@ -121,10 +122,10 @@ class Workdir:
       if self._has_saved():
         check_same_run(self.path, present, wanted)
         wanted["training"] = present["training"] | wanted["training"]
-    elif checkpoint_folders(self.checkpoints):
+    elif found := [path.name for path in (*self._replaced, self.checkpoints) if os.path.lexists(path)]:
       raise InputError(
-        f"workdir {str(self.path)!r} has checkpoints and no {self.config.name}, which says what run they are of; bring "
-        "it back, or give another --workdir"
+        f"workdir {str(self.path)!r} has {', '.join(found)} and no {self.config.name}, which says what run they are "
+        "of; bring it back, or give another --workdir"
       )
     return wanted
 

@@ -370,7 +370,7 @@ def test_weights_that_an_archive_does_not_hold_are_refused():
 
 def test_what_is_no_archive_is_refused():
   for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n" + bytes(100), data()[:20]):
-    with pytest.raises(compression.ArchiveError, match="no archive of flowpp_tf|truncated"):
+    with pytest.raises(compression.ArchiveError, match="not a flowpp_tf archive|truncated"):
       fpp.decompress(grey_codec(), content)
 
 
@@ -556,10 +556,13 @@ def sheet(folder):
 @pytest.mark.slow
 def test_files_by_the_programs(run, folder, sheet):
   preset = "--preset=digits"
-  text = elsewhere(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test")
+  text = elsewhere(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test", "--verbose")
   assert "wrote files.fpp: 8 files" in text and "decoded and compared" in text
-  assert "of 8 files are stored verbatim (another mode, lossy, no image" in text
-  assert "the model codes the pixels of lossless grey files" in text
+  small = "smaller so than coded by the model: 2"
+  reasons = f"another mode: 3, lossy: 1, no image that can be read: 1, {small}"
+  assert f"7 of 8 files are stored verbatim ({reasons})" in text
+  assert "the model codes the pixels of lossless grey files; JPEG and lossy WebP files do not get smaller" in text
+  assert "stored verbatim: photo.jpg (lossy)" in text and text.count("stored verbatim: ") == 7
   assert "tiles of 8x8x1, 17 levels" in call(run, "decompress", "files.fpp", "--list")
   elsewhere(run, "decompress", "files.fpp", preset, "--output=back")
   names = sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file())
@@ -643,6 +646,19 @@ def test_an_estimate_is_close(run):
   text = program_calls.call("compress", "--preset=tiny", f"--images={folder}", "--estimate", cwd=run).out
   (stored,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) KiB of verbatim files, wrappers and metadata", text)
   assert 3.2 < float(stored) < 3.8 and "nan" not in text
+
+
+def test_an_estimate_counts_files_that_are_stored_verbatim_as_they_will_be(run):
+  folder = run / "verbatim"
+  folder.mkdir()
+  (folder / "a.txt").write_bytes(b"the same line\n" * 10_000)
+  (folder / "b.bin").write_bytes(np.random.RandomState(0).bytes(5000))
+  Image.fromarray(np.full([4, 4], 200, np.uint8)).save(folder / "c.bmp")  # values that the model does not have
+  result = program_calls.call("compress", "--preset=tiny", f"--images={folder}", "--estimate", "--verbose", cwd=run)
+  (stored,) = re.findall(r"and ([0-9.]+) KiB of verbatim files, wrappers and metadata", result.ok().out)
+  assert 4.9 < float(stored) < 5.8  # of 141 KiB
+  reasons = "2 of 3 files are stored verbatim (no image that can be read: 2)"
+  assert reasons in result.error and "stored verbatim: a.txt (no image that can be read)" in result.error
 
 
 EXPECTED = json.loads((archives.FOLDER / "expected.json").read_text())

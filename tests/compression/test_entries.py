@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 import pytest
 
+from flowpp_tf import compression
 from flowpp_tf.compression.files import folder as output_folder
 from flowpp_tf.compression.files import pictures, reading
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from flowpp_tf.io.image_file import TooLargeError
 from support import archives
-from support.archives import files_archive, pack_files, unpack_files
+from support.archives import files_archive, pack_files, small_codec, unpack_files
 from support.files import encoded as encoded_file
 from support.files import exif, png_chunk, png_chunks
 
@@ -226,3 +227,5 @@ def test_files_that_are_smaller_as_bytes_than_by_the_model_are_stored_verbatim()
   noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
   files = [pictures.ImageFile(name, noise, fallback=pictures.ImageFile(name, data=b"hi")) for name in ("a", "b")]
   assert [item.content for item in read(pack_files(files))] == [b"hi", b"hi"]
+  writer = compression.ArchiveWriter(io.BytesIO(), small_codec(), "files")
+  assert pictures.write_pictures(writer, [*files, pictures.ImageFile("c", data=b"hi")], (4, 4, 1)) == ["a", "b"]

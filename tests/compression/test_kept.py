@@ -53,7 +53,14 @@ CASES = {
   "png with a text": (with_chunk(b"tEXt", b"Title\0x"), ""),
   "bmp": (BMP, ""),
   "bmp with bytes behind": (BMP + b"hello", ""),
-  "bmp that claims 200 million pixels": (BMP[:22] + struct.pack("<I", 200_000_000 // 6) + BMP[26:], "too large"),
+  "bmp that claims 200 million pixels": (
+    BMP[:22] + struct.pack("<I", 200_000_000 // 6) + BMP[26:],
+    "over 268,435,456 pixel values",
+  ),
+  "bmp that claims 900 million pixels": (
+    BMP[:22] + struct.pack("<I", 900_000_000 // 6) + BMP[26:],
+    "over 268,435,456 pixel values",
+  ),
   "webp": (WEBP, ""),
   "webp with bytes behind": (WEBP + b"hello", BEHIND),
   "webp with a profile": (encoded("WEBP", lossless=True, icc_profile=PROFILE), ""),
@@ -99,6 +106,25 @@ def test_pixels_of_lossy_files_are_coded_only_if_they_say_all(tmp_path):
 def test_a_name_that_png_would_make_too_long_is_kept(tmp_path, name, reason):
   (tmp_path / name).write_bytes(PNG)
   assert reading.read_picture(tmp_path, name, 3).reason == reason
+
+
+def test_fitting_pictures_of_odd_sizes_are_all_tried_by_the_model(tmp_path):
+  """What the model does not code has another mode or depth; a picture of any size that it has is measured."""
+  rgb = np.random.RandomState(0).randint(0, 256, [40, 70, 3]).astype(np.uint8)
+  sizes = [(1, 1), (1, 2), (1, 70), (40, 1), (3, 5), (8, 8), (9, 17), (40, 70)]
+  measured = []
+  for height, width in sizes:
+    for suffix in ("png", "bmp", "ppm", "tif"):
+      name = f"{height}x{width}.{suffix}"
+      Image.fromarray(rgb[:height, :width].copy()).save(tmp_path / name)
+      found = reading.read_picture(tmp_path, name, 3, bits=lambda pixels: measured.append(pixels.shape) or 0)
+      assert found.reason == "" and found.fallback is not None, name
+  assert measured == [(*size, 3) for size in sizes for _ in range(4)]
+  others = {"palette": Image.fromarray(rgb).quantize(8), "alpha": Image.fromarray(rgb).convert("RGBA")}
+  others |= {"grey": Image.fromarray(rgb[..., 0]), "deep": Image.fromarray(256 * rgb[..., 0].astype(np.uint16))}
+  for name, image in others.items():
+    image.save(tmp_path / f"{name}.png")
+    assert reading.read_picture(tmp_path, f"{name}.png", 3, bits=lambda pixels: 0).reason == "another mode"
 
 
 def test_grey_files_of_each_format_are_coded(tmp_path):

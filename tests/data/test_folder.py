@@ -81,7 +81,7 @@ def test_images_of_kinds_that_are_not_read_are_told(tmp_path):
   Image.fromarray(COLOUR).save(tmp_path / "a" / "1.TIF")
   (tmp_path / "readme.txt").write_text("")
   (note,) = load(tmp_path).notes
-  assert note == "left out, as a model of so many levels does not read .bmp, .tif in folders: 2"
+  assert note == "left out: 2 (.bmp, .tif), as the model reads .png, .jpg, .jpeg, .webp; convert them"
 
 
 def test_frames_that_are_not_read_are_told(tmp_path):

@@ -68,6 +68,27 @@ def test_every_position_of_a_crop_is_equally_likely():
   np.testing.assert_array_equal(random_crops(photographs(), np.asarray([np.nextafter(1, 0)]))[0, 0, 0], [1, 1, 1])
 
 
+def test_balanced_photographs_have_shares_that_grow_with_the_root_of_their_area():
+  draws = np.random.RandomState(0).uniform(size=100_000)
+  sizes = [(4, 6), (40, 60), (2, 3)]
+  pixels = np.zeros([sum(height * width for height, width in sizes), 3], np.uint8)
+  crops = data.RandomCrops(pixels, sizes, (2, 3, 3), balanced=True)
+  for same in (crops, crops.with_neighbours(), crops.with_edges()):
+    places = same.random_places(draws)
+    shares = np.bincount(places.photographs, minlength=3) / len(draws)
+    roots = np.sqrt([24, 2400, 6])
+    np.testing.assert_allclose(shares, roots / roots.sum(), atol=5 * np.sqrt(0.25 / len(draws)))
+  rows, columns = places.corners[places.photographs == 1].T
+  number = rows * 58 + columns  # 39 * 58 positions
+  assert rows.max() == 38 and columns.max() == 57 and abs(number.mean() / 2261 - 0.5) < 0.01
+  assert not places.corners[places.photographs == 2].any()
+  same = data.RandomCrops(pixels[: 2 * 24], [(4, 6), (4, 6)], (2, 3, 3), balanced=True)
+  area = data.RandomCrops(pixels[: 2 * 24], [(4, 6), (4, 6)], (2, 3, 3))
+  edges = np.concatenate([np.arange(24) / 24, np.nextafter(np.arange(1, 25) / 24, 0), draws])
+  for found, expected in zip(same.random_places(edges), area.random_places(edges), strict=True):
+    np.testing.assert_array_equal(found, expected)
+
+
 def batches(images, first=0, **options):
   return np.stack([batch.numpy() for batch in data.training_batches(images, 8, 7, first, **options).take(4)])
 
@@ -139,6 +160,17 @@ def test_what_is_left_out_takes_no_memory_for_each_pixel(tmp_path, cache_on_disk
   tracemalloc.stop()
   assert len(dataset.train) == 10 * 12 * 125
   assert most < 3e6  # of a million pixels, of which each would take 9; one photograph is 0.3 MB
+
+
+def test_one_large_photograph_of_a_folder_does_not_supply_most_crops(tmp_path):
+  for i in range(12):
+    Image.new("RGB", (12, 8)).save(tmp_path / f"{i}.png")
+  Image.new("RGB", (480, 320)).save(tmp_path / "large.png")
+  rows = [f"train {name}" for name in [*map(str, range(10)), "large"]] + ["validation 10", "test 11"]
+  (tmp_path / "splits.txt").write_text("".join(f"{row}.png\n" for row in rows))
+  draws = np.random.RandomState(0).uniform(size=10_000)
+  places = load(tmp_path).train.random_places(draws)
+  assert abs((places.photographs == 10).mean() - 40 / 50) < 0.02  # of 153,600 / 154,560 pixels
 
 
 def test_an_unknown_orientation_turns_nothing(folder):

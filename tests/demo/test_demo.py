@@ -36,7 +36,7 @@ from flowpp_tf.programs import demo as programs_demo
 from flowpp_tf.training import Workdir
 from support.marks import slow
 from support.models import SMALL, perturbed, small_config, small_images
-from support.programs import LIMIT, ROOT, call, refusal, run, served, wait_for
+from support.programs import LIMIT, ROOT, call, free_addresses, refusal, run, served, wait_for
 from support.refusing import refuses
 from support.summary import need
 from support.training_steps import stored_run
@@ -405,6 +405,21 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded(tmp_path):
     assert re.search(f"cannot serve at --host=127.0.0.1 --port={port}: .*in use", line)
   line = refusal("demo", "--workdir=nothing", "--host=", cwd=tmp_path)
   assert "`host` must be an address or a name; 0.0.0.0 is for all addresses of this machine, got ''" in line
+
+
+@pytest.mark.needs("gradio")
+def test_the_address_is_not_named_before_the_page_answers(monkeypatch):
+  lines, said_later = [], "the model is loaded, which takes a while"
+  monkeypatch.setattr(programs_demo.process, "phase", lines.append)
+  monkeypatch.setattr(programs_demo, "import_tensorflow", lambda: refuse(said_later))
+
+  def refuse(message):
+    raise InputError(message)
+
+  (address,) = free_addresses(1)
+  port = int(address.rpartition(":")[2])
+  refuses(said_later, programs_demo.run, programs_demo.DemoOptions(preset="digits", port=port))
+  assert lines == ["loading preset digits, to show on a page"]
 
 
 SEVERAL = """

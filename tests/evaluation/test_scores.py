@@ -327,7 +327,7 @@ def test_images_and_frames_that_get_no_row_are_told(place, tmp_path):
     "score", "--workdir=moved", f"--images={tmp_path}", f"--calibrate={tmp_path}", "--num_samples=1", cwd=place
   )
   assert code == 0 and [row["image"] for row in table(out)] == ["a.png", "film.png"], error
-  left_out = "left out, as a model of so many levels does not read .bmp, .gif, .tif, .tiff in folders: 4"
+  left_out = "left out: 4 (.bmp, .gif, .tif, .tiff), as the model reads .png, .jpg, .jpeg, .webp; convert them"
   assert error.count(f"warning: {tmp_path}: {left_out}\n") == 2
   assert "warning: 1 of 2 files have several frames, of which a model gets the first\n" in error
 

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import subprocess
 import time
 
 import numpy as np
@@ -34,6 +35,21 @@ def test_leftovers_that_nobody_writes_any_more_are_removed(tmp_path):
     os.utime(path, (0, time.time() - 2 * 3600))
   remove_leftovers(tmp_path)
   assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "mine"]
+
+
+@pytest.mark.parametrize("write", [replace_file, replace_directory])
+def test_the_first_write_into_a_folder_removes_what_dead_processes_of_this_machine_left(write, tmp_path):
+  with subprocess.Popen(["true"]) as dead:
+    pass
+  machine = files._MACHINE
+  names = [f".tmp.{dead.pid}.{machine}.a.fpp", f".tmp.{os.getpid()}.{machine}.b.fpp", f".tmp.{dead.pid}.elsewhere.c"]
+  names += [f".tmp.{dead.pid}.a", ".tmp.notes", "mine"]
+  for name in names:
+    (tmp_path / name).touch()
+    os.utime(tmp_path / name, (0, 0))
+  (tmp_path / f".tmp.{dead.pid}.{machine}.folder").mkdir()
+  write(tmp_path / "new", lambda temporary: temporary.touch())
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "new"])
 
 
 def test_an_array_for_which_the_disk_has_no_room_is_an_error_before_the_first_write(tmp_path):

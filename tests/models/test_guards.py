@@ -177,3 +177,18 @@ def test_latents_that_are_nan_are_no_picture():
   z = model.sample_latents(2, seed=as_seed(0)).numpy()
   z[1, 0, 0, 0] = np.nan
   refuses("the images of the model must be finite", model.decode, z)
+
+
+def test_xla_makes_no_integer_images_of_what_is_not_finite(broken):
+  """XLA drops `check_numerics`, and integers hold no NaN: the images were black."""
+  model = fpp.FlowPlusPlus(TINY)
+  z = model.sample_latents(2, seed=as_seed(0))
+  expected = model.decode(z)
+  np.testing.assert_array_equal(tf.function(model.decode, autograph=False)(z), expected)
+  for latents in (z, z * np.nan):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="integer_images_need_jit_compile_False"):
+      tf.function(model.decode, autograph=False, jit_compile=True)(latents)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="the images of the model must be finite"):
+    tf.function(model.decode, autograph=False)(z * np.nan)
+  drawn = tf.function(lambda: broken.distribution.sample(2, seed=(0, 1)), autograph=False, jit_compile=True)()
+  assert np.all(drawn == -1)  # outside of its support

@@ -185,6 +185,8 @@ def test_a_folder_of_something_else_is_neither_replaced_nor_read(tmp_path):
   refuses("exists already", fpp.save, made, tmp_path / "flow")
   fpp.save(flow(2, support=BOX), tmp_path / "flow", overwrite=True)
   assert fpp.load(tmp_path / "flow").log_prob([-1.0, 0.5]) == -np.inf
+  (tmp_path / "flow" / "letter.txt").write_text("dear")
+  refuses("cannot be overwritten: it also holds letter.txt", fpp.save, made, tmp_path / "flow", overwrite=True)
 
 
 def changed(**changes):

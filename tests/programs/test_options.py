@@ -26,6 +26,7 @@ class Some(Options):
 
   path: str | None = setting(None, "A path.")
   counts: tuple[int, ...] | None = setting(None, "Numbers.", Range(len, "numbers"))
+  rates: tuple[float, ...] | None = setting(None, "Rates.", Range(len, "rates"))
   size: int = setting(3, "A size.", at_least(1))
   loud: bool = setting(False, "Whether to print.")
 
@@ -41,6 +42,7 @@ def test_flags_are_the_fields_in_their_order_below_the_title_of_their_class():
   assert flags_in_groups(More) == {
     "Some": [
       Flag("counts", tuple, "Numbers."),
+      Flag("rates", tuple, "Rates."),
       Flag("size", int, "A size. (default: 3)"),
       Flag("loud", bool, "Whether to print."),
     ],
@@ -51,10 +53,11 @@ def test_flags_are_the_fields_in_their_order_below_the_title_of_their_class():
 @pytest.mark.parametrize(
   "arguments, expected",
   [
-    (["--counts=1,2", "--size=4", "--loud", "a"], More("a", (1, 2), 4, True)),
+    (["--counts=1,2", "--size=4", "--loud", "a"], More("a", (1, 2), size=4, loud=True)),
     (["--name=b"], More(name="b")),
     (["--noloud"], More()),
     (["--counts=1,b"], "`counts` must be numbers, got 1,b"),
+    (["--rates=1,nan"], "`rates` must be rates, got 1,nan"),
     (["--size=0"], "`size` must be at least 1, got 0"),
     (["--name="], "`name` is empty; leave it out, or give a value"),
     (["--name=a\0"], "`name` has a NUL character"),

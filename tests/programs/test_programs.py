@@ -1,6 +1,7 @@
 """The programs as a user runs them: a small job from start to end, and bad input."""
 
 import ast
+import dataclasses
 import json
 import os
 
@@ -11,8 +12,11 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import value_type
 from flowpp_tf.evaluation import features
-from flowpp_tf.programs import demo
+from flowpp_tf.programs import demo, train
+from flowpp_tf.programs.command import options_of
+from flowpp_tf.programs.commands import COMMANDS
 from support.marks import slow
 from support.models import MINIMAL, small_config
 from support.programs import ROOT, call, refusal, run
@@ -120,6 +124,8 @@ def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
     ("train", ["--precision=half", "--steps=1"], "precision"),
     ("train", ["--labels", "--num_classes=5", "--steps=1"], "`labels` must be left out with --num_classes, got True"),
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("train", ["--flagfile=runs/digits/samples.png"], "--flagfile must be a file of text in UTF-8: "),
+    ("sample", ["--workdir=runs/digits", "--temperature=1,nan"], "`temperature` must be numbers of at least 0, such"),
     ("train", [*TRAINED, "--batch_size=8"], "holds another run: batch_size is 16 there and 8 here"),
     ("train", ["--steps=1", "--workdir=/proc/runs"], "workdir '/proc/runs' cannot be written"),
     ("evaluate", ["--workdir=runs/digits", "--output=no/such/folder.json"], "cannot write"),
@@ -243,3 +249,59 @@ def test_a_stopped_evaluation_is_kept_beside_its_output(images, on_cats, monkeyp
   monkeypatch.setattr(evaluation, "evaluate_bits_per_dim", stop)
   result = call("evaluate", "--workdir=runs/cats", "--output=cats/new.json", cwd=images)
   assert "error: kept in cats\n" in result.error
+
+
+# Of each command what a call takes beside the flag that is tried.
+CALLS = {
+  "train": [*TRAINED, "--workdir=runs/other"],
+  "evaluate": ["--limit=1", "--num_samples=1"],
+  "sample": ["--n=1"],
+  "score": ["--limit=1", "--num_samples=1", "--typical_images=2"],
+  "export": ["--format=preset", "--overwrite"],
+  "demo": [],
+  "compress": ["--dataset=digits", "--limit=1", "--output=new.fpp"],
+  "decompress": ["archive.fpp", "--output=new"],
+}
+WRITTEN_INTO_RUNS = {"evaluate": {"evaluation.json"}, "score": {"typicality.json"}}  # by their commands
+TEXTS = [
+  (name, field.name)
+  for name in COMMANDS
+  for field in dataclasses.fields(options_of(name))
+  if value_type(field) in (str, tuple[str, ...]) and not field.metadata["range"] and field.name != "archive"
+]
+OWN = ["config.json", "best.weights.safetensors", "metrics.jsonl", "evaluation.json", "typicality.json", "run.lock"]
+OWN += ["curves.png", "samples.png", "codec_model.0.npz", "evaluation-0.npy", "preset.json", "card.md", "link.png"]
+FOREIGN = ["thesis.txt", "table.csv", "notes.json", "notes.png", "notes.npy", "notes.fpp", "project/main.py"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program, flag", TEXTS)
+def test_whatever_file_a_flag_names_it_stays_as_it_is(program, flag, trained, monkeypatch):
+  """Each flag that takes a text is given files of a run, and of the user, and folders that hold them."""
+
+  def refuse(*arguments):
+    raise InputError("no page, and no training but for the folder of a run")
+
+  monkeypatch.setattr(demo, "_check_can_serve", refuse)
+  if flag != "workdir":
+    monkeypatch.setattr(train, "_train", refuse)
+  run = trained / "runs/digits"
+  Image.new("L", [2, 2]).save(trained / "picture.png")
+  for name in (*OWN, *FOREIGN):
+    path = (run if name in OWN else trained) / name
+    path.parent.mkdir(exist_ok=True)
+    if name == "link.png":
+      path.symlink_to("samples.png")
+    elif not path.exists():
+      path.write_bytes(b"\x93NUMPY" if name == "evaluation-0.npy" else b'{"a": {"b": 1}}')
+  (trained / "project/saved_model.pb").touch()
+  (trained / "project/preset.json").write_text("{}")
+  names = [*(f"runs/digits/{name}" for name in OWN), *FOREIGN, "runs/digits", "runs", "project"]
+  paths = [path for path in trained.rglob("*") if path.is_file() and "t1.0" not in path.name]
+  before = {path: path.read_bytes() for path in paths}
+  base = [] if program == "train" else ["--workdir=runs/digits"]
+  for name in names:
+    call(program, *base, *CALLS[program], f"--{flag}={name}", cwd=trained)
+    changed = [path for path in paths if not path.is_file() or path.read_bytes() != before[path]]
+    is_own = program == "train" and flag == "workdir" and name == "runs/digits"
+    assert is_own or {path.name for path in changed} <= WRITTEN_INTO_RUNS.get(program, set()), name

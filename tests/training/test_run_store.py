@@ -247,8 +247,15 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(workdir, change, messag
 def test_checkpoints_need_the_config_that_says_what_run_they_are_of(workdir):
   workdir.config.unlink()
   before = contents(workdir.path)
-  refuses("has checkpoints and no config.json", run, workdir.path)
+  refuses("has best.weights.safetensors, metrics.jsonl, checkpoints and no config.json", run, workdir.path)
   assert contents(workdir.path) == before
+
+
+@pytest.mark.parametrize("name", ["best.weights.safetensors", "samples.png", "evaluation.json"])
+def test_a_folder_with_files_that_a_run_would_replace_is_no_place_for_one(tmp_path, name):
+  (tmp_path / name).write_bytes(b"of somebody")
+  refuses(f"has {name} and no config.json", run, tmp_path)
+  assert (tmp_path / name).read_bytes() == b"of somebody"
 
 
 @pytest.mark.parametrize(

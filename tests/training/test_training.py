@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import shutil
 import signal
+import time
 from unittest import mock
 
 import keras
@@ -34,6 +35,30 @@ run = functools.partial(small_run, dataset=DATA, **NO_DROPOUT)
 
 def rows(workdir):
   return without_times(workdir.rows())
+
+
+def test_a_run_says_once_what_a_step_takes_without_tracing_and_when_it_ends(tmp_path, monkeypatch):
+  clock, lines = [0.0], []
+  seconds = {1: 100.0}  # with tracing; of others 4
+  monkeypatch.setattr(loop.Run, "_watch_skipped", lambda self, step: clock.append(clock[-1] + seconds.get(step, 4.0)))
+  monkeypatch.setattr(loop, "time", mock.Mock(wraps=time, monotonic=lambda: clock[-1], time=lambda: 1e9))
+  small_run(tmp_path, dataset=DATA, steps=7, validate_every=7, log_fn=lines.append)
+  (line,) = [line for line in lines if line.startswith("a step takes")]
+  assert line == loop.pace(4.0, 3, 1e9) and lines.index(line) < len(lines) - 1
+
+
+@pytest.mark.parametrize(
+  "seconds, steps, expected",
+  [
+    (0.5, 100, "a step takes 0.5 s: the remaining 100 end at 2001-09-09 01:47"),
+    (0.8421, 1980, "a step takes 0.842 s: the remaining 1,980 end at 2001-09-09 02:14"),
+    (1.0, 86400, "a step takes 1 s: the remaining 86,400 end at 2001-09-10 01:46"),
+    (12.0, 100_000, "a step takes 12 s: the remaining 100,000 end at 2001-09-22 23:06"),
+  ],
+)
+def test_the_pace_of_a_run_in_words(seconds, steps, expected, monkeypatch):
+  monkeypatch.setattr(loop, "time", mock.Mock(wraps=time, localtime=time.gmtime))
+  assert loop.pace(seconds, steps, 1e9) == f"{expected}, later by the time of validations"
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):

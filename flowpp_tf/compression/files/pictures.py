@@ -68,17 +68,20 @@ def write_pictures(
   pictures: Iterable[ImageFile],
   tile_shape: tuple[int, int, int],
   segment_images: int = SEGMENT_IMAGES,
-) -> None:
+) -> list[str]:
   """Write files to an archive of the kind "files", and close it.
 
   A segment that holds its files whole, and would take more bytes than their fallbacks, such as one of few small files,
   is replaced by these. So an archive is larger than its files by no more than its headers. Files without tiles are in
   segments of their own; only those of few bytes share one.
+
+  Returns:
+    The names of the files whose fallbacks were written.
   """
   pending = _Pending(tile_shape, writer.dtype, min(segment_images, max_images(tile_shape)))
-  for _ in writer.write_segments(_contents(pictures, pending)):
-    pass
+  are_fallbacks = list(writer.write_segments(_contents(pictures, pending)))
   writer.close()
+  return [name for names, replaced in zip(pending.coded, are_fallbacks, strict=True) if replaced for name in names]
 
 
 def _contents(pictures, pending):
@@ -100,6 +103,7 @@ class _Pending:
   Attributes:
     begun: the number of tiles, at the beginning, that belong to a file of an earlier segment.
     runs: height and width of a picture, the first of its tiles here, and how many.
+    coded: names of the files with tiles of each segment that was taken.
   """
 
   def __init__(self, tile_shape: tuple[int, int, int], dtype: np.dtype, size: int) -> None:
@@ -108,11 +112,12 @@ class _Pending:
     self.runs: list[tuple[int, int, int, int]] = []
     self.files: list[ImageFile] = []
     self._stored = 0  # bytes of these files without their tiles
+    self.coded: list[list[str]] = []
 
   def add(self, picture: ImageFile) -> Iterator[SegmentContent]:
     """Add a file; yield the contents of the segments that are full then."""
     self.files.append(picture)
-    self._stored += len(picture.metadata) + picture.size
+    self._stored += len(picture.metadata) + len(picture.wrapper[0] if picture.wrapper else picture.data or b"")
     if picture.pixels is not None:
       new = to_tiles(picture.pixels, self._tile_shape)
       self.tiles = np.concatenate([self.tiles, new])
@@ -123,6 +128,7 @@ class _Pending:
   def take(self) -> SegmentContent:
     """Return the content of a segment: the files, and as many tiles as it holds; keep the others."""
     files = self.files
+    self.coded.append([picture.name for picture in files if picture.pixels is not None])
     fallback = [picture.fallback or picture for picture in files]
     whole = 0 < len(self.tiles) <= self._size and not self.begun
     if not whole or any(picture.pixels is not None for picture in fallback):

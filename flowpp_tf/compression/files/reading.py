@@ -47,12 +47,13 @@ MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
 _LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
-SMALLER = "smaller so than coded by the model"
+LOSSY, SMALLER = "lossy", "smaller so than coded by the model"
 # Layouts of pixels in a file are sums of these flags.
 BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
 BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
 _LAYOUTS = {1: range(0, 8), 2: range(0, 64, 8)}  # by bytes of a value
 MAX_CODED = 1 << 28  # pixel values of a file that is coded
+_TOO_MANY = f"over {MAX_CODED:,} pixel values"
 MAX_METADATA = 1 << 24  # bytes, of one file
 _BEHIND = "bytes behind the image"
 _OTHER = "another depth or format"
@@ -103,8 +104,9 @@ class ImageFile:
   @property
   def size(self) -> int:
     """Return about how many bytes an archive stores of it in addition to its tiles."""
-    packed = len(zlib.compress(self.metadata)) if self.metadata else 0
-    return packed + len(self.wrapper[0] if self.wrapper else self.data or b"")
+    if self.wrapper:
+      return len(pack(self.wrapper[0]))
+    return len(zlib.compress(self.metadata)) if self.metadata else len(self.data or b"")
 
 
 def read_picture(
@@ -142,7 +144,7 @@ def read_picture(
   except VerbatimError as error:
     return dataclasses.replace(verbatim, reason=str(error))
   except ImageFileError:
-    return dataclasses.replace(verbatim, reason="no image")
+    return dataclasses.replace(verbatim, reason="no image that can be read")
   if lossy or bits is None or len(data) > MAX_VERBATIM_FILE:  # coded at any cost
     return picture
   room = (len(pack(data)) if len(data) >= pixels.nbytes else len(data)) - picture.size
@@ -160,14 +162,14 @@ def _read(data, name, channels, lossy_pixels, levels):
   if levels > 256:
     pixels = _deep_pixels(data, name, channels)
     return pixels, _packed(_png(data, 16)) if data.startswith(PNG) else None, False
-  with open_image(data, name, formats=_FORMATS, most_pixels=MAX_CODED) as image:
+  with open_image(data, name, formats=_FORMATS, most_pixels=1 << 40) as image:  # not decoded yet
     if image.width * image.height * channels > MAX_CODED:
-      raise VerbatimError("too large")
+      raise VerbatimError(_TOO_MANY)
     if image.mode != {1: "L", 3: "RGB"}[channels]:
       raise VerbatimError("another mode")
     lossy = image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
     if lossy and not lossy_pixels:
-      raise VerbatimError("lossy")
+      raise VerbatimError(LOSSY)
     pixels = np.array(image).reshape(image.height, image.width, channels)
     return pixels, _metadata(image, data), lossy
 
@@ -182,7 +184,7 @@ def _deep_pixels(data, name, channels):
     is_other = isinstance(error, ImageFileError)
     raise VerbatimError(_OTHER if is_other else "a package that reads it is not installed") from None
   if pixels.size > MAX_CODED:
-    raise VerbatimError("too large")
+    raise VerbatimError(_TOO_MANY)
   return pixels
 
 
