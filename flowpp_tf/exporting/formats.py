@@ -103,7 +103,7 @@ def export(
   check_weights_finite(model.weights if isinstance(model, keras.layers.Layer) else model.variables)
   target, metadata = pathlib.Path(path).absolute(), metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
-    check_replaceable(pathlib.Path(path), known_by, overwrite)
+    check_replaceable(pathlib.Path(path), f"an export in the format {format!r}", known_by, overwrite)
     if format == "preset":
       _save_preset(model, target, metadata, **options)
     elif format == "saved_model":

@@ -181,7 +181,7 @@ def _of_vectors(model):
     members, abouts = zip(*[_of_vectors(one) for one in flows])
     shapes, *others = [{key: value for key, value in about.items() if key != "base"} for about in abouts]
     if any(other != shapes for other in others):
-      raise InputError("the flows of an ensemble must have latents and contexts of one shape to be exported")
+      raise InputError("the flows of an ensemble must have latents of one shape to be exported")
     about = {**shapes, "members": [dict(base=about["base"], weight=w) for about, w in zip(abouts, weights)]}
     return posterior_graphs.mixture(members, weights, _spec(dtype=tf.int32)), about
   if not isinstance(flow, FlowDistribution):

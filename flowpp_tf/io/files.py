@@ -141,12 +141,13 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
     tidy_up()
 
 
-def check_replaceable(path: pathlib.Path, known_by: str, overwrite: bool) -> None:
+def check_replaceable(path: pathlib.Path, what: str, known_by: str, overwrite: bool) -> None:
   """Raise an `InputError` if a path is taken, unless it may be overwritten and its folder holds the same kind of thing.
 
   Args:
     path: folder to write.
-    known_by: name of the file that tells the kind.
+    what: the kind, in the message.
+    known_by: name of a file that only folders of this kind have.
     overwrite: whether the folder may be replaced.
   """
   if not (path.is_file() or (path.is_dir() and any(path.iterdir()))):
@@ -154,7 +155,7 @@ def check_replaceable(path: pathlib.Path, known_by: str, overwrite: bool) -> Non
   if not overwrite:
     raise InputError(f"{str(path)!r} exists already; `overwrite` (--overwrite) replaces it")
   if not (path / known_by).exists():
-    raise InputError(f"{str(path)!r} cannot be overwritten: it holds no {known_by}")
+    raise InputError(f"{str(path)!r} cannot be overwritten: it is not {what}")
 
 
 def _temporary(target):

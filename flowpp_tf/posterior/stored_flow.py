@@ -215,7 +215,7 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
     write_file(folder / _WEIGHTS, content)
 
   with writing(repr(str(path))):
-    check_replaceable(target, FLOW, overwrite)
+    check_replaceable(target, "a flow", FLOW, overwrite)
     if others := sorted({*os.listdir(target)} - {FLOW, _WEIGHTS} if target.is_dir() else ()):
       raise InputError(f"{str(path)!r} cannot be overwritten: it also holds {', '.join(others)[:300]}")
     replace_directory(target, write)

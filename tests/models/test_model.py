@@ -1,6 +1,7 @@
 """The model: its bound, augmented too, variables, initialisation, samples, errors, size, and stateless calls."""
 
 import dataclasses
+import inspect
 import itertools
 import json
 import shutil
@@ -324,7 +325,10 @@ def test_the_budget_can_be_raised_and_a_users_own_config_is_not_limited(preset):
 @pytest.mark.parametrize("sizes", [{}, {"event_size": 5, "context_size": 3, "couplings": 2, "hidden": 7, "blocks": 1}])
 def test_a_flow_of_vectors_is_claimed_when_it_comes_from_a_file(sizes):
   layer = fpp.VectorFlow(**{"event_size": 2, **sizes})
-  expected = size.vector_flow_size(**layer._config)
+  sizes = {
+    name: layer.distribution.source.arguments[name] for name in inspect.signature(size.vector_flow_size).parameters
+  }
+  expected = size.vector_flow_size(**sizes)
   assert expected == size.ModelSize(layer.count_params(), len([*layer._flatten_layers()]))
   config = layer.get_config()
   with budget.use(Budget(memory=expected.memory())):

@@ -210,11 +210,9 @@ def test_what_graphs_do_not_have_is_one_line(tmp_path):
   free = fpp.vector_flow(1, embedding=keras.Sequential(layers), couplings=1, hidden=4)
   with pytest.raises(InputError, match=r"^`embedding` must have an input of one shape .*, got \[None, 2\]"):
     fpp.export(free, tmp_path / "onnx", "onnx")
-  others = [
-    fpp.vector_flow(1, embedding=network(), couplings=1, hidden=4),
-    fpp.vector_flow(1, 3, couplings=1, hidden=4),
-  ]
-  with pytest.raises(InputError, match="^the flows of an ensemble must have latents and contexts of one shape"):
+  supports = [fpp.support.simplex(), fpp.support.positive()]
+  others = [fpp.vector_flow(3, support=support, couplings=1, hidden=4) for support in supports]
+  with pytest.raises(InputError, match="^the flows of an ensemble must have latents of one shape"):
     fpp.export(fpp.ensemble(others), tmp_path / "onnx", "onnx")
   with pytest.raises(InputError, match="^LiteRT has no error function, which a box needs"):
     fpp.export(fpp.vector_flow(1, support=box(0.0, 1.0), couplings=1, hidden=4), tmp_path / "litert", "litert")

@@ -179,7 +179,7 @@ def test_a_folder_of_something_else_is_neither_replaced_nor_read(tmp_path):
   (tmp_path / "other").mkdir()
   (tmp_path / "other" / "letter.txt").write_text("dear")
   refuses("exists already", fpp.save, made, tmp_path / "other")
-  refuses("cannot be overwritten: it holds no flow.json", fpp.save, made, tmp_path / "other", overwrite=True)
+  refuses("cannot be overwritten: it is not a flow", fpp.save, made, tmp_path / "other", overwrite=True)
   refuses("holds no run", fpp.load, tmp_path / "other")
   fpp.save(made, tmp_path / "flow")
   refuses("exists already", fpp.save, made, tmp_path / "flow")

@@ -172,7 +172,7 @@ def test_neighbours_beside_the_samples(program):
     ("--temperature=hot", "`temperature` must be numbers of at least 0"),
     ("--temperature=", "`temperature` must be numbers of at least 0"),
     ("--temperature=0.5,-1", "got (0.5, -1.0)"),
-    ("--temperature=inf", "got (inf,)"),
+    ("--temperature=inf", "numbers of at least 0, such as 0.5,0.7,1.0, got inf"),
     ("--interpolate=test,validation", "no whole splits or folders"),
     ("--interpolate=test:1,test:180", "'test:180' must have a number from 0 to 179"),
     ("--interpolate=test:1,test:-1", "'test:-1' must have a number"),

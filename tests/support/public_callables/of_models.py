@@ -206,9 +206,7 @@ _DISTRIBUTIONS = {
   "ensemble": row(flows=wrong.some_of([fpp.vector_flow(2, **VECTORS)]), look=_of_vectors),
   "vector_flow_for": row(
     data=wrong.data(POINTS).but(*OF_VALUES, "size + 1 of axis 1").named("event_size"),
-    context=wrong.optional(wrong.data(CONTEXT)).but(
-      *OF_VALUES, "size 0 of axis 1", "size 1 of axis 1", "size + 1 of axis 1"
-    ),
+    context=wrong.optional(wrong.data(CONTEXT)).but(*OF_VALUES, "size 1 of axis 1", "size + 1 of axis 1"),
     look=_of_vectors,
   ),
   "image_flow": row(
@@ -250,6 +248,7 @@ _FILES = {
     )
     for name in ("onnx", "litert", "openvino")
   },
+  "save": row(flow=wrong.instance(lambda w: w.flow), path=wrong.path(lambda w: w.new("flow"), there=False)),
   "load_saved_model": row(look=repr, slow=True),
   "LoadedModel": row(look=repr, slow=True),
 }

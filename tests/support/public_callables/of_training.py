@@ -149,7 +149,10 @@ _TRAINING = {
     slow=True,
   ),
   "calibration": row(
-    flow=wrong.instance(lambda w: w.layer_given), theta=NORMAL(4, 2), x=wrong.data(NORMAL(4, 3)).named("context")
+    flow=wrong.instance(lambda w: w.layer_given),
+    data=NORMAL(4, 2),
+    context=wrong.data(NORMAL(4, 3)).named("context"),
+    names=wrong.optional(wrong.some_of(["mass", "spin"])),
   ),
   "Calibration.plot": row(
     lambda w: fpp.calibration(w.flow_given, NORMAL(4, 2), NORMAL(4, 3), draws=3).plot,
@@ -181,7 +184,7 @@ _TRAINING = {
     look=repr,
   ),
   "Workers": row(strategy=tf.distribute.get_strategy(), look=lambda workers: workers.count),
-  "load": row(workdir=lambda w: w.run),
+  "load": row(path=lambda w: w.run),
   "train": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
     # From which the config takes its image shape; an image of three axes is one of one channel each.

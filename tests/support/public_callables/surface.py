@@ -29,8 +29,8 @@ FOREIGN_ARGUMENTS = {
 }
 # Methods that Keras calls by itself, of layers and models.
 _HOOKS = (
-  "build compute_output_shape compute_output_spec load_own_variables make_train_function predict_step test_step "
-  "train_step"
+  "build compute_output_shape compute_output_spec load_own_variables make_train_function predict_step "
+  "save_own_variables test_step train_step"
 ).split()
 # Callables without rows, and why.
 WITHOUT_ROWS = {
@@ -42,7 +42,9 @@ WITHOUT_ROWS = {
   "the base class, whose constructor is TFP's": "Bijector",
   "only names and `validate_args`": "ColumnsToChannels Sigmoid SwapHalves",
   "helpers of the package, no part of the room": "dataset_entry check_arguments check_count check_shape_of_images",
-  "what Keras calls by itself": "VectorFlow.from_config Adam Adam.update_step PiecewiseSchedule.__call__",
+  "what Keras calls by itself": (
+    "Flow.from_config VectorFlow.from_config Adam Adam.update_step PiecewiseSchedule.__call__"
+  ),
   "what the training loop calls, of its own store and workers": (
     "Workdir.add_row Workdir.check Workdir.new_checkpoints Workdir.open Workdir.recover "
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
