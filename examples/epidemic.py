@@ -84,7 +84,9 @@ def run(simulations=50_000, steps=2000, members=3, tests=500, seed=0):
   flow = fpp.fit(flow, parameters, counts, steps=steps, members=members, seed=seed).flow
 
   parameters = prior(tests, rng)
-  calibration = fpp.calibration(flow, parameters, summaries(simulate(parameters, rng)), names=["R", "D", "S"], seed=seed)
+  calibration = fpp.calibration(
+    flow, parameters, summaries(simulate(parameters, rng)), names=["R", "D", "S"], seed=seed
+  )
   (reported,) = simulate(TRUTH[np.newaxis], np.random.RandomState(seed + 1))
   draws = flow.given(summaries(reported[np.newaxis])[0]).sample(DRAWS, seed=seed).numpy()
   return calibration, draws, reported, simulate(draws, rng)

@@ -114,6 +114,10 @@ class Ensemble(tfp.distributions.Distribution):
     """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`; a seed draws the same in each call."""
     return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
 
+  def experimental_sample_and_log_prob(self, sample_shape: Any = (), *args: Any, **kwargs: Any) -> Any:
+    """Draw samples together with their log densities, as in TFP."""
+    return super().experimental_sample_and_log_prob(as_sample_shape("sample_shape", sample_shape), *args, **kwargs)
+
   def _log_prob(self, x):
     log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
     outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)  # of all supports: no NaN as gradient

@@ -72,9 +72,11 @@ class FitResult(NamedTuple):
     if not self.best_step:
       kept = f"validation was not better at any of {last} steps{skipped} than before the first one"
       return kept, "the flow keeps the weights it began with; try a lower `learning_rate`"
+    if not np.any(np.isfinite(self.validation)):
+      return f"no validation of {last} steps{skipped} was finite", "the flow has the last weights: do not use it"
     best = self.validation[self.steps == self.best_step][0]
     found = f"validation was best at step {self.best_step} of {last}{skipped}: {best:.3f} nats per row"
-    fall = best - self.validation[-1]
+    fall = best - np.nan_to_num(self.validation[-1], nan=-math.inf)
     if self.best_step == last:
       return found, "the last evaluation was the best: more `steps` may help"
     if fall > _OVERFITTED:

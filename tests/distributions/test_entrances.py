@@ -172,7 +172,8 @@ def ensemble_of(flow):
 def test_ensembles_have_the_door_of_flows(make, conditional):
   given = make(conditional).given(tf.zeros([5, 3]))
   for shape in (2.5, (2, 0.5), -1, "2"):
-    refuses("^`sample_shape` must be integers of at least 0, got ", given.sample, shape)
+    for draw in (given.sample, given.experimental_sample_and_log_prob):
+      refuses("^`sample_shape` must be integers of at least 0, got ", draw, shape)
   refuses("^shapes must be .* got `x` \\[800\\], `batch_shape` \\[5\\]$", given.log_prob, tf.zeros([800, 2]))
 
 

@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.posterior import support as fpp_support
+from support.marks import quick_rows
 from support.models import perturb
 from support.refusing import refuses
 
@@ -74,7 +75,7 @@ def density(flow):
 RNG_IMAGES = np.random.RandomState(1).normal(size=[4, 4, 4, 1]).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", quick_rows(FLOWS, ("box", "context", "embedding", "ensemble")))
 def test_a_flow_is_the_same_after_a_file_a_pickle_and_a_copy(name, tmp_path):
   made = FLOWS[name]()
   expected = density(made)
@@ -238,14 +239,13 @@ def test_weights_of_another_support_box_or_base_are_not_loaded(tmp_path):
   flows = {name: FLOWS[name]() for name in ("plain", "tails", "box")}
   flows["other box"] = flow(2, support=fpp_support.box([0.0, 0.0], [1.0, 3.0]))
   flows["softplus"] = flow(2, support=tfp.bijectors.Softplus())
-  for name, made in flows.items():
+  others = [*flows.values()][1:] + [flows["plain"]]
+  for (name, made), other in zip(flows.items(), others):
     path = tmp_path / f"{name}.weights.h5"
     as_model(made).save_weights(path)
     as_model(made).load_weights(path)
-    for other in flows:
-      if other != name:
-        with pytest.raises(ValueError, match="the weights must be of a flow with "):  # in a text of Keras
-          as_model(flows[other]).load_weights(path)
+    with pytest.raises(ValueError, match="the weights must be of a flow with "):  # in a text of Keras
+      as_model(other).load_weights(path)
   pair = fpp.ensemble([flows["plain"], flows["box"]])
   as_model(pair).save_weights(tmp_path / "pair.weights.h5")
   with pytest.raises(ValueError, match="the weights must be of a flow with "):

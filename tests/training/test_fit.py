@@ -407,6 +407,15 @@ def result(steps, validation, best_step, skipped=0):
       "it fell by 9 nats after it, the flow overfits: try more rows, or a smaller flow",
     ),
     (
+      result([100, 600], [1.0, np.nan], 100),
+      "validation was best at step 100 of 600: 1.000 nats per row\n"
+      "it fell by inf nats after it, the flow overfits: try more rows, or a smaller flow",
+    ),
+    (
+      result([100, 600], [np.nan, np.nan], 600),
+      "no validation of 600 steps was finite\nthe flow has the last weights: do not use it",
+    ),
+    (
       result([100, 600], [1.0, 0.999], 100),
       "validation was best at step 100 of 600: 1.000 nats per row\n"
       "it changed by 0.001 nats after it: training has converged",
