@@ -55,7 +55,7 @@ FLOWS: dict[str, Any] = {
   "image_flow": "flowpp_tf.models.images:image_flow",
   "ensemble": "flowpp_tf.posterior.conditional:ensemble",
 }
-FLOW_FROM_CONFIG = {"flow": "flowpp_tf.posterior.stored_flow:from_config"}  # for Keras files of a flow
+FLOW_FROM_CONFIG = "flowpp_tf.posterior.stored_flow:from_config"  # which Keras files of a flow need
 
 
 def dataset_entry(name: str) -> str:

@@ -39,7 +39,7 @@ from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_specs, lowest_label
 from flowpp_tf.posterior import graphs as posterior_graphs
-from flowpp_tf.posterior.conditional import Ensemble
+from flowpp_tf.posterior.conditional import Ensemble, single_flows
 
 _BITS = -1 / math.log(2)  # of a nat of log density
 
@@ -177,7 +177,7 @@ def _posterior(ops, layer, images, noise, rows):
 def _of_vectors(model):
   flow = model.distribution if isinstance(model, Flow) else model
   if isinstance(flow, Ensemble):
-    flows, weights = zip(*_members(flow))
+    flows, weights = zip(*single_flows(flow))
     members, abouts = zip(*[_of_vectors(one) for one in flows])
     shapes, *others = [{key: value for key, value in about.items() if key != "base"} for about in abouts]
     if any(other != shapes for other in others):
@@ -212,13 +212,6 @@ def _of_vectors(model):
   }
   shapes = {"event_shape": [*shape], "latent_shape": [*latent_shape], "context_shape": context_shape}
   return graphs, {**shapes, "base": base}
-
-
-def _members(flow, weight=1.0):
-  """Return the flows of an ensemble, those of ensembles in it too, each with its weight in the mixture."""
-  if not isinstance(flow, Ensemble):
-    return [(flow, weight)]
-  return [member for one in flow.flows for member in _members(one, weight / len(flow.flows))]
 
 
 def _base(distribution):

@@ -7,6 +7,7 @@ that the distribution is made of.
 from collections.abc import Sequence
 import contextlib
 import json
+import pkgutil
 from typing import Any
 
 from jaxtyping import Float
@@ -18,7 +19,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_event, check_not_masked, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.keras_parts import keras_parts, keras_variables
-from flowpp_tf.core.registry import FLOW_FROM_CONFIG, registered
+from flowpp_tf.core.registry import FLOW_FROM_CONFIG
 from flowpp_tf.types import Seed, TensorLike
 
 _SETTINGS = "settings"  # name in files of weights, next to the weights' numbers
@@ -124,7 +125,7 @@ class Flow(Adaptable, keras.layers.Layer):
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "Flow":
-    make_flow = registered(FLOW_FROM_CONFIG, "flow")
+    make_flow = pkgutil.resolve_name(FLOW_FROM_CONFIG)
     return cls(**{**config, "distribution": make_flow(config["distribution"])})
 
   def save_own_variables(self, store: Any) -> None:

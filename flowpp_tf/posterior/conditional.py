@@ -147,6 +147,15 @@ class Ensemble(tfp.distributions.Distribution):
     return self.flows[0].experimental_default_event_space_bijector()
 
 
+def single_flows(
+  flow: tfp.distributions.Distribution, weight: float = 1.0
+) -> list[tuple[tfp.distributions.Distribution, float]]:
+  """Return the flows of an ensemble, those of ensembles in it too, each with its weight in the mixture."""
+  if not isinstance(flow, Ensemble):
+    return [(flow, weight)]
+  return [single for member in flow.flows for single in single_flows(member, weight / len(flow.flows))]
+
+
 def _context_of(flow):
   """Return the shape of the context that a distribution takes, None for none."""
   return tuple(flow.context_shape) if getattr(flow, "context_size", 0) else None

@@ -16,7 +16,7 @@ from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_a
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.layers import Flow
-from flowpp_tf.posterior.conditional import Ensemble
+from flowpp_tf.posterior.conditional import Ensemble, single_flows
 from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.training.optimizer import Adam, StepState, take_step
 from flowpp_tf.training.schedules import learning_rate_schedule
@@ -178,7 +178,7 @@ def fit(
       raise InputError(f"`members` must be 1 for {flow.name!r}, of which no other can be made: give an `fpp.ensemble`")
     flow = Ensemble([flow, *(flow.source.another() for _ in range(members - 1))])
   results: list[FitResult] = []
-  for i, one in enumerate(_single_flows(flow)):
+  for i, (one, _) in enumerate(single_flows(flow)):
     rng = np.random.RandomState((seed + i) % 2**32)
     train, held_out = _split(one, data, context, validation, validation_context, rng)
     number = steps or max(_FEWEST_STEPS, _EPOCHS * math.ceil(len(train[0]) / batch_size))
@@ -187,13 +187,6 @@ def fit(
   if layer is not None:
     layer.initialized = True
   return EnsembleResult(flow, results) if isinstance(flow, Ensemble) else results[0]
-
-
-def _single_flows(flow):
-  """Return the flows that are trained one by one: those of an ensemble, and of the ensembles in it."""
-  if not isinstance(flow, Ensemble):
-    return [flow]
-  return [single for member in flow.flows for single in _single_flows(member)]
 
 
 def _default_weight_decay(rows, has_context):
