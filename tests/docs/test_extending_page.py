@@ -1,22 +1,16 @@
-"""What docs/architecture.md adds to the package works: a coupling, a data set, a setting, each as the page says."""
+"""What docs/extending.md adds to the package works: a coupling, a data set, a setting, each as the page says."""
 
-import pathlib
 import re
 import shutil
-import traceback
 
 import pytest
-import tensorflow as tf
 
-import flowpp_tf as fpp
-from flowpp_tf import training
-from support.models import SMALL, small_images
 from support.programs import ROOT, run
 from support.runs import TINY_RUN
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 
 
 def section(title):
@@ -76,28 +70,3 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
   compress = [str(tmp_path / "bin" / "compress"), "--workdir=plain", "--limit=2", "--output=x.fpp"]
   result = run(compress, cwd=tmp_path)
   assert result.code == 2 and "a model with `coupling` tails cannot compress" in result.error
-
-
-def test_the_files_from_a_training_step_to_a_convolution_are_those_of_the_page(monkeypatch):
-  text = PAGE.partition("\n## A training step, and what a run saves\n")[2].partition("\n## ")[0]
-  listed = re.findall(r"^\| \[(\S+)\]\(\.\./flowpp_tf/\1\) \| `(\w+)` \|$", text, re.MULTILINE)
-  found: dict[str, set[str]] = {}
-  conv2d = tf.nn.conv2d
-
-  def recorded(*args, **kwargs):
-    frames = [(pathlib.Path(f.filename), f.name) for f in traceback.extract_stack()]
-    first = next((i for i, (_, name) in enumerate(frames) if name == "train_step"), len(frames))
-    for path, name in frames[first:]:
-      if path.is_relative_to(ROOT / "flowpp_tf"):
-        found.setdefault(str(path.relative_to(ROOT / "flowpp_tf")), set()).add(name)
-    return conv2d(*args, **kwargs)
-
-  state = training.TrainState(fpp.FlowPlusPlus(SMALL), training.TrainingConfig(steps=1))
-  monkeypatch.setattr(tf.nn, "conv2d", recorded)
-  step = tf.function(
-    lambda images: tf.distribute.get_strategy().run(training.train_step, (state, images)), autograph=False
-  )
-  step.get_concrete_function(tf.constant(small_images(4)))
-  assert {path for path, _ in listed} == found.keys() and len(listed) <= 22
-  assert f"one opens {len(listed)} files" in text
-  assert all(name in found[path] for path, name in listed)
