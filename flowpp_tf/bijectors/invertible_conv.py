@@ -18,7 +18,6 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Bijector, Parameter, TensorParameter, check_variables
 from flowpp_tf.core.checks import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import sync_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
@@ -118,24 +117,12 @@ class Invertible1x1Conv(_ChannelMixing):
   def _set_whitening(self, x, inverse):
     x = self._initial_batch(x, [math.prod(self.kernel.shape[:-1])])
     check_variables("Invertible1x1Conv", kernel=self.kernel)
-
-    def of_all(parts):
-      size = self.kernel.shape[-1]
-      blocks = tf.concat([tf.reshape(tf.cast(part, tf.float64), [-1, x.shape[-1] // size, size]) for part in parts], 0)
-      blocks = tf.transpose(blocks - tf.reduce_mean(blocks, axis=0), [1, 0, 2])
-      count = tf.cast(tf.shape(blocks)[1], tf.float64)
-      variances, axes = tf.linalg.eigh(tf.matmul(blocks, blocks, transpose_a=True) / count)
-      floor = tf.maximum(_LEAST_VARIANCE * variances[..., -1:], tf.constant(np.finfo(np.float32).tiny, tf.float64))
-      variances = tf.maximum(variances, floor)
-      kernel = axes * tf.math.rsqrt(variances)[..., tf.newaxis, :]
-      if self.event_ndims == 1:
-        more = _SHRINKAGE * tf.reduce_sum(variances, axis=-1, keepdims=True) / count
-        kernel = tf.matmul(axes * tf.math.rsqrt(variances + more)[..., tf.newaxis, :], axes, transpose_b=True)
-      kernel = tf.reshape(tf.linalg.inv(kernel) if inverse else kernel, self.kernel.shape)
-      self.kernel.assign(tf.cast(kernel, self.dtype))
-      return parts
-
-    sync_lanes(of_all, x)
+    size = self.kernel.shape[-1]
+    blocks = tf.reshape(tf.cast(x, tf.float64), [-1, x.shape[-1] // size, size])
+    kernel = _whitening_kernel(blocks, zca=self.event_ndims == 1)
+    if inverse:
+      kernel = tf.linalg.inv(kernel)
+    self.kernel.assign(tf.cast(tf.reshape(kernel, self.kernel.shape), self.dtype))
 
   def _kernel_and_log_det(self):
     kernel = tf.cast(self.kernel, tf.float64)
@@ -149,6 +136,23 @@ class Invertible1x1Conv(_ChannelMixing):
     # `tf.linalg.inv` stops the program at NaN.
     inverse = tf.linalg.inv(tf.where(finite, kernel, identity))
     return tf.where(finite, inverse, tf.constant(np.nan, kernel.dtype)), log_det
+
+
+def _whitening_kernel(blocks, zca):
+  """Return the kernels `[G, C, C]` that whiten the channels of `blocks [N, G, C]`, float64.
+
+  With `zca` the axes are shrunk and turned back, as for vectors: `Invertible1x1Conv.initialize` says how.
+  """
+  centred = tf.transpose(blocks - tf.reduce_mean(blocks, axis=0), [1, 0, 2])
+  count = tf.cast(tf.shape(centred)[1], tf.float64)
+  covariance = tf.matmul(centred, centred, transpose_a=True) / count
+  variances, axes = tf.linalg.eigh(covariance)
+  tiny = tf.constant(np.finfo(np.float32).tiny, tf.float64)
+  variances = tf.maximum(variances, tf.maximum(_LEAST_VARIANCE * variances[..., -1:], tiny))
+  if not zca:
+    return axes * tf.math.rsqrt(variances)[..., tf.newaxis, :]
+  variances += _SHRINKAGE * tf.reduce_sum(variances, axis=-1, keepdims=True) / count
+  return tf.matmul(axes * tf.math.rsqrt(variances)[..., tf.newaxis, :], axes, transpose_b=True)
 
 
 class Invertible1x1ConvLU(_ChannelMixing):

@@ -17,8 +17,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter, check_variables
 from flowpp_tf.core.checks import check_number, check_type
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import moments, sync_lanes
-from flowpp_tf.core.tensors import finfo
+from flowpp_tf.core.tensors import finfo, moments
 
 SMALLEST_SCALE = 1e-10
 _MIN_UNITS = 1000  # in the last place, that a standard deviation must have: else rounding changes the density
@@ -84,16 +83,15 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def _fit(self, x, inverse):
     x = self._initial_batch(x, self.scale.shape)
     check_variables("ActNorm", scale=self.scale, bias=self.bias)
-
-    def of_all(parts):
-      mean, variance = moments(parts, len(x.shape) - len(self.scale.shape))
-      variance = tf.maximum(variance, self.min_variance) + self.epsilon
-      scale = tf.sqrt(variance) if inverse else tf.math.rsqrt(variance)
+    mean, variance = moments(x, len(x.shape) - len(self.scale.shape))
+    variance = tf.maximum(variance, self.min_variance) + self.epsilon
+    if inverse:
+      self.scale.assign(tf.sqrt(variance))
+      self.bias.assign(mean)
+    else:
+      scale = tf.math.rsqrt(variance)
       self.scale.assign(scale)
-      self.bias.assign(mean if inverse else -mean * scale)
-      return parts
-
-    sync_lanes(of_all, x)
+      self.bias.assign(-mean * scale)
 
   def is_initialized(self) -> bool:
     """Return whether scale and bias differ from 1 and 0: they were initialised, trained or loaded."""
@@ -165,22 +163,17 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
       raise InputError(
         "`Standardization.initialize` needs the values of `x`, which graphs do not have: call it eagerly"
       )
-
-    def of_all(parts):
-      values = np.concatenate([part.numpy().reshape(-1, *self.mean.shape) for part in parts]).astype(np.float64)
-      constant = values.min(axis=0) == values.max(axis=0)
-      mean, stddev = values.mean(axis=0), np.where(constant, float(self.allow_constant), values.std(axis=0))
-      if not np.all((stddev > 0) & np.isfinite(stddev)):
-        raise InputError(
-          f"`x`, the data, must have a positive, finite standard deviation in each channel, got {stddev}: leave out "
-          "channels whose values are all equal"
-        )
-      check_resolved(f"`x` of {self.name!r}", values, self.dtype)
-      self.mean.assign(mean)
-      self.stddev.assign(stddev)
-      return parts
-
-    sync_lanes(of_all, x)
+    values = x.numpy().reshape(-1, *self.mean.shape).astype(np.float64)
+    constant = values.min(axis=0) == values.max(axis=0)
+    stddev = np.where(constant, float(self.allow_constant), values.std(axis=0))
+    if not np.all((stddev > 0) & np.isfinite(stddev)):
+      raise InputError(
+        f"`x`, the data, must have a positive, finite standard deviation in each channel, got {stddev}: leave out "
+        "channels whose values are all equal"
+      )
+    check_resolved(f"`x` of {self.name!r}", values, self.dtype)
+    self.mean.assign(values.mean(axis=0))
+    self.stddev.assign(stddev)
 
   def is_initialized(self) -> bool:
     """Return whether mean and stddev differ from 0 and 1: they were fitted or loaded."""

@@ -8,7 +8,6 @@ traced once and reads the shared weights.
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import math
-import threading
 from typing import Any
 
 import tensorflow as tf
@@ -19,10 +18,9 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
 
 _MOST_LANES = 8  # each keeps its own gradients until they are summed; more cores share the operations of a lane
-# Numbers in the output of a layer from which eager lanes take less time: below, they wait for each other's Python.
+# Numbers in the output of a layer from which eager lanes take less time: below, they wait for Python.
 _LEAST_NUMBERS = 1 << 22
 _count = 1
-_thread = threading.local()
 
 
 def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
@@ -112,10 +110,7 @@ def sum_shards(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filters: int) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
 
-  Unlike lanes of a graph, these can wait for each other: the function calls `sync_lanes`. A small batch has none.
-  Where lanes are on, TensorFlow has one thread for each operation. The initialisation of `cifar10` by 128 images, which
-  is a part of benchmarks/first_step.py, takes 0.89x of what it takes without this function: the median of six pairs in
-  turns, on two cores that other processes used too.
+  A small batch has one lane. Where lanes are on, TensorFlow has one thread for each operation.
 
   Args:
     function: of tensors.
@@ -125,48 +120,7 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filt
   count = lane_count(len(tensors[0]))
   if count == 1 or math.prod(tensors[0].shape) * filters < _LEAST_NUMBERS:
     return function(*tensors)
-  barrier, shared = threading.Barrier(count), [None] * count
-
-  def lane(index, parts):
-    _thread.lane = index, barrier, shared
-    try:
-      return function(*parts)
-    except BaseException:
-      barrier.abort()  # else the others would never stop waiting
-      raise
-
+  lanes = zip(*(tf.split(tensor, count) for tensor in tensors))
   with concurrent.futures.ThreadPoolExecutor(count) as threads:
-    futures = [threads.submit(lane, i, parts) for i, parts in enumerate(zip(*(tf.split(t, count) for t in tensors)))]
-  # The lane that failed first: the others could only give up waiting for it.
-  futures.sort(key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError))
+    futures = [threads.submit(function, *lane) for lane in lanes]
   return tf.concat([future.result() for future in futures], axis=0)
-
-
-def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
-  """Run `function` once on the tensors of all lanes of `in_eager_lanes`; return this lane's result.
-
-  Args:
-    function: takes a list with the tensor of each lane, in order; returns as many tensors.
-    part: this lane's tensor. Outside of `in_eager_lanes` it is the only one.
-  """
-  if not hasattr(_thread, "lane"):
-    return function([part])[0]
-  index, barrier, shared = _thread.lane
-  shared[index] = part
-  barrier.wait()
-  if index == 0:
-    shared[:] = function(shared)
-  barrier.wait()
-  return shared[index]
-
-
-def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return mean and variance over the first `num_axes` axes of all parts of a batch."""
-  flat = [tf.reshape(part, [tf.reduce_prod(tf.shape(part)[:num_axes]), -1]) for part in parts]
-  count = sum_shards([tf.shape(part)[0] for part in flat])
-  averages = [tf.fill([1, tf.shape(part)[0]], 1 / tf.cast(count, part.dtype)) for part in flat]
-  # A product is the fastest sum.
-  average = lambda values: sum_shards([tf.matmul(a, v) for a, v in zip(averages, values)])
-  mean = average(flat)
-  variance = average([tf.math.squared_difference(part, mean) for part in flat])
-  return tuple(tf.reshape(value, parts[0].shape[num_axes:]) for value in (mean, variance))

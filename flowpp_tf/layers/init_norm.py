@@ -7,7 +7,6 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 from jaxtyping import Float
@@ -17,28 +16,12 @@ import tensorflow as tf
 from flowpp_tf.config.model import PADDINGS
 from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor, check_type
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import moments, sync_lanes
 from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.core.tensors import at_least_float32
-from flowpp_tf.core.tracing import traced_once
+from flowpp_tf.core.tensors import at_least_float32, moments
 from flowpp_tf.layers.kernels.products import conv2d, dense, periodic_conv2d
 
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
-
-
-def _normalized(product, init_scale, bias, kernel, *lanes):
-  """Return the scale and the bias that normalise the outputs of all lanes, and the normalised outputs."""
-  outputs = [product(x, kernel) for x in lanes]
-  mean, variance = moments([at_least_float32(y) for y in outputs], len(outputs[0].shape) - 1)
-  scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
-  bias -= (tf.cast(mean, bias.dtype) + bias) * scale
-  return scale, bias, *(y * tf.cast(scale, y.dtype) + tf.cast(bias, y.dtype) for y in outputs)
-
-
-@functools.cache
-def _traced_normalized(product):
-  return traced_once(functools.partial(_normalized, product), in_eager_mode=True)
 
 
 class _InitNormLayer(keras.layers.Layer):
@@ -66,7 +49,9 @@ class _InitNormLayer(keras.layers.Layer):
     check_type("initialize", initialize, bool)
     kernel, bias = self.effective_weights()
     check_tensor("x", x, [*self._sizes, kernel.shape[-2]])
-    return sync_lanes(self._initialize, x) if initialize else self.product(x, kernel, bias)
+    if initialize:
+      return self._initialize(x)
+    return self.product(x, kernel, bias)
 
   def after(
     self, function: Callable[..., tf.Tensor], *arguments: Any, input_scale: float = 1.0, initialize: bool = False
@@ -81,7 +66,9 @@ class _InitNormLayer(keras.layers.Layer):
     """
     if initialize:
       h = function(*arguments)
-      return sync_lanes(self._initialize, h if input_scale == 1 else h * input_scale)
+      if input_scale != 1:
+        h *= input_scale
+      return self._initialize(h)
     kernel, bias = self.effective_weights()
     if input_scale != 1:
       kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
@@ -98,17 +85,19 @@ class _InitNormLayer(keras.layers.Layer):
       kernel = tf.cast(v * (gain / norm), kernel.dtype)
     return kernel, bias
 
-  def _initialize(self, lanes):
-    """Set the weights by the inputs of all lanes; return the new outputs of each lane."""
+  def _initialize(self, x):
+    """Set the weights so that the output for `x` is normalised; return this output."""
     kernel, bias = self.effective_weights()
-    earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form includes it in the moments
-    # Tracing takes longer than it saves for one lane.
-    normalized = functools.partial(_normalized, self.product) if len(lanes) == 1 else _traced_normalized(self.product)
-    scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *lanes)
+    y = self.product(x, kernel)
+    mean, variance = moments(at_least_float32(y), len(y.shape) - 1)
+    scale = self.init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), bias.dtype)
+    if not self.weight_norm:
+      bias = tf.zeros_like(bias)
+    bias -= (tf.cast(mean, bias.dtype) + bias) * scale  # the published form includes the earlier bias in the mean
     rescaled = self.gain if self.weight_norm else self.kernel
     rescaled.assign(rescaled * scale)
     self.bias.assign(bias)
-    return outputs
+    return y * tf.cast(scale, y.dtype) + tf.cast(bias, y.dtype)
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "init_scale": self.init_scale, "weight_norm": self.weight_norm}

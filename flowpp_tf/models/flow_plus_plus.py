@@ -31,7 +31,6 @@ from flowpp_tf.core.checks import (
 from flowpp_tf.core.context import NOISE, EvalContext, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite
-from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.distributions.flow_distribution import transform
@@ -324,14 +323,9 @@ class FlowPlusPlus(KerasModelMixin):
     images, conditioning, noise, _ = self._checked(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
-    ctx = EvalContext(initialize=True)
-
-    def bound(images, noise, *values):
-      return _importance_weighted(self._latents_and_terms(images, dict(zip(conditioning, values)), noise, ctx)[1])
-
-    bounds = in_eager_lanes(bound, images, noise, *conditioning.values(), filters=self.config.filters)
+    _, terms = self._latents_and_terms(images, conditioning, noise, EvalContext(initialize=True))
     self.initialized = True
-    return bounds
+    return _importance_weighted(terms)
 
   # --- Samples and latents ----------------------------------------------------------------------
 

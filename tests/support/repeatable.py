@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors import mixture_logistic, mixture_quantile
-from flowpp_tf.layers import blocks, init_norm
+from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from flowpp_tf.training import optimizer
 
@@ -57,7 +57,6 @@ def pytest_runtest_teardown(item, nextitem):
 def forget_traces():
   """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
   blocks._FUNCTIONS.clear()
-  init_norm._traced_normalized.cache_clear()
   attention._traced.cache_clear()
   for function in (mixture_logistic.logit_cdf, mixture_quantile.quantile, optimizer._move_average):
     function.forget_traces()
