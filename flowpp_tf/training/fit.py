@@ -18,8 +18,9 @@ from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.layers import Flow
 from flowpp_tf.posterior.conditional import Ensemble, single_flows
 from flowpp_tf.posterior.support import OnSupport
-from flowpp_tf.training.optimizer import Adam, StepState, take_step
+from flowpp_tf.training.optimizer import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule
+from flowpp_tf.training.state import StepState, take_step
 from flowpp_tf.types import TensorLike
 
 _CLIP_NORM = 1.0  # of the gradient: densities of data near a plane are steep

@@ -1,4 +1,4 @@
-"""A training step of a run: the gradients of the bound, which `take_step` of optimizer.py applies.
+"""A training step of a run: the gradients of the bound, which `take_step` of state.py applies.
 
 The loss is the mean negative bound in nats per image. Noise and dropout masks depend on an image's index in the global
 batch, so a step does not depend on the number of replicas, microbatches and lanes.
@@ -17,7 +17,8 @@ from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
-from flowpp_tf.training.optimizer import StepState, make_optimizer, take_step
+from flowpp_tf.training.optimizer import make_optimizer
+from flowpp_tf.training.state import StepState, take_step
 from flowpp_tf.types import Seed, TensorLike
 
 

@@ -13,7 +13,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors import mixture_logistic, mixture_quantile
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
-from flowpp_tf.training import optimizer
+from flowpp_tf.training import state
 
 _SEED = 20190201
 
@@ -58,7 +58,7 @@ def forget_traces():
   """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
   blocks._FUNCTIONS.clear()
   attention._traced.cache_clear()
-  for function in (mixture_logistic.logit_cdf, mixture_quantile.quantile, optimizer._move_average):
+  for function in (mixture_logistic.logit_cdf, mixture_quantile.quantile, state._move_average):
     function.forget_traces()
 
 
