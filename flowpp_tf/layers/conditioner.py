@@ -42,9 +42,9 @@ class Conditioner(keras.layers.Layer):
     context_block: rows and columns of pixels of the condition that become one position; (1, 1) for a condition of the
       input's own height and width.
 
-  `call(x [N, H, W, C], ctx=EvalContext())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with
-  mixer "none" it is kept, unused, as in the published models). A network with periodic padding has none: it treats all
-  positions of a torus alike, and its attention sees no more of positions than what is in the features.
+  `call(x [N, H, W, C], ctx=EvalContext())` gives `[N, H, W, outputs]`. The blocks share a position embedding. With
+  mixer "none" nothing uses it: it is kept, not trainable, as the published models have it. A network with periodic
+  padding has none: it treats all positions of a torus alike, and its attention knows positions only from the features.
 
   Raises:
     InputError (a ValueError): from a call, if a condition is missing or not expected.
@@ -93,6 +93,7 @@ class Conditioner(keras.layers.Layer):
         name="position_embedding",
         shape=(height, width, network.filters),
         initializer=keras.initializers.RandomNormal(stddev=0.01),
+        trainable=network.mixer != "none",
       )
     inside = (None, height, width, network.filters)
     with keras.name_scope(self.name, caller=self):  # of the weights' paths

@@ -223,9 +223,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       scaled_loss = optimizer.scale_loss(loss)
     variables = self.trainable_variables
     gradients = tape.gradient(scaled_loss, [v.value for v in variables])
-    # The published models keep weights that no evaluation uses; they have no gradient.
-    variables = [v for v, g in zip(variables, gradients) if g is not None]
-    gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     # A sum over replicas is finite if all its parts are.
     norm = finite.global_norm(gradients, loss.dtype)

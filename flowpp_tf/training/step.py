@@ -138,14 +138,42 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
 
 def _gradients(state, images, conditioning, seed, scale):
   """Return the bound `[B]` of a replica's images, and the gradients of its negative mean times `scale`."""
+  microbatches = state.config.accumulate
+  if microbatches == 1:
+    return _microbatch_gradients(state, images, conditioning, seed, scale, 0)
+  count = shape_of(images)[0]
+  if isinstance(count, int) and count % microbatches:
+    raise InputError(f"`batch` must have a multiple of `accumulate` {microbatches} images on each replica")
+
+  def accumulate(index, bounds, sums):
+    bound, gradients = _microbatch_gradients(state, images, conditioning, seed, scale, index)
+    return index + 1, bounds.write(index, bound), [total + g for total, g in zip(sums, gradients)]
+
+  bounds = tf.TensorArray(state.model.variable_dtype, microbatches, element_shape=[None])
+  zeros = [tf.zeros_like(v) for v in state.variables]
+  _, bounds, gradients = tf.while_loop(
+    lambda index, *_: index < microbatches, accumulate, (0, bounds, zeros), maximum_iterations=microbatches
+  )
+  # NaN, so that the step is skipped, where a graph leaves out images of a batch whose size it did not know.
+  is_whole = tf.equal(count // microbatches * microbatches, count)
+  return tf.where(is_whole, bounds.concat(), np.nan), gradients
+
+
+def _microbatch_gradients(state, images, conditioning, seed, scale, index):
+  """Return the bound of the microbatch `index` of a replica's images, and its share of the gradients."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
-  images_here = shape_of(images)[0]
-  size = images_here // microbatches
-  lanes_here = lane_count(size)
-  used: list[int] = []
+  count = shape_of(images)[0]
+  size = count // microbatches
+  first = count * replica.replica_id_in_sync_group + size * index  # place in the global batch
+  noise = step_noise(model, seed, count * replica.num_replicas_in_sync, first, size)
+  places = first + tf.range(size)
+  tensors = [images, *conditioning.values()]
+  if microbatches > 1:
+    tensors = [tensor[size * index : size * (index + 1)] for tensor in tensors]
+  share = tf.cast(1.0 if scale is None else scale, model.variable_dtype) / (microbatches * lane_count(size))
 
-  def lane(images, noise, places, *values):
+  def lane(noise, places, images, *values):
     with tf.GradientTape() as tape:
       bound = model.log_prob_bound(
         images,
@@ -155,47 +183,11 @@ def _gradients(state, images, conditioning, seed, scale):
         batch_offset=places[0],
         **dict(zip(conditioning, values)),
       )
-      # This lane's share of the mean over microbatches and lanes: gradients are then only summed.
-      loss = -tf.reduce_mean(bound) * (
-        tf.cast(1.0 if scale is None else scale, bound.dtype) / (microbatches * lanes_here)
-      )
-    gradients = tape.gradient(loss, state.variables)
-    # The published models keep weights that no evaluation uses; they have no gradient.
-    used[:] = [i for i, g in enumerate(gradients) if g is not None]
-    return bound, [gradients[i] for i in used]
+      loss = -tf.reduce_mean(bound) * share
+    return bound, tape.gradient(loss, state.variables)
 
-  def microbatch(index):
-    first = images_here * replica.replica_id_in_sync_group + size * index
-    noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
-    share = lambda t: t if microbatches == 1 else t[size * index : size * (index + 1)]
-    bounds, gradients = zip(
-      *map_shards(lane, share(images), noise, first + tf.range(size), *map(share, conditioning.values()))
-    )
-    return tf.concat(bounds, axis=0), [sum_shards(parts) for parts in zip(*gradients)]
-
-  if microbatches == 1:
-    bound, gradients = microbatch(0)
-  else:
-    if isinstance(images_here, int) and images_here % microbatches:
-      raise InputError(f"`batch` must have a multiple of `accumulate` {microbatches} images on each replica")
-
-    def body(index, bounds, sums):
-      bound, gradients = microbatch(index)
-      more = dict(zip(used, gradients))
-      return index + 1, bounds.write(index, bound), [s + more[i] if i in more else s for i, s in enumerate(sums)]
-
-    bounds = tf.TensorArray(model.variable_dtype, microbatches, element_shape=[None])
-    _, bounds, sums = tf.while_loop(
-      lambda index, *_: index < microbatches,
-      body,
-      (0, bounds, [tf.zeros_like(v) for v in state.variables]),
-      maximum_iterations=microbatches,
-    )
-    # NaN, so that the step is skipped, where a graph leaves out images of a batch whose size it did not know.
-    bound = tf.where(tf.equal(size * microbatches, images_here), bounds.concat(), np.nan)
-    gradients = [sums[i] for i in used]
-  by_index = dict(zip(used, gradients))
-  return bound, [by_index.get(i) for i in range(len(state.variables))]
+  bounds, gradients = zip(*map_shards(lane, noise, places, *tensors))
+  return tf.concat(bounds, axis=0), [sum_shards(parts) for parts in zip(*gradients)]
 
 
 # --- Steps that are skipped ----------------------------------------------------------------------
