@@ -20,11 +20,10 @@ from flowpp_tf.bijectors.mixture_logistic_cdf import SMALLEST_LOG_SCALE
 from flowpp_tf.bijectors.normalization import SMALLEST_SCALE
 from flowpp_tf.bijectors.squeeze import Rearrangement
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.exporting import mixture_graph
+from flowpp_tf.exporting import mixture_graph, posterior_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of
 from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.layers import Conditioner
-from flowpp_tf.posterior import graphs
 from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.types import Shape
 
@@ -121,7 +120,7 @@ def _(bijector: fb.Invert, ops, x, inverse, context):
 
 @transform.register
 def _(bijector: OnSupport, ops, x, inverse, context):
-  value, log_dets = graphs.transform(bijector.bijector, ops, x.value, inverse, x.places.size)
+  value, log_dets = posterior_graph.transform(bijector.bijector, ops, x.value, inverse, x.places.size)
   (size,) = (bijector.inverse_event_shape if inverse else bijector.forward_event_shape)([x.places.size])
   if size == x.places.size:
     return x.mapped(value, log_dets)

@@ -25,13 +25,13 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from flowpp_tf.exporting.ops import TensorFlowOps
+from flowpp_tf.exporting.posterior_graph import saved_module
 from flowpp_tf.exporting.saved_model import write_module, write_saved_model
 from flowpp_tf.io.files import check_replaceable, file_sha256, replace_directory, writing
 from flowpp_tf.io.model_folders import ABOUT
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.posterior.conditional import Ensemble
-from flowpp_tf.posterior.graphs import saved_module
 from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__

@@ -32,13 +32,12 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.exporting import flow_graph, network_graph
+from flowpp_tf.exporting import flow_graph, network_graph, posterior_graph
 from flowpp_tf.exporting.flow_graph import Tensor
 from flowpp_tf.exporting.ops import Value
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_specs, lowest_label
-from flowpp_tf.posterior import graphs as posterior_graphs
 from flowpp_tf.posterior.conditional import Ensemble, single_flows
 
 _BITS = -1 / math.log(2)  # of a nat of log density
@@ -183,14 +182,14 @@ def _of_vectors(model):
     if any(other != shapes for other in others):
       raise InputError("the flows of an ensemble must have latents of one shape to be exported")
     about = {**shapes, "members": [dict(base=about["base"], weight=w) for about, w in zip(abouts, weights)]}
-    return posterior_graphs.mixture(members, weights, _spec(dtype=tf.int32)), about
+    return posterior_graph.mixture(members, weights, _spec(dtype=tf.int32)), about
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
   shape, latent_shape, context_size = tuple(flow.event_shape), tuple(flow.distribution.event_shape), flow.context_size
   if context_size and len(shape) != 1:
     raise InputError(f"a flow given a context must be one of vectors to be exported, got events of shape {[*shape]}")
   base, log_probs = _base(flow.distribution)
-  embed = functools.partial(posterior_graphs.embed, getattr(flow, "embedding", None))
+  embed = functools.partial(posterior_graph.embed, getattr(flow, "embedding", None))
 
   def log_prob(ops, x, context=None):
     z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, embed(ops, context))

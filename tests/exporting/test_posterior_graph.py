@@ -16,8 +16,8 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting.ops import TensorFlowOps
+from flowpp_tf.exporting.posterior_graph import normal_quantile
 from flowpp_tf.io.files import check_digests
-from flowpp_tf.posterior.graphs import normal_quantile
 from support.marks import quick_rows
 from support.models import perturb
 
