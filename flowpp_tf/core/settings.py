@@ -5,11 +5,9 @@
       clip_norm: float | None = setting(1.0, "Global norm of the gradients.", POSITIVE)
 
 `programs/options.py` makes a flag of each field.
-
-`recorded_settings` says which images a data set has that is loaded by name, as a run's config.json records them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 import math
 import os
@@ -111,26 +109,3 @@ def value_type(field: dataclasses.Field) -> Any:
   if isinstance(field.type, types.UnionType):
     return next(t for t in get_args(field.type) if t is not types.NoneType)
   return field.type
-
-
-DATA_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops", "download")
-
-
-def recorded_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Return the data set's name and all of `DATA_SETTINGS`, None where one is not given.
-
-  Paths become absolute, so that other working directories find them.
-
-  Examples:
-    >>> from flowpp_tf.core.settings import recorded_settings
-    >>> recorded_settings("digits", {"bits": 4})["bits"]
-    4
-  """
-  kind, _, path = name.partition(":")
-  if kind in ("folder", "npz") and path:
-    name = f"{kind}:{os.path.abspath(os.path.expanduser(path))}"
-  recorded: dict[str, Any] = {key: settings.get(key) for key in DATA_SETTINGS}
-  for key in ("data_dir", "cache_dir", "splits_file"):
-    if recorded[key] and "://" not in recorded[key]:
-      recorded[key] = os.path.abspath(os.path.expanduser(recorded[key]))
-  return {"dataset": name, **recorded}

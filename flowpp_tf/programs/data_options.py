@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
+from flowpp_tf.config.data import DATA_SETTINGS, recorded_settings
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
-from flowpp_tf.core.settings import DATA_SETTINGS, at_least, recorded_settings, setting
+from flowpp_tf.core.settings import at_least, setting
 from flowpp_tf.programs import process
 from flowpp_tf.programs.options import Options, names_among
 

@@ -5,9 +5,9 @@ import json
 import pathlib
 from typing import Any
 
+from flowpp_tf.config.data import DATA_SETTINGS
 from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import DATA_SETTINGS
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
 from flowpp_tf.io.model_folders import RUN_FORMAT

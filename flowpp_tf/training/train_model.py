@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
+from flowpp_tf.config.data import DATA_SETTINGS, recorded_settings
 from flowpp_tf.core.checks import as_array, check_arguments, check_labels, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import MOST_CLASSES, split_train
 from flowpp_tf.distributions import FlowDistribution
