@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.config.data import DATA_SETTINGS, recorded_settings
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.core.registry import DATASETS, SPLITS, dataset_entry
 from flowpp_tf.core.settings import at_least, setting
 from flowpp_tf.programs import process
 from flowpp_tf.programs.options import Options, names_among
@@ -124,6 +125,17 @@ def _name_in(settings):
   if not settings.get("dataset"):  # as of a preset that was saved without settings
     raise InputError("the model does not name the data it was trained on; --dataset names images to measure")
   return settings["dataset"]
+
+
+def short_name(name: str) -> str:
+  """Return a name for use in file names: `test3` for `test:3`, `cat` for `pets/cat.png`."""
+  return name.replace(":", "") if split_in(name) else pathlib.Path(name).stem or "images"
+
+
+def split_in(name: str) -> str | None:
+  """Return the split in a name such as `test` or `test:3`, None for other names."""
+  split = name.partition(":")[0]
+  return split if split in SPLITS else None
 
 
 def images_to_measure(

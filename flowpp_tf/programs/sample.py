@@ -226,21 +226,10 @@ def _named_images(names, config, load_data, limit):
   return np.concatenate([_images(name, config, load_data, limit) for name in names])
 
 
-def short_name(name: str) -> str:
-  """Return a name for use in file names: `test3` for `test:3`, `cat` for `pets/cat.png`."""
-  return name.replace(":", "") if _split(name) else pathlib.Path(name).stem or "images"
-
-
-def _split(name):
-  """Return the split in a name such as `test` or `test:3`, None for other names."""
-  split = name.partition(":")[0]
-  return split if split in SPLITS else None
-
-
 def _images(name, config, load_data, limit):
   from flowpp_tf.data.images import read_for_model
 
-  split = _split(name)
+  split = data_options.split_in(name)
   if split:
     images, index = load_data().split(split), name.partition(":")[2]
     if name == split:

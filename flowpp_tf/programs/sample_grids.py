@@ -21,7 +21,7 @@ from flowpp_tf.evaluation import (
   sample_pictures,
 )
 from flowpp_tf.programs import process
-from flowpp_tf.programs.sample import short_name
+from flowpp_tf.programs.data_options import short_name
 
 _LONGEST_ROW = 16  # images
 _TRIPLES = 5  # of images in a row
