@@ -21,7 +21,7 @@ if TYPE_CHECKING:
   from flowpp_tf.posterior import support
   from flowpp_tf.posterior.calibration import Calibration, calibration
   from flowpp_tf.posterior.conditional import ensemble
-  from flowpp_tf.posterior.stored_flow import save
+  from flowpp_tf.posterior.flow_files import save
   from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
 
@@ -39,7 +39,7 @@ _NAMES = {
   "posterior": ("support",),
   "posterior.calibration": ("Calibration", "calibration"),
   "posterior.conditional": ("ensemble",),
-  "posterior.stored_flow": ("save",),
+  "posterior.flow_files": ("save",),
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
 }

@@ -5,6 +5,7 @@ It is read from the text, unimported.
 
 import ast
 import functools
+import graphlib
 import pathlib
 import re
 
@@ -75,6 +76,11 @@ def test_no_import_goes_up():
     if room_of(module) != room_of(other) and floor_of[room_of(module)] <= floor_of[room_of(other)]
   ]
   assert not wrong, wrong
+
+
+def test_no_modules_import_each_other_in_a_circle():
+  others = {module: {other for other, _ in imports(module)} - {module} for module in modules()}
+  graphlib.TopologicalSorter(others).prepare()  # raises a `CycleError` with the circle
 
 
 def test_no_function_of_a_package_has_the_name_of_a_module_in_it():

@@ -1,40 +1,24 @@
-"""Flows in files: the function that made a flow with its arguments, as JSON, and the flow's weights by name.
+"""Stored flows: the function that made a flow with its arguments, as JSON has them, and the flow's weights by name.
 
-    flow.json             {"format": 1, "flow": {"kind": "vector_flow", "arguments": {"event_size": 2, ...}}}
-    flow.safetensors      the weights, with their checksum
-
-Whoever reads a flow calls the function again, and assigns the weights. Pickles, copies and Keras files hold the same.
+Whoever reads a flow calls the function again, and assigns the weights. Files (flow_files.py), pickles, copies and Keras
+files hold the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import FLOWS, registered
-from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import check_replaceable, replace_directory, write_file, write_json, writing
-from flowpp_tf.io.model_folders import FLOW
-from flowpp_tf.io.weights_file import named_weights_to_bytes, read_weights
 from flowpp_tf.layers import Flow
 from flowpp_tf.posterior import support
-from flowpp_tf.types import Path
-
-if TYPE_CHECKING:
-  from flowpp_tf.posterior.conditional import Ensemble
-
-_WEIGHTS = "flow.safetensors"
-_FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,10 +149,11 @@ def weights_by_name(flow: tfp.distributions.Distribution) -> dict[str, keras.Var
   return weights
 
 
-def _finalize_embeddings(flow):
+def finalize_embeddings(flow: tfp.distributions.Distribution) -> None:
+  """Let the embeddings of a flow, or of an ensemble's members, take the weights that they were assigned."""
   for member in getattr(flow, "flows", [flow]):
     if hasattr(member, "flows"):
-      _finalize_embeddings(member)
+      finalize_embeddings(member)
     elif hasattr(member, "embedding"):
       _finalize(member.embedding)
 
@@ -177,62 +162,5 @@ def _unpickled(config, arrays):
   flow = from_config(config)
   for name, weight in weights_by_name(flow).items():
     weight.assign(arrays[name])
-  _finalize_embeddings(flow)
-  return flow
-
-
-# --- Files --------------------------------------------------------------------------------------
-
-
-@check_arguments
-def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool = False) -> None:
-  """Write a flow to a folder that `fpp.load` reads, which appears under its name when it is complete.
-
-  Args:
-    flow: `fpp.vector_flow`, `fpp.vector_flow_for`, `fpp.image_flow`, an `fpp.ensemble` of such flows, or the Keras
-      layer of one. A trained model of images has `fpp.export(model, path, "preset")`.
-    path: folder to write.
-    overwrite: whether to replace a flow that the folder holds.
-
-  Raises:
-    InputError (a ValueError): for a flow of other bijectors, a `support` or an `embedding` that has no config, a flow
-      that is `given` a context, and a `path` that exists or cannot be written.
-
-  Examples:
-    >>> flow = fpp.vector_flow(2, support=fpp.support.box(0.0, 1.0))
-    >>> fpp.save(flow, "posterior")
-    >>> again = fpp.load("posterior")
-    >>> bool(again.log_prob([0.5, 0.5]) == flow.log_prob([0.5, 0.5]))
-    True
-  """
-  flow = flow.distribution if isinstance(flow, Flow) else flow
-  about = {"format": _FORMAT, "flow": flow.source.to_config()}
-  content = named_weights_to_bytes(weights_by_name(flow))
-  target = pathlib.Path(path).absolute()
-
-  def write(folder):
-    write_json(folder / FLOW, about)
-    write_file(folder / _WEIGHTS, content)
-
-  with writing(repr(str(path))):
-    check_replaceable(target, "a flow", FLOW, overwrite)
-    if others := sorted({*os.listdir(target)} - {FLOW, _WEIGHTS} if target.is_dir() else ()):
-      raise InputError(f"{str(path)!r} cannot be overwritten: it also holds {', '.join(others)[:300]}")
-    replace_directory(target, write)
-
-
-def load_flow(folder: pathlib.Path, unchecked: bool = False) -> tfp.distributions.Distribution:
-  """Return the flow of a folder that `save` wrote; `unchecked` is whether its weights may have lost their checksum.
-
-  Raises:
-    InputError (a ValueError): if a file cannot be read, is damaged, or is of a later version.
-  """
-  weights = read_weights(folder / _WEIGHTS, unchecked=unchecked)
-  with gate.reading(folder / FLOW):
-    about = gate.read_json(folder / FLOW)
-    if not isinstance(about, dict) or about.get("format") != _FORMAT:
-      raise InputError(f"{str(folder / FLOW)!r} must have the format {_FORMAT} of flows")
-    flow = from_config(about.get("flow"))
-    weights.assign(weights_by_name(flow))
-  _finalize_embeddings(flow)
+  finalize_embeddings(flow)
   return flow

@@ -18,7 +18,7 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.model_folders import FLOW
 from flowpp_tf.models import FlowPlusPlus, InitialWeights
 from flowpp_tf.posterior.conditional import Ensemble
-from flowpp_tf.posterior.stored_flow import load_flow
+from flowpp_tf.posterior.flow_files import load_flow
 from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.workdir import Workdir
