@@ -11,6 +11,7 @@ A value is checked once, where a user hands it in. Values of a graph cannot be s
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
@@ -57,7 +58,7 @@ def check_arguments(function: F) -> F:
   @functools.wraps(function)
   def call(*args, **kwargs):
     if not hints:  # classes that a module defines below the function are known now
-      hints.update(_hints(function, signature))
+      hints.update(_hints(function))
     for name, value in signature.bind(*args, **kwargs).arguments.items():
       if name in hints:
         check_type(name, value, hints[name])
@@ -73,7 +74,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
   Args:
     name: name of the argument in the message.
     value: the value.
-    hint: the annotation: a type, or the name of a class that is not imported.
+    hint: the annotation: a type, or a type variable with the name of a class that is not imported.
   """
   kinds = _kinds(hint)
   if not any(accepts(value) for accepts, _ in kinds):
@@ -118,23 +119,24 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     raise InputError(f"`{name}` must be {limits if ends or high < math.inf else f'more than {low}'}, got {value}")
 
 
-def _hints(function, signature):
-  """The annotations of arguments that are one value; those of classes that are not imported as their names."""
-  hints = {}
-  for name, parameter in signature.parameters.items():
-    hint = parameter.annotation
-    if hint is parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-      continue
-    if isinstance(hint, str):
-      with contextlib.suppress(NameError, TypeError):  # imported for type checkers only
-        hint = eval(hint, function.__globals__)
-    hints[name] = hint
-  return hints
+class _Names(dict):
+  """The names that annotations use; a class that only type checkers import becomes a type variable of that name."""
+
+  def __missing__(self, name):
+    return TypeVar(name)
+
+
+def _hints(function):
+  """Return the annotation of each argument that is a single value."""
+  names = _Names({**vars(builtins), **function.__globals__})
+  parameters = inspect.signature(function, locals=names, eval_str=True).parameters.values()
+  annotated = [parameter for parameter in parameters if parameter.annotation is not parameter.empty]
+  several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+  return {parameter.name: parameter.annotation for parameter in annotated if parameter.kind not in several}
 
 
 # Whether a value is of a kind, and what a message says that it must be.
 _Kind = tuple[Callable[[Any], bool], str]
-_NONE: _Kind = (lambda value: value is None, "None")
 _KINDS: dict[Any, _Kind] = {
   int: (is_integer, "an integer"),
   float: (is_number, "a finite number"),
@@ -143,8 +145,7 @@ _KINDS: dict[Any, _Kind] = {
   dict: (lambda value: isinstance(value, Mapping), "a mapping"),
   BinaryIO: (lambda value: hasattr(value, "read") or hasattr(value, "write"), "a binary file"),
   os.PathLike: (lambda value: isinstance(value, os.PathLike) or _is_path(value), "a path"),
-  types.NoneType: _NONE,
-  "None": _NONE,
+  types.NoneType: (lambda value: value is None, "None"),
 }
 _ITEMS = {int: " of integers", float: " of numbers", str: " of strings"}
 
@@ -152,11 +153,7 @@ _ITEMS = {int: " of integers", float: " of numbers", str: " of strings"}
 @functools.cache
 def _kinds(hint):
   """The kinds of value that an annotation allows."""
-  parts = [hint]
-  if isinstance(hint, str):
-    parts = [part.strip() for part in hint.split("|")]
-  elif get_origin(hint) in (Union, types.UnionType):
-    parts = [*get_args(hint)]
+  parts = [*get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
   if os.PathLike in parts:  # a text is a path, too
     parts.remove(str)
   return [_kind(part, int in parts) for part in parts]
@@ -171,9 +168,8 @@ def _kind(part, of_integers):
     item = (*get_args(part), Any)[0]
     is_item, _ = _kind(item, False)
     return functools.partial(_is_sequence, is_item=is_item), f"a sequence{_ITEMS.get(item, '')}"
-  if isinstance(part, str):
-    class_name = part.rpartition(".")[2]
-    return lambda value: any(cls.__name__ == class_name for cls in type(value).__mro__), _one(part)
+  if isinstance(part, TypeVar):
+    return lambda value: any(cls.__name__ == part.__name__ for cls in type(value).__mro__), _one(part.__name__)
   if not isinstance(origin, type) or origin in (Any, np.ndarray, types.UnionType) or hasattr(part, "dim_str"):
     return lambda value: True, "anything"  # arrays have checks of their own, as tensors that jaxtyping describes
   if origin.__name__ == "Tensor":
