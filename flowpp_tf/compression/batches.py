@@ -97,7 +97,7 @@ def push_batches(
   def next_of(waiting: list[int], stack: Stack) -> list[int]:
     enough = (stack.num_bits - SPARE_BITS) // initial_bits(codec, waiting[0], layout)
     batch = waiting[: max(1, min(enough, largest))]
-    return layout.of_one_wave(batch) if layout else batch
+    return layout.first_wave(batch) if layout else batch
 
   # One core checks a batch while another pushes the next one, as if the check had passed.
   following: _Trial | None = None

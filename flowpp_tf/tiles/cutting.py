@@ -12,13 +12,14 @@ import numpy as np
 
 from flowpp_tf.core.checks import as_array, shown
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.types import Shape
 
 # How many models of cut tiles are cached, one for each size: building one takes seconds, and pictures of one size have
 # three sizes of cut tiles.
 KEPT_SIZES = 8
 
 
-def check_whole_tiles(name: str, shape: Sequence[int], tile_shape: tuple[int, ...], levels: int | None) -> None:
+def check_whole_tiles(name: str, shape: Shape, tile_shape: Shape, levels: int | None) -> None:
   """Raise an `InputError` if a picture `[H, W, C]` of real numbers (`levels` is None) does not fill whole tiles.
 
   The density of real numbers would count the repeated pixels of a tile at an edge, which the picture does not have.
@@ -30,7 +31,7 @@ def check_whole_tiles(name: str, shape: Sequence[int], tile_shape: tuple[int, ..
     raise InputError(f"`{name}` of real numbers must consist of whole tiles of {h}x{w} (HxW), got {height}x{width}")
 
 
-def check_inside(inside: np.ndarray, count: int, tile_shape: Sequence[int]) -> np.ndarray:
+def check_inside(inside: np.ndarray, count: int, tile_shape: Shape) -> np.ndarray:
   """Return how many rows and columns of each tile lie inside of its picture, as an array `[count, 2]`.
 
   Raises:
@@ -43,20 +44,20 @@ def check_inside(inside: np.ndarray, count: int, tile_shape: Sequence[int]) -> n
   return inside
 
 
-def grid_of_tiles(height: int, width: int, tile_shape: Sequence[int]) -> tuple[int, int]:
+def grid_of_tiles(height: int, width: int, tile_shape: Shape) -> tuple[int, int]:
   """Return how many rows and columns of tiles cover an image."""
   rows = math.ceil(height / tile_shape[0])
   columns = math.ceil(width / tile_shape[1])
   return rows, columns
 
 
-def count_tiles(height: int, width: int, tile_shape: tuple[int, int, int]) -> int:
+def count_tiles(height: int, width: int, tile_shape: Shape) -> int:
   """Return the number of tiles of an image."""
   rows, columns = grid_of_tiles(height, width, tile_shape)
   return rows * columns
 
 
-def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tuple[int, int]) -> np.ndarray:
+def coded_sizes(inside: np.ndarray, tile_shape: Shape, step: tuple[int, int]) -> np.ndarray:
   """Return how many rows and columns of tiles are coded, `[..., 2]`.
 
   Args:
@@ -69,9 +70,9 @@ def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tupl
 
 
 def cropped_weights(
-  weights: Sequence[np.ndarray], shapes: Sequence[Sequence[int]], image_shape: Sequence[int], step: tuple[int, int]
+  weights: Sequence[np.ndarray], shapes: Sequence[Shape], image_shape: Shape, step: tuple[int, int]
 ) -> list[np.ndarray]:
-  """Crop the weights of a model to those of a model of smaller images.
+  """Crop the weights of a model so that they fit a model of smaller images.
 
   Args:
     weights: arrays. Those whose shape differs from the one in `shapes` belong to positions `[H, W, ...]`.
@@ -89,14 +90,14 @@ def cropped_weights(
   return cropped
 
 
-def unit_of(shape: Sequence[int], image_shape: Sequence[int], step: tuple[int, int]) -> tuple[int, int]:
+def unit_of(shape: Shape, image_shape: Shape, step: tuple[int, int]) -> tuple[int, int]:
   """Return the positions of a tensor `[h, w, ...]` of the flow that come from `step` rows and columns of images."""
   rows = step[0] * shape[0] // image_shape[0]
   columns = step[1] * shape[1] // image_shape[1]
   return rows, columns
 
 
-def resize_middle(array: np.ndarray, shape: Sequence[int], unit: tuple[int, int]) -> np.ndarray:
+def resize_middle(array: np.ndarray, shape: Shape, unit: tuple[int, int]) -> np.ndarray:
   """Return an array `[H, W, ...]` of positions for images of another size, whose `shape` is `(height, width, ...)`.
 
   Positions near an edge stay near it. In the middle, where positions differ least, some are left out for a smaller
@@ -122,13 +123,14 @@ def by_size(sizes: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     yield (height, width), np.flatnonzero(has_size)
 
 
-def to_tiles(image: np.ndarray, tile_shape: tuple[int, int, int]) -> np.ndarray:
+def to_tiles(image: np.ndarray, tile_shape: Shape) -> np.ndarray:
   """Cut an image `[H, W, C]` into tiles `[N, h, w, C]`."""
   height, width, channels = image.shape
   h, w = tile_shape[:2]
   rows, columns = grid_of_tiles(height, width, tile_shape)
-  below, right = rows * h - height, columns * w - width
-  padded = np.pad(image, [(0, below), (0, right), (0, 0)], mode="edge")
+  below = (0, rows * h - height)
+  right = (0, columns * w - width)
+  padded = np.pad(image, [below, right, (0, 0)], mode="edge")
   grid = padded.reshape(rows, h, columns, w, channels)
   return grid.swapaxes(1, 2).reshape(-1, h, w, channels)
 

@@ -3,18 +3,19 @@
 The context is what is known of the larger picture when a tile is coded. Tiles are coded row by row, so that the left,
 the upper and the upper left neighbour of a tile are known. Each is mirrored at the side or corner that it shares with
 the tile: its nearest pixels then lie on the tile's nearest ones, and a network of small convolutions sees across the
-seam. The last channels say which neighbours there are; of the very last one, which is 1, a convolution with zeros
-around the tile sees where the tile ends.
+seam. The last channels say which neighbours exist. The very last one is 1: a convolution, which pads the tile with
+zeros, sees from it where the tile ends.
 
     [left, upper, upper left: C channels each; left?, upper?, upper left?, 1]       3 C + 4 channels
 
-A run is a part of a picture's tiles: u32 height and width of the picture, number of its first tile in row-major order,
-and how many tiles. A neighbour in another segment is not seen, so that each segment is decoded without the others.
+A run is a part of a picture's tiles: u32 height and width of the picture, index of the first tile in row-major order,
+and number of tiles. A tile does not see neighbours in another segment, so that each segment is decoded without the
+others.
 
-A tile is decoded after its neighbours. All tiles of a wave, of all pictures, have one size and can be decoded together:
-first whole tiles by row plus column, then those that are cut off at the right edge, size by size and by row, those at
-the lower edge by column, and those of corners. No whole tile has a neighbour that is cut off. The stack returns last
-what was pushed first: later waves are pushed first.
+A tile is decoded after its neighbours. The tiles of a wave, from all pictures, have one size and are decoded together.
+The first waves have the whole tiles, by row plus column. Tiles cut off at the right edge follow, size by size and by
+row, then tiles cut off at the lower edge, by column, then corners. No whole tile has a neighbour that is cut off. The
+stack returns last what was pushed first, so later waves are pushed first.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import itertools
 import numpy as np
 
 from flowpp_tf.tiles.cutting import coded_sizes
+from flowpp_tf.types import Shape
 
 NEIGHBOURS = ("left", "upper", "upper left")
 # From a tile to each of its neighbours, in rows and columns of tiles.
 OFFSETS = ((0, -1), (-1, 0), (-1, -1))
 
-RUN = np.dtype([("height", "<u4"), ("width", "<u4"), ("first", "<u4"), ("count", "<u4")])
+RUN = np.dtype([(name, "<u4") for name in ("height", "width", "first", "count")])
 
 
 def tile_context(neighbours: np.ndarray, present: np.ndarray, levels: int) -> np.ndarray:
@@ -51,12 +53,13 @@ def tile_context(neighbours: np.ndarray, present: np.ndarray, levels: int) -> np
   upper = values[:, 1, ::-1]
   upper_left = values[:, 2, ::-1, ::-1]
   flags = np.column_stack([present, np.ones(count, bool)])
-  flags = np.broadcast_to(flags[:, np.newaxis, np.newaxis], (count, height, width, flags.shape[-1]))
+  flags_shape = (count, height, width, flags.shape[-1])
+  flags = np.broadcast_to(flags[:, np.newaxis, np.newaxis], flags_shape)
   return np.concatenate([left, upper, upper_left, flags], axis=-1)
 
 
 class TileLayout:
-  """Hold where the tiles of a segment lie in their pictures.
+  """Where the tiles of a segment lie in their pictures.
 
   Args:
     tile_shape: `(H, W, C)`.
@@ -74,15 +77,16 @@ class TileLayout:
     ValueError: if a run has no tiles, or more than its picture has.
   """
 
-  def __init__(self, tile_shape: tuple[int, int, int], runs: np.ndarray, step: tuple[int, int]) -> None:
+  def __init__(self, tile_shape: Shape, runs: np.ndarray, step: tuple[int, int]) -> None:
     self.runs = runs
     size = np.array(tile_shape[:2])
     pictures = np.column_stack([runs["height"], runs["width"]]).astype(np.int64)
     first = runs["first"].astype(np.int64)
     counts = runs["count"].astype(np.int64)
     grids = -(-pictures // size)
-    is_invalid = np.any(grids == 0, axis=-1) | (counts == 0) | (first + counts > np.prod(grids, axis=-1))
-    if np.any(is_invalid):
+    is_empty = (counts == 0) | np.any(grids == 0, axis=-1)
+    is_too_long = first + counts > np.prod(grids, axis=-1)
+    if np.any(is_empty | is_too_long):
       raise ValueError("its layout is invalid")
     run = np.repeat(np.arange(len(runs)), counts)  # the run of each tile
     starts = np.cumsum(counts) - counts
@@ -101,23 +105,21 @@ class TileLayout:
     self.order = np.argsort(-self.waves, kind="stable")
 
   @classmethod
-  def from_runs(
-    cls, tile_shape: tuple[int, int, int], runs: Sequence[tuple[int, int, int, int]], step: tuple[int, int]
-  ) -> TileLayout:
+  def from_runs(cls, tile_shape: Shape, runs: Sequence[tuple[int, ...]], step: tuple[int, int]) -> TileLayout:
     """Return the layout of runs `(height, width, first, count)`."""
     array = np.array(list(runs), RUN)
     return cls(tile_shape, array, step)
 
   @classmethod
-  def from_single_tiles(cls, tile_shape: tuple[int, int, int], count: int) -> TileLayout:
+  def from_single_tiles(cls, tile_shape: Shape, count: int) -> TileLayout:
     """Return the layout of `count` pictures of one tile each."""
     height, width, _ = tile_shape
     return cls.from_runs(tile_shape, [(height, width, 0, 1)] * count, (height, width))
 
-  def of_one_wave(self, indices: list[int]) -> list[int]:
+  def first_wave(self, indices: list[int]) -> list[int]:
     """Return the first of `indices`, and the tiles right after it in the same wave."""
-    first = self.waves[indices[0]]
-    return list(itertools.takewhile(lambda index: self.waves[index] == first, indices))
+    wave = self.waves[indices[0]]
+    return list(itertools.takewhile(lambda index: self.waves[index] == wave, indices))
 
   def context(self, tiles: np.ndarray, indices: np.ndarray, levels: int) -> np.ndarray:
     """Return the context of the tiles `indices`, see `tile_context`, given all tiles `[N, H, W, C]`."""
