@@ -14,7 +14,7 @@ _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(1 <= n <= 2**16 for n in shape),
   "three positive integers (height, width, channels) of at most 65,536",
 )
-_COUPLING = one_of(*COUPLINGS)._replace(  # and those that are registered later
+_COUPLING = one_of(*COUPLINGS)._replace(  # it also accepts couplings that are registered later
   holds=lambda name: name in COUPLINGS, expected=f"one of {', '.join(COUPLINGS)} (--import=MODULE registers others)"
 )
 _CHANNELS = at_least(0, 2**16)
@@ -26,7 +26,7 @@ _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(Settings):
-  """What the blocks of a network are; see `ConvAttentionBlock`.
+  """Config of a network's blocks; see `ConvAttentionBlock`.
 
   Raises:
     InputError (a ValueError): if a field is invalid; the message names it.
@@ -185,7 +185,7 @@ class FlowPlusPlusConfig(Settings):
   )
   flow_dtype: str = setting(
     "",
-    "float64 for everything except the networks, regardless of dtype; empty for that of dtype.",
+    "float64 for everything except the networks, regardless of dtype; empty to follow dtype.",
     Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"),
   )
 
@@ -208,18 +208,18 @@ class FlowPlusPlusConfig(Settings):
     if self.tile_neighbours:
       height, width, channels = self.image_shape
       object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))  # the class is frozen
+    sides = zip(self.image_shape[:2], self.condition_shape[:2])
+    divides = all(image_side % side == 0 for image_side, side in sides)
     self._require(
-      "condition_shape",
-      all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
-      f"of a height and width that divide those of `image_shape` {self.image_shape}",
+      "condition_shape", divides, f"of a height and width that divide those of `image_shape` {self.image_shape}"
     )
     with_heads = {"filters": self.attention}
     if self.has_context_net:
       with_heads["dequant_filters"] = self.attention and self.dequant_mixing
       with_heads["context_channels"] = self.context_attention
     for name, has_heads in with_heads.items():
-      divides = getattr(self, name) % self.heads == 0
-      self._require(name, divides or not has_heads, f"a multiple of the {self.heads} heads")
+      is_multiple = getattr(self, name) % self.heads == 0
+      self._require(name, is_multiple or not has_heads, f"a multiple of the {self.heads} heads")
     parse_structure(self.structure, self.flow_shape)
     if self.has_context_net:
       stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
@@ -251,15 +251,19 @@ class FlowPlusPlusConfig(Settings):
 
   @property
   def tile_step(self) -> tuple[int, int]:
-    """Rows and columns of which the coded part of a tile at an edge is a multiple; without neighbours a whole tile."""
-    return self.size_step if self.tile_neighbours else (self.image_shape[0], self.image_shape[1])
+    """Rows and columns that the coded part of a tile at an edge is a multiple of; without neighbours a whole tile."""
+    if self.tile_neighbours:
+      return self.size_step
+    height, width, _ = self.image_shape
+    return height, width
 
   @property
   def size_step(self) -> tuple[int, int]:
-    """Rows and columns of which the sizes are multiples that the structure can split."""
+    """Rows and columns that an image's size must be a multiple of, so that the structures can split it."""
     flows = [parse_structure(self.structure, self.flow_shape)]
-    if self.has_context_net:  # which reads pairs of columns
-      flows += [parse_structure(text, self.image_shape) for text in ("columns:1", self.dequant_structure)]
+    if self.has_context_net:  # which reads pairs of columns, as a stage "columns" does
+      for structure in ("columns:1", self.dequant_structure):
+        flows.append(parse_structure(structure, self.image_shape))
     return size_step([[stage.kind for stage in stages] for stages in flows])
 
   @property
@@ -267,7 +271,7 @@ class FlowPlusPlusConfig(Settings):
     """Config of the flow's coupling steps."""
     network = self._network(self.filters, self.blocks, self._mixer)
     context_channels = self.condition_channels if self.is_conditional else 0
-    # The input of the other flows is noise, which has nothing to whiten.
+    # Only this flow can begin by whitening: the others transform noise, whose channels are uncorrelated.
     return CouplingConfig(self, network, context_channels, whitening=self.invertible_conv_init == "whitening")
 
   @property
@@ -317,7 +321,8 @@ class FlowPlusPlusConfig(Settings):
     )
 
   def _couplings_of_noise(self, blocks):
-    network = self._network(self.dequant_filters, blocks, self._mixer if self.dequant_mixing else "none")
+    mixer = self._mixer if self.dequant_mixing else "none"
+    network = self._network(self.dequant_filters, blocks, mixer)
     return CouplingConfig(self, network, self.context_channels)
 
 
@@ -327,8 +332,8 @@ class CouplingConfig:
 
   Attributes:
     model: config of the model, whose settings of couplings, ActNorm and 1x1 convolutions hold for all of its flows.
-    network: of the conditioners.
-    context_channels: channels of what the conditioners are conditioned on; 0 for nothing.
+    network: config of the conditioners' networks.
+    context_channels: channels of the context that the conditioners read; 0 for none.
     whitening: whether the first 1x1 convolution at each resolution begins by whitening.
 
   Examples:
@@ -373,7 +378,7 @@ _IMAGENET64 = FlowPlusPlusConfig(
 
 # For a few CPU cores.
 _LIGHT = FlowPlusPlusConfig(dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
-# Without attention, and with most couplings after a squeeze: as dense as there is time for.
+# Without attention, and with most couplings after a squeeze: the densest models that code in acceptable time.
 _SMALL = dataclasses.replace(_LIGHT, blocks=2, attention=False, dequant_structure="columns:2")
 _DIGITS = dataclasses.replace(_LIGHT, image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4)
 _FASHION_MNIST = dataclasses.replace(
@@ -453,7 +458,7 @@ def get_config(name: str) -> FlowPlusPlusConfig:
   """Return the config of an experiment by name.
 
   Raises:
-    InputError (a ValueError): if there is none; the message names those that come close.
+    InputError (a ValueError): for an unknown name; the message suggests close ones.
 
   Examples:
     >>> fpp.get_config("cifar10").structure

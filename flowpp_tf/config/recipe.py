@@ -1,6 +1,7 @@
-"""A recipe: all that a training run is made of, as one object. `bin/train` and `fpp.train` both resolve one.
+"""A recipe: everything that defines a training run, as one object. `bin/train` and `fpp.train` both resolve one.
 
-configs/NAME.flags, which the installed package has too, is the recipe of each config: the flags of a whole experiment.
+Each config has a recipe, the file configs/NAME.flags with the flags of a whole experiment; the installed package
+includes these files.
 """
 
 from collections.abc import Mapping, Sized
@@ -19,7 +20,7 @@ from flowpp_tf.core.settings import POSITIVE, Settings, as_setting, at_least, on
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
 _EPOCHS = POSITIVE._replace(high=1_000_000)
-# Pairs of settings that say the same, of which a recipe has one.
+# Pairs of settings that say the same; a recipe has at most one setting of a pair.
 SAY_THE_SAME = (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype"))
 _REGISTERED: dict[str, "Recipe"] = {}  # from outside of the package
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -49,8 +50,13 @@ class RunSettings(Settings):
   eval_images: int | None = setting(None, "Test images at the end.", at_least(1))
 
 
-_fields_of = lambda settings_class: {field.name: field for field in dataclasses.fields(settings_class)}
-_MODEL, _TRAINING, _RUN = map(_fields_of, (FlowPlusPlusConfig, TrainingConfig, RunSettings))
+def _fields_by_name(settings_class):
+  return {field.name: field for field in dataclasses.fields(settings_class)}
+
+
+_MODEL = _fields_by_name(FlowPlusPlusConfig)
+_TRAINING = _fields_by_name(TrainingConfig)
+_RUN = _fields_by_name(RunSettings)
 _FIELDS = {**_RUN, **_TRAINING, **_MODEL}
 
 
@@ -68,8 +74,8 @@ class Recipe:
 
   Attributes:
     base: config of the model.
-    settings: values by name, in place of those of `base` and of the defaults: fields of `FlowPlusPlusConfig`, of
-      `TrainingConfig` and of `RunSettings`.
+    settings: values by name, for fields of `FlowPlusPlusConfig`, `TrainingConfig` and `RunSettings`. They override
+      `base` and the defaults.
 
   Raises:
     InputError (a ValueError): for an unknown name, a value that its setting cannot have, or two settings that say the
@@ -94,11 +100,11 @@ class Recipe:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
       settings[name] = as_setting(_FIELDS[name], value)
-    object.__setattr__(self, "settings", types.MappingProxyType(settings))  # of its own: a caller may change theirs
-    RunSettings(**self._chosen(_RUN))  # checks their ranges; the configs check those of the others
-    for what, one, other in SAY_THE_SAME:
-      if self.settings.get(one) is not None and self.settings.get(other) is not None:
-        raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
+    object.__setattr__(self, "settings", types.MappingProxyType(settings))  # a copy: the caller may change the argument
+    RunSettings(**self._chosen(_RUN))  # checks the ranges of these; the configs check the others
+    for what, first, second in SAY_THE_SAME:
+      if self.settings.get(first) is not None and self.settings.get(second) is not None:
+        raise InputError(f"give the {what} as --{first} or as --{second}, one of them")
 
   @classmethod
   @check_arguments
@@ -106,27 +112,33 @@ class Recipe:
     """Return the recipe of a config by name.
 
     Raises:
-      InputError (a ValueError): if there is no such config; the message names those that come close.
+      InputError (a ValueError): for an unknown name; the message suggests close ones.
     """
-    config, settings, path = get_config(name), {}, _folder() / f"{name}.flags"
+    config = get_config(name)
     if name in _REGISTERED:
       return _REGISTERED[name]
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    path = _folder() / f"{name}.flags"
+    if not path.is_file():
+      return cls(config)
+    settings = {}
+    for line in path.read_text().splitlines():
       flag, equals, text = line.strip().removeprefix("--").partition("=")
       if line.startswith("--") and flag != "config":
-        settings[flag] = _parse_text(_FIELDS[flag], text if equals else "true")
+        if not equals:
+          text = "true"
+        settings[flag] = _parse_text(_FIELDS[flag], text)
     return cls(config, settings)
 
   def replace(self, **settings: Any) -> "Recipe":
-    """Return the recipe with other settings in place of those that say the same: `epochs` also replaces `steps`.
+    """Return the recipe with other settings. They also replace settings that say the same, as `epochs` does `steps`.
 
     Raises:
-      InputError (a ValueError): for an unknown name, with those that come close, a value of another type, or two
+      InputError (a ValueError): for an unknown name (the message suggests close ones), a value of another type, or two
         settings that say the same.
     """
     replaced = replaced_by(settings, self.settings)
-    left = {name: value for name, value in self.settings.items() if name not in replaced}
-    return dataclasses.replace(self, settings={**left, **settings})
+    kept = {name: value for name, value in self.settings.items() if name not in replaced}
+    return dataclasses.replace(self, settings={**kept, **settings})
 
   @property
   def config(self) -> FlowPlusPlusConfig:
@@ -144,7 +156,8 @@ class Recipe:
     Raises:
       InputError (a ValueError): if a setting is out of its range, or neither `steps` nor `epochs` is set.
     """
-    training, epochs = self._chosen(_TRAINING), self.settings.get("epochs")
+    training = self._chosen(_TRAINING)
+    epochs = self.settings.get("epochs")
     if epochs is not None:
       images_per_step = TrainingConfig(**{**training, "steps": 1}).images_per_step
       training["steps"] = max(1, round(epochs * len(dataset.train) / images_per_step))
@@ -160,15 +173,21 @@ def replaced_by(settings: Mapping[str, Any], before: Mapping[str, Any]) -> set[s
   """Return the names of those settings, and of what they replace in the settings before them."""
   replaced = {*settings}
   for _, *pair in SAY_THE_SAME:
-    replaced |= {*pair} if replaced & {*pair} else set()
-  if str(settings.get("optimizer")) in WITHOUT_EPSILON:  # that of the optimizer before has no meaning
-    replaced |= {"adam_epsilon"}
-  in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
-  if in_pieces(settings):
-    replaced |= {"learning_rate", "warmup_steps"}
-  if in_pieces(before) and replaced & {"learning_rate", "warmup_steps"}:
-    replaced |= {"schedule"}
+    if not replaced.isdisjoint(pair):
+      replaced.update(pair)
+  if str(settings.get("optimizer")) in WITHOUT_EPSILON:
+    replaced.add("adam_epsilon")
+  rates = {"learning_rate", "warmup_steps"}
+  if _has_own_rates(settings):
+    replaced |= rates
+  if _has_own_rates(before) and replaced & rates:
+    replaced.add("schedule")
   return replaced
+
+
+def _has_own_rates(settings):
+  """Return whether the schedule is in pieces, such as linear:3e-4@2000,hold, with rates and warm-up of its own."""
+  return ":" in str(settings.get("schedule", ""))
 
 
 def recipes() -> list[str]:
@@ -183,14 +202,14 @@ def recipes() -> list[str]:
 
 @check_arguments
 def register_config(name: str, recipe: Recipe) -> None:
-  """Give a recipe a name, as a config; programs import a module that calls this by --import=MODULE.
+  """Register a recipe as a config under a name; programs import a module that calls this by --import=MODULE.
 
   Args:
     name: for `Recipe.load`, `get_config`, `fpp.train` and --config.
-    recipe: the config, and the settings of its runs; without a `dataset` the data set has the same name.
+    recipe: the config, and the settings of its runs; without `dataset`, the data set of the same name is used.
 
   Raises:
-    InputError (a ValueError): if there is a config of that name.
+    InputError (a ValueError): if a config of that name exists.
 
   Examples:
     >>> fpp.register_config("small_digits", fpp.Recipe.load("digits").replace(filters=16, steps=500))
@@ -206,9 +225,11 @@ def _folder():
 
 
 def _parse_text(field, text):
-  """Return the value of a field that a text of a recipe's file says."""
+  """Parse the text of a field's value in a recipe's file."""
   kind = value_type(field)
   if get_origin(kind) is tuple:
     item_type, *_ = get_args(kind)
     return tuple(item_type(item) for item in text.split(",") if item)
-  return text == "true" if kind is bool else kind(text)
+  if kind is bool:
+    return text == "true"
+  return kind(text)

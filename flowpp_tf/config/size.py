@@ -1,4 +1,4 @@
-"""How large the model of a config is, from the config: exact numbers of parameters and layers, without building it.
+"""Compute the exact numbers of a model's parameters and layers from its config, without building it.
 
 A config of a few bytes can describe a model that no memory holds. `pretrained/stored_config.py` claims its size before
 anything is built.
@@ -6,14 +6,13 @@ anything is built.
 
 import dataclasses
 import functools
-import math
 
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig, NetworkConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.registry import COUPLINGS, registered
 
-BYTES_OF_LAYER = 64 << 10  # of memory that Keras takes for a layer besides its weights; measured: 41 KiB
-_COPIES = 2  # of the weights: the model's, and those that are read
+BYTES_OF_LAYER = 64 << 10  # memory that Keras takes for a layer besides its weights; measured: 41 KiB
+_COPIES = 2  # of the weights: in the model, and as read from the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ModelSize:
     return ModelSize(count * self.parameters, count * self.layers)
 
   def memory(self, itemsize: int = 4) -> int:
-    """Return the bytes that the model takes while its weights are loaded; `itemsize` is of a parameter."""
+    """Return the bytes that the model takes while its weights are loaded, for parameters of `itemsize` bytes."""
     return _COPIES * itemsize * self.parameters + BYTES_OF_LAYER * self.layers
 
 
@@ -49,8 +48,10 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
   channels = config.image_shape[2]
   context_size = config.image_shape[:2] if config.condition_shape else None
   size = _LAYER + _flow(config.structure, config.flow_shape, config.flow_couplings, context_size)
-  variational = config.dequantization == "variational"
-  size += _posterior(config, channels, config.dequantizer_couplings) if variational else _LAYER
+  if config.dequantization == "variational":
+    size += _posterior(config, channels, config.dequantizer_couplings)
+  else:
+    size += _LAYER
   if config.pixel_levels is None:
     size += ModelSize(2 * channels)  # mean and standard deviation of each channel
   if config.is_augmented_by_flow:
@@ -65,10 +66,11 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
 
 
 def _blocks(network: NetworkConfig, context_channels=0, output_kernel_size=1):
-  """Return the size of a network's blocks, whose context has so many channels; 0 for none."""
-  filters, norm = network.filters, ModelSize(2 * network.filters, 1) if network.layer_norm else ModelSize()
+  """Return the size of a network's blocks, given the number of their context's channels; 0 for none."""
+  filters = network.filters
+  norm = ModelSize(2 * filters, 1) if network.layer_norm else ModelSize()
   linear = functools.partial(_linear, weight_norm=network.weight_norm)
-  block = 3 * _LAYER + norm  # the block, its gated convolution, and the dropout of that
+  block = 3 * _LAYER + norm  # the block, its gated convolution, and the dropout in it
   block += linear(2 * filters, filters, 3) + linear(2 * filters, 2 * filters, output_kernel_size)
   if context_channels:
     block += linear(2 * context_channels, filters)
@@ -80,12 +82,14 @@ def _blocks(network: NetworkConfig, context_channels=0, output_kernel_size=1):
 def _conditioner(image_shape, outputs, network, context_channels, output_concat_elu):
   """Return the size of a `Conditioner`; arguments as of that layer, the context after `context_block`."""
   height, width, channels = image_shape
-  filters, weight_norm = network.filters, network.weight_norm
-  embedding = height * width * filters if network.padding == "zeros" else 0
-  last = _linear(filters * (2 if output_concat_elu else 1), outputs, 3, weight_norm)
-  return (
-    ModelSize(embedding, 1) + _linear(channels, filters, 3, weight_norm) + _blocks(network, context_channels) + last
-  )
+  filters = network.filters
+  output_inputs = 2 * filters if output_concat_elu else filters
+  input_conv = _linear(channels, filters, 3, network.weight_norm)
+  output_conv = _linear(output_inputs, outputs, 3, network.weight_norm)
+  size = _LAYER + input_conv + _blocks(network, context_channels) + output_conv
+  if network.padding == "zeros":
+    size += ModelSize(height * width * filters)  # the position embedding
+  return size
 
 
 def _flow(structure, shape, config: CouplingConfig, context_size=None):
@@ -95,22 +99,27 @@ def _flow(structure, shape, config: CouplingConfig, context_size=None):
     if stage.kind == "squeeze":
       continue
     height, width, channels = stage.split_shape
-    half, (rows, columns) = channels // 2, context_size or (height, width)
-    network = _conditioner(
+    half = channels // 2
+    rows, columns = context_size or (height, width)
+    coupling = registered(COUPLINGS, config.model.coupling)
+    conditioner = _conditioner(
       (height, width, half),
-      half * registered(COUPLINGS, config.model.coupling).num_parameters(config.model.components),
+      half * coupling.num_parameters(config.model.components),
       config.network,
       config.context_channels * (rows // height) * (columns // width),
       config.model.output_concat_elu,
     )
-    matrices = 0 if config.model.invertible_conv == "none" else 2 * half * half
-    act_norm = 2 * (math.prod(stage.split_shape) if config.model.act_norm_of_positions else channels)
-    flow += stage.couplings * (ModelSize(act_norm + matrices, 1) + network)
+    parameters = 2 * channels  # ActNorm
+    if config.model.act_norm_of_positions:
+      parameters *= height * width
+    if config.model.invertible_conv != "none":
+      parameters += 2 * half * half  # a matrix for each half
+    flow += stage.couplings * (ModelSize(parameters, 1) + conditioner)
   return flow
 
 
 def _posterior(config, channels, couplings):
-  """Return the size of the dequantizer, or of the augmenter, of so many channels."""
+  """Return the size of the dequantizer or of the augmenter, which draw `channels` channels."""
   flow = _flow(config.dequant_structure, (*config.image_shape[:2], channels), couplings)
   context_net = _context_net(config.image_shape, config.context_network)
   return _LAYER + context_net + flow + _embedding(config.num_classes, config.context_channels)
@@ -119,10 +128,11 @@ def _posterior(config, channels, couplings):
 def _context_net(image_shape, network):
   """Return the size of a `ContextNet`."""
   height, width, channels = image_shape
-  has_embedding = network.mixer != "none" and network.padding == "zeros"
-  embedding = height * (width // 2) * network.filters if has_embedding else 0
-  first = _linear(2 * channels, network.filters, 3, network.weight_norm)
-  return ModelSize(embedding, 1) + first + _blocks(network, output_kernel_size=3)
+  input_conv = _linear(2 * channels, network.filters, 3, network.weight_norm)
+  size = _LAYER + input_conv + _blocks(network, output_kernel_size=3)
+  if network.mixer != "none" and network.padding == "zeros":
+    size += ModelSize(height * (width // 2) * network.filters)  # the position embedding
+  return size
 
 
 def _condition_net(config):
@@ -143,14 +153,21 @@ def vector_flow_size(
   outputs = (event_size - kept) * registered(COUPLINGS, "mixture_logistic").num_parameters(components)
   coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
   coupling += _linear(inputs, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
-  fitted = ModelSize(2 * (event_size + context_size) + (0 if context_size else event_size**2), 0)
-  return _LAYER + fitted + couplings * coupling
+  standardization = 2 * (event_size + context_size)
+  if not context_size:
+    standardization += event_size**2  # the whitening matrix
+  return _LAYER + ModelSize(standardization) + couplings * coupling
 
 
 def _embedding(num_classes, channels):
-  return ModelSize((num_classes + 1) * channels, 1) if num_classes else ModelSize()
+  if not num_classes:
+    return ModelSize()
+  return ModelSize((num_classes + 1) * channels, 1)
 
 
 def _linear(inputs, outputs, kernel_size=1, weight_norm=False):
   """Return the size of an `InitNormDense`, or of an `InitNormConv2D` with a kernel of that side."""
-  return ModelSize(kernel_size**2 * inputs * outputs + outputs * (2 if weight_norm else 1), 1)
+  parameters = kernel_size**2 * inputs * outputs + outputs
+  if weight_norm:
+    parameters += outputs  # the gain
+  return ModelSize(parameters, 1)

@@ -26,13 +26,17 @@ class Stage:
   def split_shape(self) -> tuple[int, ...]:
     """Shape of the couplings' input: both halves next to each other on the channels."""
     height, width, channels = self.shape
-    return (height, width // 2, 2 * channels) if self.kind == "columns" else self.shape
+    if self.kind == "columns":
+      return height, width // 2, 2 * channels
+    return self.shape
 
   @property
   def output_shape(self) -> tuple[int, ...]:
     """Shape of the output."""
     height, width, channels = self.shape
-    return (height // 2, width // 2, 4 * channels) if self.kind == "squeeze" else self.shape
+    if self.kind == "squeeze":
+      return height // 2, width // 2, 4 * channels
+    return self.shape
 
 
 def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> list[Stage]:
@@ -41,10 +45,10 @@ def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> l
   Args:
     text: the structure.
     image_shape: `(H, W, C)`.
-    name: of the field that has the text, for messages.
+    name: name of the field that has the text, for messages.
 
   Raises:
-    InputError: if the text cannot be parsed, or the shape cannot be halved where it asks for it.
+    InputError: if the text cannot be parsed, or a stage cannot halve the shape of its input.
   """
   stages: list[Stage] = []
   shape = tuple(image_shape)
@@ -70,17 +74,21 @@ def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> l
 
 
 def size_step(structures: Iterable[Iterable[str]]) -> tuple[int, int]:
-  """Return the rows and columns of which the size of an image must be a multiple.
+  """Return the rows and columns that the size of an image must be a multiple of.
 
   Args:
-    structures: of each flow of the model, the kinds of its stages: "squeeze", "columns", "channels".
+    structures: the kinds of the stages, "squeeze", "columns" or "channels", of each flow of the model.
   """
   rows = columns = 1
   for kinds in structures:
     squeezed = 1
     for kind in kinds:
-      squeezed *= 2 if kind == "squeeze" else 1
-      rows, columns = max(rows, squeezed), max(columns, 2 * squeezed if kind == "columns" else squeezed)
+      if kind == "squeeze":
+        squeezed *= 2
+      rows = max(rows, squeezed)
+      columns = max(columns, squeezed)
+      if kind == "columns":
+        columns = max(columns, 2 * squeezed)
   return rows, columns
 
 
