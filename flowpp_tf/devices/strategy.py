@@ -30,25 +30,25 @@ def get_strategy(
   tpu: str | None = None,
   log_fn: Callable[[str], None] = _print_to_stderr,
 ) -> tf.distribute.Strategy:
-  """Return a `tf.distribute.Strategy`.
+  """Return a `tf.distribute.Strategy` by its name.
 
   Args:
     name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all logical CPU devices
-      where there is no GPU; "multiworker" for `MultiWorkerMirroredStrategy` over the hosts that the environment
-      variable TF_CONFIG lists, or those of a SLURM job; "tpu" for `TPUStrategy`; "auto" for "multiworker" where
-      TF_CONFIG lists several workers, else "mirrored" where there are several GPUs or `num_virtual_cpus`, else "one".
-    num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
-      whole. Possible only before TensorFlow has used its devices.
-    tpu: name or address of the TPU, for "tpu"; None for that of this host.
+      on a host without GPUs; "multiworker" for `MultiWorkerMirroredStrategy` over the hosts in the environment variable
+      TF_CONFIG, or over the hosts of a SLURM job; "tpu" for `TPUStrategy`; "auto" for "multiworker" if TF_CONFIG lists
+      several workers, else "mirrored" if there are several GPUs or `num_virtual_cpus`, else "one".
+    num_virtual_cpus: number of logical devices to split the CPU into first, to try "mirrored" without GPUs; 0 leaves
+      it whole. Possible only before TensorFlow has used its devices.
+    tpu: name or address of the TPU, for "tpu"; None for the TPU of this host.
     log_fn: takes a line with the addresses that "multiworker" waits for.
 
   "multiworker" waits for all workers, an hour at most, and must come before anything else that uses TensorFlow.
-  "mirrored" is the same strategy at each call: two of them in one process fail where their models differ (TensorFlow
-  takes a collective operation of the one for one of the other).
+  "mirrored" is the same strategy at each call: two strategies in one process fail if their models differ, because
+  TensorFlow confuses their collective operations.
 
   Raises:
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
-      missing or not one, if not all workers are there in time, or if there is no such TPU.
+      missing or invalid, if not all workers start in time, or if the TPU is not found.
 
   Examples:
     >>> from flowpp_tf.devices import get_strategy
@@ -63,15 +63,20 @@ def get_strategy(
   if num_virtual_cpus:
     _split_cpu(num_virtual_cpus)
   if name == "auto":
-    gpus = tf.config.list_physical_devices("GPU")
-    several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
-    name = "multiworker" if len(workers_of_environment()) > 1 else "mirrored" if several else "one"
+    name = _automatic_name(num_virtual_cpus)
   return {
     "one": tf.distribute.get_strategy,
     "mirrored": _mirrored,
     "multiworker": lambda: _multiworker(log_fn),
     "tpu": lambda: _tpu(tpu),
   }[name]()
+
+
+def _automatic_name(num_virtual_cpus):
+  if len(workers_of_environment()) > 1:
+    return "multiworker"
+  num_devices = len(tf.config.list_physical_devices("GPU")) or num_virtual_cpus
+  return "mirrored" if num_devices > 1 else "one"
 
 
 def enable_determinism() -> None:
@@ -86,8 +91,8 @@ def enable_determinism() -> None:
   """
   tf.config.experimental.enable_op_determinism()
   try:
-    # Ops one after the other: `tf.add_n`, by which gradients are added up, takes its arguments in an order that
-    # depends on which of them are still in use elsewhere.
+    # Ops run one after the other: `tf.add_n`, which sums gradients, takes its arguments in an order that depends on
+    # which of them are still in use elsewhere.
     tf.config.threading.set_inter_op_parallelism_threads(1)
   except RuntimeError:
     raise InputError("determinism must be enabled before TensorFlow uses its devices") from None
@@ -108,21 +113,22 @@ def _mirrored():
 
 
 def workers_of_environment() -> list[str]:
-  """Return the addresses of the workers that TF_CONFIG lists; none if it is not set.
+  """Return the addresses of the workers in TF_CONFIG, or an empty list if it is not set.
 
   Raises:
-    InputError (a ValueError): for a TF_CONFIG of another form, or an address that is not one.
+    InputError (a ValueError): for a TF_CONFIG of another form, or an invalid address.
   """
   text = os.environ.get("TF_CONFIG")
   if not text:
     return []
   try:
     config = json.loads(text)
-    jobs, task = config["cluster"], config["task"]
-    workers, index = jobs["worker"], task["index"]
-    if not (
-      isinstance(workers, list) and task["type"] == "worker" and type(index) is int and (0 <= index < len(workers))
-    ):
+    jobs = config["cluster"]
+    workers = jobs["worker"]
+    task = config["task"]
+    index = task["index"]
+    is_worker = isinstance(workers, list) and task["type"] == "worker"
+    if not is_worker or type(index) is not int or not 0 <= index < len(workers):
       raise ValueError
   except (ValueError, KeyError, TypeError, RecursionError):
     raise InputError(
@@ -132,7 +138,7 @@ def workers_of_environment() -> list[str]:
   if {*jobs} != {"worker"}:
     raise InputError(f"TF_CONFIG must list workers only, got {', '.join(map(repr, jobs))}")
   for address in workers:
-    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    match = isinstance(address, str) and _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match[2]) < 65536:
       raise InputError(f"TF_CONFIG: a worker must be host:port with a port from 1 to 65535, got {address!r}")
   if len({*workers}) < len(workers):
@@ -143,16 +149,17 @@ def workers_of_environment() -> list[str]:
 def _multiworker(log_fn):
   if not workers_of_environment() and "SLURM_PROCID" not in os.environ:
     raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or a SLURM job")
-  resolvers = tf.distribute.cluster_resolver
   try:
-    resolver = resolvers.TFConfigClusterResolver() if workers_of_environment() else resolvers.SlurmClusterResolver()
+    if workers_of_environment():
+      resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    else:
+      resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
     workers = resolver.cluster_spec().as_dict()["worker"]
     others = [address for task, address in enumerate(workers) if task != resolver.task_id]
     with _ended_by_signals():
       if others:
-        log_fn(
-          f"worker {resolver.task_id} of {len(workers)}, {workers[resolver.task_id]}, waits for {', '.join(others)}"
-        )
+        this = f"worker {resolver.task_id} of {len(workers)}, {workers[resolver.task_id]}"
+        log_fn(f"{this}, waits for {', '.join(others)}")
       return tf.distribute.MultiWorkerMirroredStrategy(resolver)
   except (ValueError, RuntimeError, KeyError, OSError, tf.errors.OpError) as error:
     raise InputError(f"this worker cannot be started: {str(error).splitlines()[0]}") from None
@@ -160,19 +167,19 @@ def _multiworker(log_fn):
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-  """Context for a call of TensorFlow that keeps Python from hearing signals: they end the process."""
+  """Let signals end the process during a call of TensorFlow, in which Python cannot handle them."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    for number, handler in before.items():
+    for number, handler in handlers.items():
       if handler is not signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
     yield
   finally:
-    for number, handler in before.items():
-      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for number, handler in handlers.items():
+      signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _tpu(name):

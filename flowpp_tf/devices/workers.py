@@ -45,20 +45,22 @@ class Workers:
   @check_arguments
   def __init__(self, strategy: tf.distribute.Strategy) -> None:
     self.strategy = strategy
-    resolver = strategy.cluster_resolver
-    self.count, self.index = 1, 0
+    self.count = 1
+    self.index = 0
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-      self.count = max(1, len(resolver.cluster_spec().as_dict().get("worker", [])))
+      resolver = strategy.cluster_resolver
+      addresses = resolver.cluster_spec().as_dict().get("worker", [])
+      self.count = max(1, len(addresses))
       self.index = resolver.task_id or 0
     self.chief = self.index == 0
 
   def scope(self) -> contextlib.AbstractContextManager:
-    """Return the scope of the strategy, in which a model for its devices is made."""
+    """Return the scope of the strategy, in which to make a model for its devices."""
     return self.strategy.scope()
 
   @contextlib.contextmanager
   def guard(self) -> Iterator[None]:
-    """Raise a `WorkerLost` for the errors that TensorFlow raises when another worker has ended."""
+    """Raise `WorkerLost` for the errors that TensorFlow raises when another worker has ended."""
     try:
       yield
     except _LOST as error:
@@ -77,13 +79,13 @@ class Workers:
     """Return whether an integer is the same on all workers; all workers must call it."""
     if self.count == 1:
       return True
-    of_chief = self._sum(tf.constant([number if self.chief else 0], tf.float64)).numpy()[0]
-    return not self.any(number != of_chief)[0]
+    chief_number = self._from_chief(tf.constant(number, tf.float64)).numpy()
+    return not self.any(number != chief_number)[0]
 
   def broadcast_array(self, array: np.ndarray) -> None:
     """Set an array of floats to its values on the chief; all workers must call it."""
     if self.count > 1:
-      array[...] = self._sum(tf.constant(array if self.chief else np.zeros_like(array))).numpy()
+      array[...] = self._from_chief(tf.constant(array)).numpy()
 
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Set variables to their values on the chief; all workers must call it."""
@@ -91,20 +93,26 @@ class Workers:
       return
     for dtype in sorted({v.dtype.name for v in variables}):
       chosen = [v for v in variables if v.dtype.name == dtype]
-      flat = tf.concat([tf.reshape(v.read_value(), [-1]) for v in chosen], axis=0)
-      flat = self._sum(flat if self.chief else tf.zeros_like(flat))
-      for variable, value in zip(chosen, tf.split(flat, [tf.size(v) for v in chosen])):
+      flat_values = [tf.reshape(v.read_value(), [-1]) for v in chosen]
+      flat = self._from_chief(tf.concat(flat_values, axis=0))
+      sizes = [tf.size(v) for v in chosen]
+      for variable, value in zip(chosen, tf.split(flat, sizes)):
         variable.assign(tf.reshape(value, variable.shape))
+
+  def _from_chief(self, tensor):
+    """Return the chief's value of a tensor; all workers must call it."""
+    return self._sum(tensor if self.chief else tf.zeros_like(tensor))
 
   @functools.cached_property
   def _sum(self):
-    """A function that adds up a tensor over the workers, each of which has the same number of replicas."""
+    """Return a function that sums a tensor over the workers. All have the same number of replicas."""
     replicas = self.strategy.num_replicas_in_sync // self.count
 
     def all_reduce(value):
       replica = tf.distribute.get_replica_context()
-      first = replica.replica_id_in_sync_group % replicas == 0
-      return replica.all_reduce(tf.distribute.ReduceOp.SUM, value if first else tf.zeros_like(value))
+      if replica.replica_id_in_sync_group % replicas != 0:  # not the first of its worker
+        value = tf.zeros_like(value)
+      return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     @tf.function
     def total(value):
