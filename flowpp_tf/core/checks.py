@@ -1,12 +1,12 @@
-"""What arguments, images and labels must be: anything else is an error of one line that names the argument.
+"""Check arguments, images and labels: anything wrong is an error of one line that names the argument.
 
     @check_arguments
     def sample(model: FlowPlusPlus, n: int, path: Path | None = None, verbose: bool = False): ...
 
-An `int` is an integer, which neither True nor 2.0 is; a `float` is a finite number; a `bool` is True or False, no text.
-Arrays of numbers have two functions of their own: `as_array`, and `as_tensor` for TensorFlow.
+An `int` is an integer, which neither True nor 2.0 is. A `float` is a finite number, and a `bool` is True or False.
+`as_array` checks arrays of numbers, and `as_tensor` makes tensors of them.
 
-A value is checked once, where a user hands it in. Values of a graph cannot be seen: what is wrong there becomes NaN.
+A value is checked once, where a user hands it in. Values in a graph cannot be seen: a wrong one becomes NaN.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:  # decoding an archive runs without TensorFlow
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST_LEVELS = 1 << 16  # pixel values of 16 bits
-MOST = 2**16  # of channels, blocks and sides of images: more is a mistake
-INT32_MAX = 2**31 - 1  # of an integer that becomes a tensor
-_MOST_SHOWN = 60
+MOST = 2**16  # channels, blocks, or pixels of a side: more is a mistake
+INT32_MAX = 2**31 - 1  # the largest integer that becomes a tensor
+_MOST_SHOWN = 60  # characters of a value in a message
 
 # --- Types --------------------------------------------------------------------------------------
 
 
 def check_arguments(function: F) -> F:
-  """Return a function, or a method, whose calls check the arguments by their annotations first.
+  """Return a function, or a method, that checks its arguments against their annotations first.
 
-  Annotations that say nothing of a single value, such as `Any`, `np.ndarray` or `TensorLike`, are not checked.
+  Annotations that do not describe a single value, such as `Any`, `np.ndarray` or `TensorLike`, are not checked.
 
   Examples:
     >>> from flowpp_tf.core.checks import check_arguments
@@ -69,7 +69,7 @@ def check_arguments(function: F) -> F:
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-  """Raise an `InputError` unless a value is what an annotation says.
+  """Raise an `InputError` unless a value has the type of an annotation.
 
   Args:
     name: name of the argument in the message.
@@ -84,13 +84,17 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
 def shown(value: Any) -> str:
   """Return a value as a short text for a message."""
-  shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+  shape = getattr(value, "shape", None)
+  dtype = getattr(value, "dtype", None)
+  type_name = f"a `{type(value).__name__}`"
   if shape is not None and getattr(shape, "rank", 1) is not None and len(shape):
     if dtype is None:
-      return f"a `{type(value).__name__}` of shape {tuple(shape)}"
+      return f"{type_name} of shape {tuple(shape)}"
     return f"an array of {getattr(dtype, 'name', dtype)} and shape {tuple(shape)}"
   text = " ".join(repr(value).split())
-  return text if len(text) <= _MOST_SHOWN else f"a `{type(value).__name__}`"
+  if len(text) > _MOST_SHOWN:
+    return type_name
+  return text
 
 
 def is_integer(value: Any) -> bool:
@@ -106,17 +110,23 @@ def is_number(value: Any) -> bool:
 def check_count(name: str, value: Any, low: int = 1, high: int = MOST) -> None:
   """Raise an `InputError` unless a value is an integer from `low` to `high`."""
   check_type(name, value, int)
-  if not low <= value <= high:
-    limit = f"at least {low}" if value < low else f"at most {high:,}"
-    raise InputError(f"`{name}` must be {limit}, got {value}")
+  if value < low:
+    raise InputError(f"`{name}` must be at least {low}, got {value}")
+  if value > high:
+    raise InputError(f"`{name}` must be at most {high:,}, got {value}")
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, ends: bool = True) -> None:
-  """Raise an `InputError` unless a value is a finite number from `low` to `high`; `ends`: whether it may be these."""
+  """Raise an `InputError` unless a value is a finite number from `low` to `high`, both included if `ends`."""
   check_type(name, value, float)
-  if not (low <= value <= high if ends else low < value < high):
-    limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-    raise InputError(f"`{name}` must be {limits if ends or high < math.inf else f'more than {low}'}, got {value}")
+  if low < value < high or (ends and value in (low, high)):
+    return
+  limits = f"more than {low}"
+  if high < math.inf:
+    limits = f"between {low} and {high}"
+  elif ends:
+    limits = f"at least {low}"
+  raise InputError(f"`{name}` must be {limits}, got {value}")
 
 
 class _Names(dict):
@@ -135,7 +145,7 @@ def _hints(function):
   return {parameter.name: parameter.annotation for parameter in annotated if parameter.kind not in several}
 
 
-# Whether a value is of a kind, and what a message says that it must be.
+# Whether a value is of a kind, and the words for the kind in a message.
 _Kind = tuple[Callable[[Any], bool], str]
 _KINDS: dict[Any, _Kind] = {
   int: (is_integer, "an integer"),
@@ -152,36 +162,45 @@ _ITEMS = {int: " of integers", float: " of numbers", str: " of strings"}
 
 @functools.cache
 def _kinds(hint):
-  """The kinds of value that an annotation allows."""
-  parts = [*get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+  """Return the kinds of value that an annotation allows."""
+  parts = [hint]
+  if get_origin(hint) in (Union, types.UnionType):
+    parts = [*get_args(hint)]
   if os.PathLike in parts:  # a text is a path, too
     parts.remove(str)
   return [_kind(part, int in parts) for part in parts]
 
 
-def _kind(part, of_integers):
-  """The kind of a part of an annotation; `of_integers`: whether a scalar tensor must hold an integer."""
+def _kind(part, only_integers):
+  """Return the kind of a part of an annotation; `only_integers`: whether a scalar tensor must hold an integer."""
   origin = get_origin(part) or part
   if origin in _KINDS:
     return _KINDS[origin]
   if origin in (Sequence, list, tuple):
-    item = (*get_args(part), Any)[0]
+    item = next(iter(get_args(part)), Any)
     is_item, _ = _kind(item, False)
     return functools.partial(_is_sequence, is_item=is_item), f"a sequence{_ITEMS.get(item, '')}"
   if isinstance(part, TypeVar):
-    return lambda value: any(cls.__name__ == part.__name__ for cls in type(value).__mro__), _one(part.__name__)
-  if not isinstance(origin, type) or origin in (Any, np.ndarray, types.UnionType) or hasattr(part, "dim_str"):
-    return lambda value: True, "anything"  # arrays have checks of their own, as tensors that jaxtyping describes
+    return functools.partial(_has_class, class_name=part.__name__), _with_article(part.__name__)
+  has_own_check = origin in (Any, np.ndarray, types.UnionType) or hasattr(part, "dim_str")  # the latter: jaxtyping's
+  if has_own_check or not isinstance(origin, type):
+    return lambda value: True, "anything"
   if origin.__name__ == "Tensor":
-    return functools.partial(_is_scalar_tensor, of_integers=of_integers), "a scalar tensor"
+    return functools.partial(_is_scalar_tensor, only_integers=only_integers), "a scalar tensor"
   if getattr(origin, "_is_protocol", False):
     members = [name for name in vars(origin) if not name.startswith("_")]
-    return lambda value: all(hasattr(value, name) for name in members), _one(origin.__name__.removesuffix("Like"))
-  return lambda value: isinstance(value, origin), _one(origin.__name__)
+    class_name = origin.__name__.removesuffix("Like")
+    return lambda value: all(hasattr(value, name) for name in members), _with_article(class_name)
+  return lambda value: isinstance(value, origin), _with_article(origin.__name__)
 
 
-def _one(name):
-  return f"{'an' if name[0] in 'AEIOU' else 'a'} `{name}`"
+def _with_article(class_name):
+  article = "an" if class_name[0] in "AEIOU" else "a"
+  return f"{article} `{class_name}`"
+
+
+def _has_class(value, class_name):
+  return any(cls.__name__ == class_name for cls in type(value).__mro__)
 
 
 def _is_path(value):
@@ -189,15 +208,16 @@ def _is_path(value):
 
 
 def _is_sequence(value, is_item):
-  if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+  has_items = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+  if not has_items or isinstance(value, (str, bytes, Mapping)):
     return False
   return len(getattr(value, "shape", [0])) == 1 and all(map(is_item, value))  # no array that is not a vector
 
 
-def _is_scalar_tensor(value, of_integers):
+def _is_scalar_tensor(value, only_integers):
   dtype: Any = getattr(value, "dtype", None)
   rank = getattr(getattr(value, "shape", None), "rank", "no tensor")
-  return rank in (0, None) and (dtype.is_integer or (dtype.is_floating and not of_integers))
+  return rank in (0, None) and (dtype.is_integer or (dtype.is_floating and not only_integers))
 
 
 # --- Arrays and tensors -------------------------------------------------------------------------
@@ -221,7 +241,9 @@ def as_array(name: str, value: Any, shape: Sequence[int | str | None] | None = N
   try:
     array = np.asarray(value)
   except Exception:  # a ragged list, a tensor of a graph
-    got = "parts of different shapes" if _is_ragged(value) else shown(value)
+    got = shown(value)
+    if _is_ragged(value):
+      got = "parts of different shapes"
     raise InputError(f"`{name}` must be an array of numbers, got {got}") from None
   if array.dtype.kind == "O" and _has_real_columns(value):  # of pandas' dtypes with missing values
     array = value.to_numpy(np.float64, na_value=np.nan)
@@ -240,55 +262,76 @@ def as_tensor(
   Args:
     name: name of the argument in messages.
     value: tensor, variable, array, list or number.
-    dtype: floating; None for any dtype of real numbers, that of the value.
-    dtype_hint: floating, of what has no floating dtype of its own; tensors of integers are then an error.
+    dtype: floating; None to keep the value's dtype, which may be any one of real numbers.
+    dtype_hint: floating, for values without a floating dtype of their own; tensors of integers are then an error.
 
   Raises:
     InputError (a ValueError): for other values, and for a tensor of another dtype.
   """
   import tensorflow as tf
 
-  wanted = None if dtype is None else tf.as_dtype(dtype)
+  wanted = None
+  if dtype is not None:
+    wanted = tf.as_dtype(dtype)
   if isinstance(value, tf.Tensor) and (value.dtype is wanted or (wanted is None and value.dtype.is_floating)):
     return value
   if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
     raise InputError(f"`{name}` must be a dense tensor, got a `{type(value).__name__}`")
-  is_tensor = lambda part: tf.is_tensor(part) or hasattr(part, "__tf_tensor__")  # the latter of Keras variables
-  if not any(map(is_tensor, value if isinstance(value, (list, tuple)) else [value])):
-    array = as_array(name, value)
-    if array.dtype == np.longdouble:  # TensorFlow has none
-      value = array = array.astype(np.float64)
-    if wanted is None and not (hasattr(value, "dtype") and tf.as_dtype(array.dtype).is_floating):
-      wanted = dtype_hint
-    # Without a wanted dtype TensorFlow chooses that of a list, which is narrower than NumPy's.
-    return tf.convert_to_tensor(native(value) if wanted is None and _fits_32_bits(array) else array, wanted)
+  # Keras variables are no tensors to TensorFlow.
+  if not any(tf.is_tensor(part) or hasattr(part, "__tf_tensor__") for part in _parts(value)):
+    return _array_to_tensor(as_array(name, value), value, wanted, dtype_hint)
   try:
     tensor = tf.convert_to_tensor(value)
   except (TypeError, ValueError, tf.errors.InvalidArgumentError):
     raise InputError(f"`{name}` must be tensors of one dtype and shape, got {shown(value)}") from None
   if wanted not in (None, tensor.dtype):
     raise InputError(f"`{name}` must be of dtype {wanted.name}, got a tensor of {tensor.dtype.name}")
-  of_integers = (tensor.dtype.is_integer or tensor.dtype.is_bool) and dtype_hint is None
-  if not (tensor.dtype.is_floating or of_integers):
+  may_hold_integers = dtype_hint is None
+  if not (tensor.dtype.is_floating or (may_hold_integers and (tensor.dtype.is_integer or tensor.dtype.is_bool))):
     raise InputError(f"`{name}` must hold real numbers, got {tensor.dtype.name}")
   return tensor
 
 
+def _array_to_tensor(array, value, wanted, dtype_hint):
+  """Return the tensor of a value whose array is `array`."""
+  import tensorflow as tf
+
+  if array.dtype == np.longdouble:  # TensorFlow has none
+    value = array = array.astype(np.float64)
+  has_floating_dtype = hasattr(value, "dtype") and tf.as_dtype(array.dtype).is_floating
+  if wanted is None and not has_floating_dtype:
+    wanted = dtype_hint
+  if wanted is None and _fits_32_bits(array):  # TensorFlow gives a list a narrower dtype than NumPy
+    return tf.convert_to_tensor(native(value))
+  return tf.convert_to_tensor(array, wanted)
+
+
+def _parts(value):
+  """Return the items of a list or a tuple; any other value is its only part."""
+  return value if isinstance(value, (list, tuple)) else [value]
+
+
 def _is_ragged(value):
-  return isinstance(value, (list, tuple)) and len({getattr(part, "shape", np.size(part)) for part in value}) > 1
+  if not isinstance(value, (list, tuple)):
+    return False
+  shapes = {getattr(part, "shape", np.size(part)) for part in value}
+  return len(shapes) > 1
 
 
 def _has_real_columns(value):
   """Return whether a value is a table or a column of pandas that holds only real numbers."""
   if not hasattr(value, "to_numpy") or not hasattr(value, "dtypes"):
     return False
-  dtypes: Any = value.dtypes  # of a column, its dtype
-  columns = dtypes if hasattr(dtypes, "__iter__") else [dtypes]
-  return all(getattr(dtype, "kind", "O") in "biuf" for dtype in columns)
+  dtypes: Any = value.dtypes
+  if not hasattr(dtypes, "__iter__"):  # a column has its dtype there
+    dtypes = [dtypes]
+  return all(getattr(dtype, "kind", "O") in "biuf" for dtype in dtypes)
 
 
 def _fits_32_bits(array):
-  return array.dtype.kind not in "iu" or not array.size or -(2**31) <= array.min() <= array.max() <= INT32_MAX
+  if array.dtype.kind not in "iu" or not array.size:
+    return True
+  return array.min() >= -(2**31) and array.max() <= INT32_MAX
 
 
 def as_dtype(name: str, value: Any) -> tf.DType:
@@ -311,34 +354,40 @@ def as_sample_shape(name: str, value: Any) -> Any:
   """
   import tensorflow as tf
 
-  parts = value if isinstance(value, (list, tuple)) else [value]
-  if not isinstance(value, tf.TensorShape) and not all(_are_sizes(part, 0 if parts is value else 1) for part in parts):
+  if isinstance(value, (list, tuple)):
+    is_shape = all(_are_sizes(size, most_ndims=0) for size in value)
+  else:
+    is_shape = isinstance(value, tf.TensorShape) or _are_sizes(value, most_ndims=1)
+  if not is_shape:
     raise InputError(f"`{name}` must be integers of at least 0, got {shown(value)}")
   return value
 
 
 def _are_sizes(value, most_ndims):
-  """Whether a value is an integer of at least 0, or an array or tensor of them; a graph knows only its dtype."""
+  """Return whether a value is an integer of at least 0, or an array of such; of a graph's tensor only dtypes count."""
   if hasattr(value, "graph"):
     return value.dtype.is_integer
   array = np.asarray(value)
-  return array.ndim <= most_ndims and array.dtype.kind in "iu" and bool(np.all((array >= 0) & (array <= INT32_MAX)))
+  if array.ndim > most_ndims or array.dtype.kind not in "iu":
+    return False
+  return bool(np.all((array >= 0) & (array <= INT32_MAX)))
 
 
 def native(value: Any) -> Any:
-  """Return an array, or lists of arrays, in the byte order of this machine; anything else as it is.
+  """Return an array, or a list of arrays, in the byte order of this machine; anything else is returned unchanged.
 
-  TensorFlow takes the bytes of another order as they are, which are other numbers. Arrays of FITS files have one.
+  TensorFlow ignores the byte order and would read other numbers. Arrays of FITS files have another order.
   """
-  if isinstance(value, np.ndarray):
-    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-  return [native(part) for part in value] if isinstance(value, (list, tuple)) else value
+  if isinstance(value, (list, tuple)):
+    return [native(part) for part in value]
+  if isinstance(value, np.ndarray) and not value.dtype.isnative:
+    return value.astype(value.dtype.newbyteorder("="))
+  return value
 
 
 def check_not_masked(name: str, value: Any) -> None:
   """Raise an `InputError` for a masked array, or a list of them: as an array it would lose its mask."""
-  parts = value if isinstance(value, (list, tuple)) else [value]
-  if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+  if any(isinstance(part, np.ma.MaskedArray) for part in _parts(value)):
     raise InputError(f"`{name}` must not be a masked array: give it without the masked rows, or `.filled(value)`")
 
 
@@ -347,22 +396,33 @@ def check_shape(name: str, shape: Any, expected: Sequence[Any], batch: str = "B"
 
   Args:
     name: name of the argument in the message.
-    shape: shape that was found.
-    expected: shape that it must be. A letter, which the message shows, or None, here or there, stands for any size; an
-      `...` in front for any number of them.
-    batch: how the message names a size that may be any, if no letter does.
+    shape: shape that was found; None stands for a size that is not known.
+    expected: shape that it must be. A letter, which the message shows, or None stands for any size, and `...` in front
+      for any number of sizes.
+    batch: name in the message for a size of None.
   """
-  found = None if getattr(shape, "rank", 0) is None else [*shape]
-  sizes = [None if isinstance(size, str) else size for size in expected if size is not ...]
-  if found is not None and len(sizes) < len(expected):
-    found = found[max(0, len(found) - len(sizes)) :]
-  if found is None or len(found) != len(sizes) or any(a != b and None not in (a, b) for a, b in zip(found, sizes)):
-    words = ", ".join("..." if size is ... else batch if size is None else str(size) for size in expected)
-    got = "one of an unknown number of dimensions" if found is None else shape
-    hint = ""
-    if found and len(found) == 1 and len(expected) == 2 and expected[0] is not ...:
-      hint = ": a single column has shape [N, 1]"
-    raise InputError(f"`{name}` must be of shape [{words}], got {got}{hint}")
+  is_known = getattr(shape, "rank", 0) is not None
+  if is_known and _has_shape([*shape], expected):
+    return
+  words = {...: "...", None: batch}
+  sizes = ", ".join(words.get(size, str(size)) for size in expected)
+  if not is_known:
+    raise InputError(f"`{name}` must be of shape [{sizes}], got one of an unknown number of dimensions")
+  hint = ""
+  if len(shape) == 1 and len(expected) == 2 and expected[0] is not ...:
+    hint = ": a single column has shape [N, 1]"
+  raise InputError(f"`{name}` must be of shape [{sizes}], got {shape}{hint}")
+
+
+def _has_shape(sizes, expected):
+  """Return whether sizes are the expected ones, as in `check_shape`."""
+  fixed = [size for size in expected if size is not ...]
+  if len(fixed) < len(expected):
+    sizes = sizes[max(0, len(sizes) - len(fixed)) :]
+  if len(sizes) != len(fixed):
+    return False
+  is_any = lambda size: size is None or isinstance(size, str)
+  return all(size == other or is_any(size) or is_any(other) for size, other in zip(sizes, fixed))
 
 
 def check_tensor(name: str, tensor: Any, shape: Sequence[Any], kind: str = "floating") -> None:
@@ -376,14 +436,17 @@ def check_tensor(name: str, tensor: Any, shape: Sequence[Any], kind: str = "floa
   """
   import tensorflow as tf
 
-  dtype = tensor.dtype if isinstance(tensor, (tf.Tensor, tf.Variable)) else tf.string
-  if not (dtype.is_floating and kind != "integer") and not (dtype.is_integer and kind != "floating"):
+  is_valid = False
+  if isinstance(tensor, (tf.Tensor, tf.Variable)):
+    has_floating_kind = tensor.dtype.is_floating and kind != "integer"
+    is_valid = has_floating_kind or (tensor.dtype.is_integer and kind != "floating")
+  if not is_valid:
     raise InputError(f"`{name}` must be a tensor of {kind} numbers, got {shown(tensor)}")
   check_shape(name, tensor.shape, shape, "?")
 
 
 def check_event(name: str, shape: tf.TensorShape, event_shape: tf.TensorShape) -> None:
-  """Raise an `InputError` unless a shape ends with that of an event, which would else be broadcast."""
+  """Raise an `InputError` unless a shape ends with an event's shape: other events would be broadcast."""
   if event_shape.rank is not None:
     check_shape(name, shape if shape.rank is None else [*shape], [..., *event_shape], "?")
 
@@ -404,7 +467,9 @@ def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
   seen = _seen(values)
   if seen is not None and not np.all(np.isfinite(seen)):
     wrong = ~np.isfinite(seen)
-    first = f", the first in image {np.argmax(wrong.any(axis=(1, 2, 3)))}" if wrong.ndim == 4 else ""
+    first = ""
+    if wrong.ndim == 4:
+      first = f", the first in image {np.argmax(wrong.any(axis=(1, 2, 3)))}"
     raise InputError(f"`{name}` must be finite, got {np.sum(wrong)} values that are NaN or infinite{first}")
 
 
@@ -416,9 +481,12 @@ def check_uniform_noise(name: str, values: np.ndarray | tf.Tensor) -> None:
 
 
 def _seen(values):
-  """Return values as an array, or None where they cannot be seen, as those of a graph."""
-  values = values.numpy() if hasattr(values, "numpy") else values
-  return values if isinstance(values, np.ndarray) else None
+  """Return values as an array, or None where they cannot be seen: in a graph."""
+  if hasattr(values, "numpy"):
+    values = values.numpy()
+  if isinstance(values, np.ndarray):
+    return values
+  return None
 
 
 def pixel_dtype(levels: int) -> np.dtype:
@@ -449,20 +517,24 @@ def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -
   if levels is None:
     check_all_finite(name, images)
     return
-  of_integers = images.dtype.kind in "biu"  # NumPy does not know that bfloat16 is floating
-  if not of_integers:
+  holds_integers = images.dtype.kind in "biu"  # NumPy does not know that bfloat16 is floating
+  if not holds_integers:
     check_all_finite(name, images)
-  low, high = images.min(), images.max()
-  fractional = [] if of_integers else images[images != np.floor(images)]
-  if len(fractional):
-    hint = ", not scaled to 0 .. 1 (did you divide by 255?)" if low >= 0 and high <= 1 else ""
-    raise InputError(f"`{name}` must be integers in 0 .. {levels - 1}{hint}, got {fractional[0]}")
+  low = images.min()
+  high = images.max()
+  if not holds_integers:
+    fractional = images[images != np.floor(images)]
+    if len(fractional):
+      hint = ""
+      if low >= 0 and high <= 1:
+        hint = ", not scaled to 0 .. 1 (did you divide by 255?)"
+      raise InputError(f"`{name}` must be integers in 0 .. {levels - 1}{hint}, got {fractional[0]}")
   if low < 0 or high >= levels:
     raise InputError(f"`{name}` must lie in 0 .. {levels - 1} ({levels} levels), got values from {low} to {high}")
 
 
 def pixels_are_valid(images: tf.Tensor, levels: int | None) -> tf.Tensor:
-  """Return for each value whether it is an integer in 0 .. levels - 1; without levels, whether it is finite."""
+  """Return for each value whether it is an integer in 0 .. levels - 1, or finite if `levels` is None."""
   import tensorflow as tf
 
   values = tf.cast(images, tf.float64)  # any number of levels can be compared with it, unlike 256 with uint8
@@ -478,10 +550,12 @@ def check_labels(labels: np.ndarray, lowest: int, num_classes: int, of: str = ""
     labels: integers of any shape.
     lowest: -1 if images may be without a label, else 0.
     num_classes: number of classes.
-    of: what the message says of whose labels they are.
-    hint: what the message says at the end.
+    of: words of the message that say whose labels they are.
+    hint: words at the end of the message.
   """
   if np.any((labels < lowest) | (labels >= num_classes)):
-    classes = f" ({num_classes} classes)" if of else ""
+    classes = ""
+    if of:
+      classes = f" ({num_classes} classes)"
     values = f"values from {np.min(labels)} to {np.max(labels)}"
     raise InputError(f"`labels`{of} must lie in {lowest} .. {num_classes - 1}{classes}, got {values}{hint}")

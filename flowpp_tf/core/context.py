@@ -48,14 +48,16 @@ def as_seed(seed: Seed) -> tf.Tensor:
 
 
 def tfp_seed(seed: Seed) -> tf.Tensor | None:
-  """Return a stateless seed as TFP takes it, `[2]` of int32, or None; TFP draws again at each call of an integer.
+  """Return a stateless seed for TFP, `[2]` of int32, or None. TFP would draw other numbers at each use of an integer.
 
   Raises:
     InputError (a ValueError): as `as_seed`, except that integers may have any size: joint distributions make such.
   """
   if isinstance(seed, int) and not isinstance(seed, bool):
     seed = (seed + 2**63) % 2**64 - 2**63
-  return None if seed is None else tf.cast(as_seed(seed), tf.int32)
+  if seed is None:
+    return None
+  return tf.cast(as_seed(seed), tf.int32)
 
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
@@ -86,12 +88,12 @@ class EvalContext:
   Attributes:
     training: whether dropout is on.
     seed: stateless seed of the evaluation, `[2]` integers; None if nothing is drawn.
-    batch_offset: index of the first image in the whole batch, of which these images are a part: an image has the same
-      random draws however the batch is split.
+    batch_offset: index of the first of these images in the whole batch. An image has the same random draws however the
+      batch is split.
     condition: tensor that conditioners take in addition to their half of the input, such as the context
       `[N, H, W, C]` of the dequantizer's couplings; None for unconditional flows.
-    initialize: whether layers and bijectors set their weights by the data that come through.
-    path: names of the parts around the present one.
+    initialize: whether layers and bijectors set their weights from the data that they receive.
+    path: names of the parts of the model that are being evaluated, from the outermost one.
   """
 
   training: bool = False

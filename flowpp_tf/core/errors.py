@@ -14,7 +14,7 @@ class InputError(ValueError):
 
   Args:
     message: the line.
-    *ways: further lines, each a way to go on.
+    *ways: further lines, each a way to solve the problem.
 
   Examples:
     >>> fpp.get_config("digit")
@@ -25,7 +25,8 @@ class InputError(ValueError):
 
   def __init__(self, message: object = "", *ways: str) -> None:
     text = str(message)
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."  # some quote a damaged file
+    if len(text) > _LONGEST:  # some messages quote a damaged file
+      text = f"{text[:_LONGEST]} ..."
     self.lines = text, *ways
     super().__init__("\n".join(self.lines))
 
@@ -47,21 +48,27 @@ class WorkerLost(Exception):
 
 
 def printable(text: object) -> str:
-  """Return a text with its control characters escaped: names in files of strangers could command the terminal."""
-  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+  """Return a text with its control characters escaped: a name in a foreign file could send commands to a terminal."""
+  return "".join(map(_printable_character, str(text)))
+
+
+def _printable_character(character):
+  if character.isprintable():
+    return character
+  return character.encode("unicode_escape").decode()
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
   """Return the error for an unknown name, with the known names that are close to it."""
   known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
-  names = textwrap.shorten(", ".join(known), _LONGEST_LIST, placeholder=" ...")
-  hint = f"did you mean {' or '.join(close)}?" if close else f"known: {names}"
+  hint = f"known: {textwrap.shorten(', '.join(known), _LONGEST_LIST, placeholder=' ...')}"
+  if close := difflib.get_close_matches(str(name), known, n=3, cutoff=0.6):
+    hint = f"did you mean {' or '.join(close)}?"
   return InputError(f"unknown {kind} {name!r}; {hint}")
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:
-  """Return a figure with its standard error, "1.8200 +- 0.0180", or alone where a single example has none.
+  """Return a figure with its standard error, "1.8200 +- 0.0180", or without one for a single example.
 
   Args:
     value: the figure.
@@ -69,4 +76,6 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
     form: how the figure is written; the error has as many digits, and no sign.
   """
   text = f"{value:{form}}"
-  return text if error is None or math.isnan(error) else f"{text} +- {error:{form.lstrip('+')}}"
+  if error is None or math.isnan(error):
+    return text
+  return f"{text} +- {error:{form.lstrip('+')}}"

@@ -23,12 +23,15 @@ def keras_variables(module: tf.Module) -> list[keras.Variable]:
   """Return the variables of `keras_parts`."""
   variables: list[keras.Variable] = []
   for part in keras_parts(module):
-    variables += part.variables if isinstance(part, keras.layers.Layer) else [part]
+    if isinstance(part, keras.layers.Layer):
+      variables += part.variables
+    else:
+      variables.append(part)
   return variables
 
 
 def without_frozen(module: tf.Module, variables: Iterable[tf.Variable]) -> tuple[tf.Variable, ...]:
-  """Return variables of a module without those that Keras has frozen, which TensorFlow does not notice."""
+  """Return a module's variables except the frozen ones: TensorFlow does not know which ones Keras has frozen."""
   frozen = {id(v.value) for v in keras_variables(module) if not v.trainable}
   return tuple(v for v in variables if id(v) not in frozen)
 
@@ -36,7 +39,7 @@ def without_frozen(module: tf.Module, variables: Iterable[tf.Variable]) -> tuple
 def warn_if_untracked(flow: tf.Module) -> bool:
   """Warn if a Keras layer evaluates a flow without having its weights, and return whether a layer evaluates it.
 
-  A Keras layer tracks layers and variables among its attributes, not distributions: `fit` would train nothing of them.
+  A Keras layer tracks the layers and variables among its attributes, not the distributions: `fit` would not train them.
   """
   call = global_state.get_global_attribute("current_call_ctx")
   if call is None:

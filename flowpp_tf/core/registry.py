@@ -1,8 +1,8 @@
-"""What is chosen by a name, so that flags and configs know the names without importing TensorFlow.
+"""Tables of what is chosen by a name: flags and configs know the names without importing TensorFlow.
 
-A coupling and a data set are a file of their own, and one line here. It says where the object is, for
-`pkgutil.resolve_name`, which imports its module when the object is used. Those from outside of the package are in the
-same tables, as the objects themselves, by `fpp.register_coupling` and `fpp.register_dataset`.
+A coupling, or a data set, is a file of its own and one line here: the path of the object, for `pkgutil.resolve_name`,
+which imports its module when the object is used. `fpp.register_coupling` and `fpp.register_dataset` add objects from
+outside of the package to the same tables.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ def dataset_entry(name: str) -> str:
   """Return the name in `DATASETS` that stands for the name of a data set: `folder:PATH` for `folder:cats`.
 
   Raises:
-    InputError (a ValueError): if there is none, with those that come close.
+    InputError (a ValueError): for an unknown name, with the known names that are close to it.
   """
   kind, colon, rest = name.partition(":")
   for entry in DATASETS:
@@ -77,7 +77,7 @@ def register(kind: str, table: dict[str, Any], name: str, value: Any) -> None:
   """Add an object from outside of the package to a table of names.
 
   Raises:
-    InputError (a ValueError): if the name exists already, or is none that a flag can give.
+    InputError (a ValueError): if the name exists already, or a flag cannot give it.
   """
   if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{,99}", name):
     raise InputError(f"`name` must be letters, digits, '_', '-' and '.', at most 100, got {str(name)[:100]!r}")
@@ -88,8 +88,10 @@ def register(kind: str, table: dict[str, Any], name: str, value: Any) -> None:
 
 def registered(table: dict[str, Any], name: str) -> Any:
   """Return the object that a table has for a name."""
-  found = table[name]
-  return pkgutil.resolve_name(found) if isinstance(found, str) else found
+  entry = table[name]
+  if isinstance(entry, str):
+    return pkgutil.resolve_name(entry)
+  return entry
 
 
 def unregistered(kind: str, name: str, known: Iterable[str]) -> InputError:

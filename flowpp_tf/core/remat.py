@@ -18,7 +18,8 @@ def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   The function adds 0 to x, or NaN if `other` begins with a NaN: Grappler and XLA remove simpler dependencies. An x of
   few values costs little: the recomputation only has to depend on it.
   """
-  first = tf.cast(tf.reduce_sum(tf.reshape(other, [-1])[:1]), x.dtype)
+  first = tf.reduce_sum(tf.reshape(other, [-1])[:1])
+  first = tf.cast(first, x.dtype)
   return x + tf.where(first == first, tf.zeros_like(first), first)
 
 
@@ -32,13 +33,13 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
   """
 
   def gradient(upstream, *arguments):
-    """The gradients by all arguments, None where there is none."""
-    again = [None if argument is None else tf.identity(argument) for argument in arguments]
+    """Return the gradients with respect to all arguments, None for an argument of None."""
+    copies = [None if argument is None else tf.identity(argument) for argument in arguments]
     if wait:
-      again[0] = with_dependency(again[0], upstream)
-    sources = [tensor for tensor in again if tensor is not None]
-    gradients = iter(_gradients(lambda: function(*again), sources, (), upstream))
-    return [None if tensor is None else next(gradients) for tensor in again]
+      copies[0] = with_dependency(copies[0], upstream)
+    sources = [tensor for tensor in copies if tensor is not None]
+    gradients = iter(_gradients(lambda: function(*copies), sources, (), upstream))
+    return [None if tensor is None else next(gradients) for tensor in copies]
 
   return _with_gradient(function, gradient)
 
@@ -50,7 +51,7 @@ def recomputed_elementwise(
 
   Args:
     function: as in `rematerialized`, and elementwise.
-    gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none.
+    gradient: `gradient(upstream, *arguments)`, the gradients with respect to all arguments, None for one without.
   """
   return functools.wraps(function)(_with_gradient(function, gradient))
 
@@ -77,9 +78,9 @@ def _with_gradient(function, gradient_of):
 
 
 def _gradients(evaluate, tensors, variables, upstream, unconnected=tf.UnconnectedGradients.NONE):
-  """The gradients of what `evaluate()` returns by tensors, which are taken for constants, and by variables."""
+  """Return the gradients of `evaluate()` with respect to tensors, taken for constants, and to variables."""
   sources = [*tensors, *variables]
-  if not tf.executing_eagerly():  # there forward-mode autodiff stops tapes, without a word
+  if not tf.executing_eagerly():  # in graphs, forward-mode autodiff silently stops tapes
     return tf.gradients(
       evaluate(), sources, grad_ys=upstream, stop_gradients=tensors, unconnected_gradients=unconnected
     )
@@ -99,9 +100,9 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
   def evaluated(*tensors):
     def gradient(*upstream, variables=()):
       first, *rest = map(tf.identity, tensors)
-      again = [with_dependency(first, upstream[0]), *rest]
-      gradients = _gradients(lambda: function(*again), again, variables, upstream, tf.UnconnectedGradients.ZERO)
-      return gradients[: len(again)], gradients[len(again) :]
+      copies = [with_dependency(first, upstream[0]), *rest]
+      gradients = _gradients(lambda: function(*copies), copies, variables, upstream, tf.UnconnectedGradients.ZERO)
+      return gradients[: len(copies)], gradients[len(copies) :]
 
     return function(*tensors), gradient
 
@@ -109,6 +110,6 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
 
 
 def in_stateless_scope() -> bool:
-  """Return whether Keras reads variables from a `keras.StatelessScope`: gradients after it would read other weights."""
+  """Return whether Keras reads variables from a `keras.StatelessScope`: a later gradient would read other weights."""
   with keras.StatelessScope(initialize_variables=False) as scope:
     return scope.original_scope is not None

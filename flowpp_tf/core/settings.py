@@ -21,7 +21,7 @@ from flowpp_tf.core.errors import InputError
 
 
 class Range(NamedTuple):
-  """The values that a setting may have: `expected` says it in words, `high` is the largest number, `names` are all."""
+  """The values that a setting may have: `expected` in words, `high` the largest number, `names` all that exist."""
 
   holds: Callable[[Any], bool]
   expected: str
@@ -64,7 +64,7 @@ class Settings:
   """Base class of frozen dataclasses whose fields are made by `setting`.
 
   Attributes:
-    RULES: of several fields together, checked after the fields.
+    RULES: for several fields together, checked after the fields.
 
   Raises:
     InputError (a ValueError): if a value is out of its range; the message names field, value and what was expected.
@@ -74,14 +74,16 @@ class Settings:
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value, allowed = as_setting(field, getattr(self, field.name)), field.metadata["range"]
+      value = as_setting(field, getattr(self, field.name))
+      allowed = field.metadata["range"]
       object.__setattr__(self, field.name, value)  # the class is frozen
       if value is not None and allowed is not None:
         self._require(field.name, allowed.holds(value), allowed.expected)
         if allowed.high < math.inf:
           self._require(field.name, value <= allowed.high, f"at most {allowed.high:,}")
     for name, allows, expected in self.RULES:
-      self._require(name, getattr(self, name) == getattr(type(self), name) or allows(self), expected)
+      has_default = getattr(self, name) == getattr(type(self), name)
+      self._require(name, has_default or allows(self), expected)
 
   def _require(self, name, holds, expected):
     if not holds:
@@ -89,9 +91,9 @@ class Settings:
 
 
 def as_setting(field: dataclasses.Field, value: Any) -> Any:
-  """Return a value as a field has it: sequences as tuples, paths as texts, NumPy's numbers as Python's.
+  """Return a value as a field stores it: sequences as tuples, paths as texts, NumPy's numbers as Python's.
 
-  JSON has no others, and NumPy's overflow.
+  JSON has no NumPy numbers, and their integers overflow.
 
   Raises:
     InputError (a ValueError): if it is not of the field's type.
@@ -100,12 +102,19 @@ def as_setting(field: dataclasses.Field, value: Any) -> Any:
     value = os.fspath(value)
   check_type(field.name, value, field.type)
   if get_origin(value_type(field)) is tuple and value is not None:
-    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
-  return value.item() if isinstance(value, np.generic) else value
+    return tuple(map(python_number, value))
+  return python_number(value)
+
+
+def python_number(value: Any) -> Any:
+  """Return a number of NumPy as one of Python; anything else is returned unchanged."""
+  if isinstance(value, np.generic):
+    return value.item()
+  return value
 
 
 def value_type(field: dataclasses.Field) -> Any:
-  """Return the type of a field's values: that of `int | None` is `int`."""
+  """Return the type of a field's values: `int` for a field of `int | None`."""
   if isinstance(field.type, types.UnionType):
     return next(t for t in get_args(field.type) if t is not types.NoneType)
   return field.type

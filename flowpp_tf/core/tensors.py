@@ -11,7 +11,9 @@ def shape_of(x: tf.Tensor) -> list[Any]:
   sizes = list(x.shape)
   if None in sizes:
     dynamic = tf.unstack(tf.shape(x))
-    sizes = [dynamic[i] if size is None else size for i, size in enumerate(sizes)]
+    for i, size in enumerate(x.shape):
+      if size is None:
+        sizes[i] = dynamic[i]
   return sizes
 
 
@@ -22,7 +24,9 @@ def finfo(dtype: tf.DType) -> Any:
 
 def at_least_float32(x: tf.Tensor) -> tf.Tensor:
   """Return `x` in float32 if its dtype is narrower: low precision pays off only in matrix products."""
-  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+  if x.dtype.size < 4:
+    return tf.cast(x, tf.float32)
+  return x
 
 
 def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:

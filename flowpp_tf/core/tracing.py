@@ -45,8 +45,8 @@ def traced_once(
   functions: dict[Any, Callable[..., Any]] = {}
   lock = threading.RLock()
 
-  # Without its defaults and keywords, which TensorFlow would expect: it writes an error message, values and all, before
-  # it takes tensors by position.
+  # Without defaults and keywords: where a function has them, TensorFlow first writes an error message, with all values,
+  # before it takes tensors by position.
   def by_position(*tensors):
     return function(*tensors)
 
@@ -58,13 +58,15 @@ def traced_once(
       return function(*tensors)
     tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
     compiled = jit and _jit == "blocks" and not tf.executing_eagerly()
-    # TensorFlow would take the trace of a partly unknown shape for one that is known.
-    shapes = [None if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors]
-    # A graph of the search for a NaN has checks, which later calls must not have.
-    key = (compiled, tf.config.functions_run_eagerly(), *shapes)
-    options: dict[str, Any] = {} if inline else {"experimental_attributes": {"_noinline": True}}
+    # TensorFlow would use the trace of a partly unknown shape for a known shape.
+    specs = [tensor is not None and (tensor.dtype, str(tensor.shape)) for tensor in tensors]
+    # The search for a NaN traces graphs with checks, which later calls must not have.
+    key = (compiled, tf.config.functions_run_eagerly(), *specs)
+    options: dict[str, Any] = {}
     if compiled:
       options = {"jit_compile": True}
+    elif not inline:
+      options = {"experimental_attributes": {"_noinline": True}}
     with lock:
       if key not in functions:
         traced = tf.function(by_position, autograph=False, **options)

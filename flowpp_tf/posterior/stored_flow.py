@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import FLOWS, registered
+from flowpp_tf.core.settings import python_number
 from flowpp_tf.io import gate
 from flowpp_tf.layers import Flow
 from flowpp_tf.posterior import support
@@ -65,12 +66,12 @@ class FlowSource:
 
 def arguments_to_config(arguments: dict[str, Any]) -> dict[str, Any]:
   """Return arguments of a function that makes flows, as JSON has them, without those that are None."""
-  return {name: _TO_CONFIG.get(name, _plain)(value) for name, value in arguments.items() if value is not None}
+  return {name: _TO_CONFIG.get(name, python_number)(value) for name, value in arguments.items() if value is not None}
 
 
 def arguments_from_config(config: dict[str, Any]) -> dict[str, Any]:
   """Return the arguments of `arguments_to_config`."""
-  return {name: _FROM_CONFIG.get(name, _plain)(value) for name, value in config.items()}
+  return {name: _FROM_CONFIG.get(name, python_number)(value) for name, value in config.items()}
 
 
 def from_config(config: Any) -> tfp.distributions.Distribution:
@@ -79,10 +80,6 @@ def from_config(config: Any) -> tfp.distributions.Distribution:
   if not is_source or not isinstance(config["kind"], str) or config["kind"] not in FLOWS:
     raise InputError(f"a flow must have `kind`, one of {', '.join(FLOWS)}, and `arguments`")
   return FlowSource(config["kind"], arguments_from_config(config["arguments"])).make()
-
-
-def _plain(value):
-  return value.item() if isinstance(value, np.generic) else value
 
 
 def _embedding_to_config(embedding):
