@@ -35,7 +35,8 @@ from flowpp_tf.layers import Flow
 from flowpp_tf.types import Path, TensorLike
 
 _MOST_LEVELS = 100
-_SIMULATIONS, _OUTSIDE = 1000, 50  # simulated curves for each test, and how many of 1,000 leave the band
+_SIMULATIONS = 1000  # curves that are simulated for each test
+_OUTSIDE = 50  # of 1,000 simulated curves leave the band
 _MOST_SAMPLES = 1 << 14  # of one evaluation
 _TESTS = "coverage", "tarp"  # names of their curves
 _ENDINGS = ".png", ".svg", ".pdf"
@@ -44,12 +45,12 @@ _ENDINGS = ".png", ".svg", ".pdf"
 class Calibration(NamedTuple):
   """What `fpp.calibration` has found. `print(result)` is a verdict of a few lines, `result.plot(path)` a picture.
 
-  Names are those of the columns, "data[0]", "data[1]" and so on by default, and then "coverage" and "tarp".
+  Names are the columns', by default "data[0]", "data[1]" and so on, and then "coverage" and "tarp".
 
   Attributes:
     ranks: number of draws below each value of theta, integers from 0 to the number of draws, `[N, D]`.
     levels: the levels between 0 and 1 at which curves are compared, `[K]`, at most 99.
-    curves: by name, the share of the ranks below each level, `[K]`. That of "coverage" is the share of the rows whose
+    curves: by name, the share of the ranks below each level, `[K]`. The curve "coverage" is the share of the rows whose
       theta lies in the highest-density region of this credible level.
     band: lower and upper end, each `[K]`. All curves of a calibrated flow are in it with a probability of 95 %.
     p_values: by name, the p-value of uniform ranks, times the number of curves (Bonferroni). It is at least 0.001, and
@@ -80,7 +81,9 @@ class Calibration(NamedTuple):
     return not self.findings
 
   def __str__(self) -> str:
-    verdict = "not calibrated" if self.findings else "no miscalibration found"
+    verdict = "no miscalibration found"
+    if self.findings:
+      verdict = "not calibrated"
     smallest = f"smallest of {len(self.p_values)} p-values {min(self.p_values.values()):.3f}"
     lines = [f"{name}: the flow is {what} (p = {self.p_values[name]:.3f})" for name, what in self.findings.items()]
     return "\n".join([f"{len(self.ranks):,} rows: {verdict} ({smallest})", *lines])
@@ -98,7 +101,7 @@ class Calibration(NamedTuple):
     if not str(path).lower().endswith(_ENDINGS):
       raise InputError(f"`path` must end in {', '.join(_ENDINGS)}, got {str(path)!r}")
     figure = import_extra("matplotlib.figure", "plots", "a calibration plot").Figure((11, 5), layout="constrained")
-    z, low, high = (np.array([0, *values, 1]) for values in (self.levels, *self.band))
+    z, low, high = map(_with_ends, (self.levels, *self.band))
     *columns, coverage, tarp = self.curves
     named = [*sorted(columns, key=lambda name: self.p_values[name])[:10], coverage, tarp]
     left, right = figure.subplots(1, 2)
@@ -106,8 +109,10 @@ class Calibration(NamedTuple):
       axes.fill_between(z, low - base, high - base, color="0.5", alpha=0.25, linewidth=0)  # on dark ground too
       axes.plot(z, z - base, ":", color="0.5")
       for name in names:
-        style = dict(label=name, zorder=3) if name in named else dict(color="silver")
-        axes.plot(z, np.array([0, *self.curves[name], 1]) - base, **style)
+        style: dict[str, Any] = dict(color="silver")
+        if name in named:
+          style = dict(label=name, zorder=3)
+        axes.plot(z, _with_ends(self.curves[name]) - base, **style)
       axes.grid(alpha=0.3)
       axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize="small", frameon=False)
     figure.suptitle("grey: the band that holds all curves of a calibrated flow with 95 %")
@@ -129,8 +134,8 @@ def calibration(
 ) -> Calibration:
   """Test by simulations whether p(theta | x) is calibrated: neither biased, nor too narrow, nor too wide.
 
-  Ranks of each column, expected coverage and TARP are compared with those of an exact posterior; the three tests need
-  samples and densities only.
+  Ranks of each column, expected coverage and TARP are compared with what an exact posterior gives. The three tests need
+  only samples and densities.
 
   Args:
     flow: distribution with `given(context)`, such as `fpp.vector_flow(2, context_size=3)`, or a `VectorFlow`.
@@ -159,7 +164,8 @@ def calibration(
     (200, 2)
     >>> result.plot("calibration.png")
   """
-  flow = flow.distribution if isinstance(flow, Flow) else flow
+  if isinstance(flow, Flow):
+    flow = flow.distribution
   if not hasattr(flow, "given"):
     raise InputError(f"`flow` must have `given(context)`, as a conditional flow has, got {shown(flow)}")
   check_count("draws", draws)
@@ -172,33 +178,45 @@ def calibration(
     )
   check_all_finite("data", data)
   check_all_finite("context", context)
+  columns = data.shape[1]
   if names is None:
-    names = [f"data[{j}]" for j in range(data.shape[1])]
-  if len(names) != data.shape[1] or len({*names, *_TESTS}) != data.shape[1] + len(_TESTS):
-    raise InputError(f"`names` must be {data.shape[1]} different ones, none of {_TESTS}, got {[*names]}")
-  mean, stddev = data.mean(axis=0, dtype=np.float64), np.maximum(data.std(axis=0, dtype=np.float64), 1e-100)
-  rng, parts = np.random.RandomState(seed), []
+    names = [f"data[{j}]" for j in range(columns)]
+  curve_names = [*names, *_TESTS]
+  if len(names) != columns or len({*curve_names}) != len(curve_names):
+    raise InputError(f"`names` must be {columns} different ones, none of {_TESTS}, got {[*names]}")
+  mean = data.mean(axis=0, dtype=np.float64)
+  stddev = np.maximum(data.std(axis=0, dtype=np.float64), 1e-100)
+  rng = np.random.RandomState(seed)
+  ranks = []
   rows = max(1, _MOST_SAMPLES // draws)
   for start in range(0, len(data), rows):
-    truth, posterior = data[start : start + rows], flow.given(context[start : start + rows])
-    samples = np.asarray(posterior.sample(draws, seed=rng.randint(2**31, size=2, dtype=np.int32)))
+    truth = data[start : start + rows]
+    posterior = flow.given(context[start : start + rows])
+    batch_seed = rng.randint(2**31, size=2, dtype=np.int32)
+    samples = np.asarray(posterior.sample(draws, seed=batch_seed))
     if samples.shape != (draws, *truth.shape):
-      raise InputError(f"`data` must have {samples.shape[-1]} columns, as draws of the flow, got {data.shape[1]}")
+      raise InputError(f"`data` must have {samples.shape[-1]} columns, as draws of the flow, got {columns}")
     values = np.concatenate([truth[np.newaxis].astype(samples.dtype), samples])
     log_prob = np.asarray(posterior.log_prob(values))
     if not np.isfinite(samples).all() or np.isnan(log_prob).any():
       raise InputError(f"`flow` must give finite draws, and no NaN as a log density, as from row {start} on")
     points = mean + stddev * rng.standard_normal(truth.shape)
     distances = np.linalg.norm((values - points) / stddev, axis=-1)
-    parts.append([_ranks(array, rng) for array in (values, -log_prob, distances)])
-  ranks, *others = map(np.concatenate, zip(*parts))
-  named = dict(zip([*names, *_TESTS], [*ranks.T, *others]))
-  return Calibration(ranks, *_compare(named, draws))
+    ranks.append([_ranks(array, rng) for array in (values, -log_prob, distances)])
+  column_ranks, *other_ranks = map(np.concatenate, zip(*ranks))
+  named_ranks = dict(zip(curve_names, [*column_ranks.T, *other_ranks]))
+  return Calibration(column_ranks, *_compare(named_ranks, draws))
+
+
+def _with_ends(values):
+  """Return values at levels between 0 and 1 with those at 0 and 1, which are 0 and 1."""
+  return np.array([0, *values, 1])
 
 
 def _ranks(values, rng):
-  """Return how many of values[1:] are less than values[0]; each order of equal values is as likely."""
-  less, equal = (values[1:] < values[0]).sum(axis=0), (values[1:] == values[0]).sum(axis=0)
+  """Return how many of values[1:] are less than values[0]; each order of equal values is equally likely."""
+  less = np.sum(values[1:] < values[0], axis=0)
+  equal = np.sum(values[1:] == values[0], axis=0)
   return less + rng.randint(equal + 1)
 
 
@@ -207,33 +225,42 @@ def _compare(ranks, draws):
   count = min(draws + 1, _MOST_LEVELS)
   edges = np.arange(1, count) * (draws + 1) // count
   levels = edges / (draws + 1)
-  curves = {name: np.searchsorted(np.sort(part), edges) / len(part) for name, part in ranks.items()}
-  simulated = _simulated_distances(len(ranks["tarp"]), (*levels,), len(curves))
+  rows = len(ranks["tarp"])
+  curves = {name: np.searchsorted(np.sort(row_ranks), edges) / rows for name, row_ranks in ranks.items()}
+  simulated = _simulated_distances(rows, (*levels,), len(curves))
   half_width = simulated[-_OUTSIDE] * np.sqrt(levels * (1 - levels))
   band = np.maximum(levels - half_width, 0), np.minimum(levels + half_width, 1)
-  as_far = {name: int(np.sum(simulated >= _distance(curve, levels))) for name, curve in curves.items()}
-  p_values = {name: min((1 + count) / _SIMULATIONS, 1.0) for name, count in as_far.items()}
-  outside = [name for name, count in as_far.items() if count < _OUTSIDE]
-  findings = {name: _finding(name, (ranks[name] + 0.5) / (draws + 1)) for name in outside}
+  p_values = {}
+  findings = {}
+  for name, curve in curves.items():
+    as_far = int(np.sum(simulated >= _distance(curve, levels)))
+    p_values[name] = min((1 + as_far) / _SIMULATIONS, 1.0)
+    if as_far < _OUTSIDE:
+      findings[name] = _finding(name, (ranks[name] + 0.5) / (draws + 1))
   return levels, curves, band, p_values, findings
 
 
 def _distance(curves, levels):
   """Return the largest distance of curves `[..., K]` from their levels, in units of sqrt(z (1 - z))."""
   distances = np.abs(curves - levels) / np.sqrt(levels * (1 - levels))
-  return distances.max(axis=-1).round(9)  # equal ones, as of a curve and its mirror image, are to compare as equal
+  return distances.max(axis=-1).round(9)  # so that a curve and its mirror image compare as equal
 
 
 @functools.lru_cache(maxsize=8)
 def _simulated_distances(rows, levels, tests):
   """Return sorted distances of curves of uniform ranks: 1,000 for each test less one, for which p-values are exact."""
-  rng, shares = np.random.RandomState(0), np.diff([0, *levels, 1])
-  counts = (rng.multinomial(rows, shares, _SIMULATIONS).cumsum(axis=1)[:, :-1] for _ in range(tests))
-  return np.sort(np.concatenate([_distance(count / rows, np.array(levels)) for count in counts])[1:])
+  rng = np.random.RandomState(0)
+  shares = np.diff(_with_ends(levels))
+  distances = []
+  for _ in range(tests):
+    counts = rng.multinomial(rows, shares, _SIMULATIONS)
+    curves = counts.cumsum(axis=1)[:, :-1] / rows
+    distances.append(_distance(curves, np.array(levels)))
+  return np.sort(np.concatenate(distances)[1:])
 
 
 def _finding(name, ranks):
-  """Return what a curve says of the flow, by the location and the spread of its ranks, both N(0, 1) if uniform."""
+  """Return in words how a flow is wrong, by the location and the spread of its ranks, both N(0, 1) if uniform."""
   location = np.sqrt(12 * len(ranks)) * (ranks.mean() - 0.5)
   spread = np.sqrt(5 * len(ranks)) * (6 * ranks.var() - 0.5)
   words = {"too narrow": spread, "too wide": -spread, "too low": location, "too high": -location}

@@ -1,4 +1,4 @@
-"""Distributions made of flows: the mixture of several, and a flow behind a network that reads what it is given."""
+"""Distributions made of flows: an ensemble, and a flow with a network that reads its context."""
 
 from __future__ import annotations
 
@@ -67,13 +67,16 @@ class Ensemble(tfp.distributions.Distribution):
     check_type("flows", flows, Sequence)
     for flow in flows:
       check_type("flows", flow, tfd.Distribution)
-    kinds = [(tuple(f.event_shape), tuple(f.batch_shape), f.dtype, _context_of(f)) for f in flows]
+    kinds = [_kind(flow) for flow in flows]
     if len({*kinds}) != 1:
-      found = f"those of {kinds[0]} and {next(k for k in kinds if k != kinds[0])}" if kinds else "none"
+      found = "none"
+      if kinds:
+        found = f"those of {kinds[0]} and {next(kind for kind in kinds if kind != kinds[0])}"
       raise InputError(
         f"`flows` must have one shape of events and batch, one dtype and one shape of context, got {found}"
       )
-    self.flows, self.context_size = [*flows], getattr(flows[0], "context_size", 0)
+    self.flows = [*flows]
+    self.context_size = getattr(flows[0], "context_size", 0)
     super().__init__(
       dtype=flows[0].dtype,
       reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -85,12 +88,12 @@ class Ensemble(tfp.distributions.Distribution):
 
   @property
   def trainable_variables(self) -> tuple[tf.Variable, ...]:
-    """The variables to train: those of Keras layers and variables that are frozen are left out."""
+    """The variables to train, without frozen Keras variables and variables of frozen layers."""
     return without_frozen(self, super().trainable_variables)
 
   @property
   def source(self) -> FlowSource:
-    """How the ensemble can be made again."""
+    """The function and the arguments that make such an ensemble."""
     return FlowSource("ensemble", {"flows": self.flows})
 
   def __reduce__(self) -> tuple[Any, ...]:
@@ -101,7 +104,7 @@ class Ensemble(tfp.distributions.Distribution):
 
   @property
   def context_shape(self) -> tuple[int | None, ...]:
-    """Shape of the context of one value; of flows with an `embedding`, that of its input."""
+    """Shape of the context of one value; for flows with an `embedding`, the shape of its input."""
     return self.flows[0].context_shape
 
   def given(self, context: Any) -> Ensemble:
@@ -120,18 +123,19 @@ class Ensemble(tfp.distributions.Distribution):
 
   def _log_prob(self, x):
     log_probs = tf.stack([flow.log_prob(x) for flow in self.flows])
-    outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)  # of all supports: no NaN as gradient
+    # Outside of all supports the gradient would be NaN.
+    outside = tf.reduce_all(tf.math.is_inf(log_probs) & (log_probs < 0), axis=0)
     log_probs = tf.where(outside, tf.zeros_like(log_probs), log_probs)
     mean = tf.reduce_logsumexp(log_probs, axis=0) - math.log(len(self.flows))
     return tf.where(outside, tf.constant(-math.inf, self.dtype), mean)
 
   def _sample_n(self, n, seed=None):
-    of_member, *seeds = tfp.random.split_seed(seed, n=len(self.flows) + 1)
+    member_seed, *seeds = tfp.random.split_seed(seed, n=len(self.flows) + 1)
     shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
-    member = tf.random.stateless_uniform(shape, of_member, maxval=len(self.flows), dtype=tf.int32)
+    member = tf.random.stateless_uniform(shape, member_seed, maxval=len(self.flows), dtype=tf.int32)
     ndims = len(member.shape)
-    samples = tf.stack([flow.sample(n, seed=seed) for flow, seed in zip(self.flows, seeds)], axis=ndims)
-    return tf.gather(samples, member, axis=ndims, batch_dims=ndims)
+    samples = [flow.sample(n, seed=flow_seed) for flow, flow_seed in zip(self.flows, seeds)]
+    return tf.gather(tf.stack(samples, axis=ndims), member, axis=ndims, batch_dims=ndims)
 
   def _event_shape(self):
     return self.flows[0].event_shape
@@ -150,19 +154,22 @@ class Ensemble(tfp.distributions.Distribution):
 def single_flows(
   flow: tfp.distributions.Distribution, weight: float = 1.0
 ) -> list[tuple[tfp.distributions.Distribution, float]]:
-  """Return the flows of an ensemble, those of ensembles in it too, each with its weight in the mixture."""
+  """Return the flows of an ensemble, and of ensembles in it, each with its weight in the mixture."""
   if not isinstance(flow, Ensemble):
     return [(flow, weight)]
   return [single for member in flow.flows for single in single_flows(member, weight / len(flow.flows))]
 
 
-def _context_of(flow):
-  """Return the shape of the context that a distribution takes, None for none."""
-  return tuple(flow.context_shape) if getattr(flow, "context_size", 0) else None
+def _kind(flow):
+  """Return what the flows of an ensemble have in common: shapes of event, batch and context, and dtype."""
+  context_shape = None
+  if getattr(flow, "context_size", 0):
+    context_shape = tuple(flow.context_shape)
+  return tuple(flow.event_shape), tuple(flow.batch_shape), flow.dtype, context_shape
 
 
 class EmbeddedFlow(FlowDistribution):
-  """A flow whose context is what a network makes of data, such as series, images or sets.
+  """A flow whose context a network makes from data, such as series, images or sets.
 
   Args:
     distribution: the base distribution.
@@ -188,12 +195,12 @@ class EmbeddedFlow(FlowDistribution):
 
   @property
   def context_shape(self) -> tuple[int | None, ...]:
-    """Shape of what `given` takes, without the batch: the network's input."""
+    """Shape of the data that `given` takes, without the batch: the network's input."""
     return tuple(self.embedding.input_shape[1:])
 
   @property
   def context_dtype(self) -> tf.DType:
-    """The dtype in which the network reads data: the narrowest one of its input and its layers."""
+    """The dtype in which the network reads data: the narrowest of its input's and its layers'."""
     names = [self.embedding.inputs[0].dtype, *(layer.variable_dtype for layer in self.embedding.layers)]
     return min([tf.as_dtype(name) for name in names], key=lambda dtype: dtype.size)
 
@@ -201,29 +208,34 @@ class EmbeddedFlow(FlowDistribution):
     """Return the distribution given data, `[..., *context_shape]`, which the network reads."""
     context = as_tensor("context", context, self.dtype)
     check_shape("context", context.shape, [..., *self.context_shape])
-    batch_ndims, shape = context.shape.rank - len(self.context_shape), shape_of(context)
     check_all_finite("context", context)
+    shape = shape_of(context)
+    batch_ndims = len(shape) - len(self.context_shape)
     outputs = self.embedding(tf.reshape(context, [-1, *shape[batch_ndims:]]))
     check_all_finite("embedding(context)", outputs)
-    return super().given(tf.reshape(tf.cast(outputs, self.dtype), [*shape[:batch_ndims], self.context_size]))
+    outputs = tf.cast(outputs, self.dtype)
+    return super().given(tf.reshape(outputs, [*shape[:batch_ndims], self.context_size]))
 
 
 # --- Embeddings ---------------------------------------------------------------------------------
 
 
 def as_model(embedding: keras.layers.Layer, shape: Sequence[int]) -> keras.Model:
-  """Return a Keras layer as a model of inputs of a shape; a model that has an input stays what it is."""
+  """Return a Keras layer as a model of inputs of a shape; a model that has an input is returned unchanged."""
   check_type("embedding", embedding, keras.layers.Layer)
-  has_input = getattr(embedding, "inputs", None)
-  return embedding if has_input else keras.Sequential([keras.Input(shape), embedding])
+  if getattr(embedding, "inputs", None):
+    return embedding
+  return keras.Sequential([keras.Input(shape), embedding])
 
 
 def outputs(embedding: keras.Model, context_size: int) -> int:
-  """Return the size of the context that an embedding makes; raise an `InputError` for what makes none."""
+  """Return the size of the context that an embedding makes; raise an `InputError` if it does not make one."""
   check_type("embedding", embedding, keras.Model)
   if context_size:
     raise InputError(f"`context_size` must be left out, as `embedding` makes the context, got {context_size}")
-  shape = embedding.output_shape if getattr(embedding, "inputs", None) else None
-  if not isinstance(shape, tuple) or len(shape) != 2 or not shape[1] or len(embedding.inputs) != 1:
-    raise InputError(f"`embedding` must have one `keras.Input` and one output [N, C], which {embedding.name!r} has not")
-  return shape[1]
+  inputs = getattr(embedding, "inputs", None) or []
+  if len(inputs) == 1:
+    shape = embedding.output_shape
+    if isinstance(shape, tuple) and len(shape) == 2 and shape[1]:
+      return shape[1]
+  raise InputError(f"`embedding` must have one `keras.Input` and one output [N, C], which {embedding.name!r} has not")

@@ -48,7 +48,8 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
     >>> bool(again.log_prob([0.5, 0.5]) == flow.log_prob([0.5, 0.5]))
     True
   """
-  flow = flow.distribution if isinstance(flow, Flow) else flow
+  if isinstance(flow, Flow):
+    flow = flow.distribution
   about = {"format": _FORMAT, "flow": flow.source.to_config()}
   content = named_weights_to_bytes(weights_by_name(flow))
   target = pathlib.Path(path).absolute()
@@ -59,7 +60,10 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
 
   with writing(repr(str(path))):
     check_replaceable(target, "a flow", FLOW, overwrite)
-    if others := sorted({*os.listdir(target)} - {FLOW, _WEIGHTS} if target.is_dir() else ()):
+    others = []
+    if target.is_dir():
+      others = sorted({*os.listdir(target)} - {FLOW, _WEIGHTS})
+    if others:
       raise InputError(f"{str(path)!r} cannot be overwritten: it also holds {', '.join(others)[:300]}")
     replace_directory(target, write)
 

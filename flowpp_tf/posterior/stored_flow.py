@@ -50,11 +50,12 @@ class FlowSource:
     return {"kind": self.kind, "arguments": arguments_to_config(self.arguments)}
 
   def reduced(self, flow: tfp.distributions.Distribution) -> tuple[Any, ...]:
-    """Return what `__reduce_ex__` of the flow returns: how to make the flow again, and its weights."""
-    return _unpickled, (self.to_config(), {name: np.array(w) for name, w in weights_by_name(flow).items()})
+    """Return the value of the flow's `__reduce_ex__`: how to make the flow again, and its weights."""
+    arrays = {name: np.array(weight) for name, weight in weights_by_name(flow).items()}
+    return _unpickled, (self.to_config(), arrays)
 
   def hidden_settings(self) -> Any:
-    """Return what changes the density and no shape of a weight, as JSON has it: support and `df`, of each member."""
+    """Return for JSON what changes the density but no shape of a weight: support and `df`, for each member."""
     if "flows" in self.arguments:
       return [flow.source.hidden_settings() for flow in self.arguments["flows"]]
     try:
@@ -65,7 +66,7 @@ class FlowSource:
 
 
 def arguments_to_config(arguments: dict[str, Any]) -> dict[str, Any]:
-  """Return arguments of a function that makes flows, as JSON has them, without those that are None."""
+  """Return for JSON the arguments of a function that makes flows, without arguments of None."""
   return {name: _TO_CONFIG.get(name, python_number)(value) for name, value in arguments.items() if value is not None}
 
 
@@ -75,11 +76,14 @@ def arguments_from_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_config(config: Any) -> tfp.distributions.Distribution:
-  """Return a new flow from the config of a `FlowSource`; raise an `InputError` for what no `FlowSource` writes."""
-  is_source = isinstance(config, dict) and {*config} == {"kind", "arguments"} and isinstance(config["arguments"], dict)
-  if not is_source or not isinstance(config["kind"], str) or config["kind"] not in FLOWS:
+  """Return a new flow from the config of a `FlowSource`; raise an `InputError` for any other config."""
+  kind = arguments = None
+  if isinstance(config, dict) and {*config} == {"kind", "arguments"}:
+    kind = config["kind"]
+    arguments = config["arguments"]
+  if not isinstance(arguments, dict) or not isinstance(kind, str) or kind not in FLOWS:
     raise InputError(f"a flow must have `kind`, one of {', '.join(FLOWS)}, and `arguments`")
-  return FlowSource(config["kind"], arguments_from_config(config["arguments"])).make()
+  return FlowSource(kind, arguments_from_config(arguments)).make()
 
 
 def _embedding_to_config(embedding):
@@ -114,14 +118,14 @@ def _copied(embedding):
   copy = keras.models.clone_model(embedding)
   for new, old in zip(copy.variables, embedding.variables):
     new.trainable = old.trainable
-    if not old.trainable:
-      new.assign(old)  # what `adapt` has measured, and weights that are frozen
+    if not old.trainable:  # frozen, or measured by `adapt`
+      new.assign(old)
   _finalize(copy)
   return copy
 
 
 def _finalize(embedding):
-  """Let layers with `adapt` take the weights that they were assigned: they compute with copies."""
+  """Let layers with `adapt` compute with the weights that were assigned to them, rather than with older copies."""
   for layer in embedding._flatten_layers():
     if hasattr(layer, "finalize_state"):
       layer.finalize_state()
@@ -131,23 +135,24 @@ def _finalize(embedding):
 
 
 def weights_by_name(flow: tfp.distributions.Distribution) -> dict[str, keras.Variable]:
-  """Return the weights of a flow, or of an ensemble's members, by names that another flow made alike has too."""
+  """Return the weights of a flow, or of an ensemble's members, by name. A flow made alike has the same names."""
   if hasattr(flow, "flows"):
     parts = {f"flow_{i}": weights_by_name(member) for i, member in enumerate(flow.flows)}
     return {f"{prefix}/{name}": weight for prefix, weights in parts.items() for name, weight in weights.items()}
-  embedding = getattr(flow, "embedding", None)
-  embedded = [] if embedding is None else embedding.weights
-  weights = {f"embedding/{i}/{weight.name}": weight for i, weight in enumerate(embedded)}
-  others = {id(weight) for weight in embedded}
+  embedding_weights = []
+  if (embedding := getattr(flow, "embedding", None)) is not None:
+    embedding_weights = embedding.weights
+  weights = {f"embedding/{i}/{weight.name}": weight for i, weight in enumerate(embedding_weights)}
+  named = {id(weight) for weight in embedding_weights}
   for weight in Flow(flow, name="flow").weights:
-    if id(weight) not in others:
+    if id(weight) not in named:
       _, _, name = weight.path.partition("/")  # below the flow, which has a number in its name
       weights[name] = weight
   return weights
 
 
 def finalize_embeddings(flow: tfp.distributions.Distribution) -> None:
-  """Let the embeddings of a flow, or of an ensemble's members, take the weights that they were assigned."""
+  """Let the embeddings of a flow, or of an ensemble's members, compute with the weights that were assigned."""
   for member in getattr(flow, "flows", [flow]):
     if hasattr(member, "flows"):
       finalize_embeddings(member)

@@ -1,4 +1,4 @@
-"""The support of a density: where it is not 0. A flow on a support is a flow on the reals, behind a bijector onto it.
+"""The support of a density: where it is not 0. A flow on a support is a flow on the reals and a bijector onto it.
 
     box(low, high)    y = low + (high - low) Phi(z)    elementwise, Phi the CDF of the normal distribution
     positive()        y = exp(z)                       elementwise: `tfb.Exp` within the numbers of the dtype
@@ -30,9 +30,9 @@ tfb = tfp.bijectors
 # A bijector from the reals onto the support, of a vector or of each of its values, or one for each value.
 Support: TypeAlias = tfp.bijectors.Bijector | Sequence[tfp.bijectors.Bijector | None]
 _LOG_NORMAL = -0.5 * math.log(2 * math.pi)  # log density of the normal distribution at 0
-_MOST_LOST = 0.1  # by numbers that come back from a support
-TOLERANCE = 1e-4  # of values that an inverse maps back to the support, of the largest one
-_MARGIN = 2.0**-60  # of a box: the number next to 0 is one that processors round to 0
+_MOST_LOST = 0.1  # the largest error of numbers that come back from a support
+TOLERANCE = 1e-4  # of values that come back to a support, relative to the largest one
+_MARGIN = 2.0**-60  # of a box, relative to its width: processors round the number next to 0 to 0
 
 
 def box(low: Any, high: Any) -> Box:
@@ -53,7 +53,8 @@ def box(low: Any, high: Any) -> Box:
     >>> flow.log_prob([[0.5, 0.5], [2.0, 0.5]]).numpy()[1]
     np.float32(-inf)
   """
-  low, high = as_array("low", low).astype(np.float64), as_array("high", high).astype(np.float64)
+  low = as_array("low", low).astype(np.float64)
+  high = as_array("high", high).astype(np.float64)
   if low.size != high.size and 1 not in (low.size, high.size):
     raise InputError(f"`low` and `high` must be numbers, or as many each, got {low.size} and {high.size}")
   if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
@@ -75,7 +76,7 @@ def positive() -> Positive:
 def simplex() -> Simplex:
   """Return the support of vectors of shares: values above 0 whose sum is 1, the bijector `Simplex`.
 
-  The density is that of all values but the last, as TFP's `Dirichlet` has it.
+  The density is over all values except the last one, as in TFP's `Dirichlet`.
 
   Examples:
     >>> flow = fpp.vector_flow(3, support=fpp.support.simplex())
@@ -92,8 +93,7 @@ class Box(Elementwise):
     low: number or `[D]`.
     high: likewise, larger.
 
-  The bounds count as the numbers next to them inside; what is outside has no inverse, and gives NaN. The
-  log-det is in nats per element.
+  The inverse takes a bound for the number next to it inside, and gives NaN outside. The log-det is in nats per element.
 
   Examples:
     >>> fpp.support.Box(0.0, 2.0).forward([0.0, 100.0]).numpy()
@@ -101,29 +101,36 @@ class Box(Elementwise):
   """
 
   def __init__(self, low: Any, high: Any, validate_args: bool = False, name: str = "box") -> None:
-    self._initialize(locals(), dtype=None)  # that of x
+    self._initialize(locals(), dtype=None)  # any dtype of x
 
   low = TensorParameter("The lower bounds.")
   high = TensorParameter("The upper bounds.")
 
   def _bounds(self, dtype):
-    """Return the bounds, and the first and the last number that are taken inside."""
-    low, high = tf.cast(self.low, dtype), tf.cast(self.high, dtype)
-    least = tf.maximum((high - low) * _MARGIN, tf.constant(finfo(dtype).tiny, dtype))
-    inside = lambda bound: tf.maximum(tf.abs(bound) * finfo(dtype).eps, least)
-    return low, high, low + inside(low), high - inside(high)
+    """Return the bounds, and the first and the last number inside."""
+    low = tf.cast(self.low, dtype)
+    high = tf.cast(self.high, dtype)
+    limits = finfo(dtype)
+    least = tf.maximum((high - low) * _MARGIN, tf.constant(limits.tiny, dtype))
+    first = low + tf.maximum(tf.abs(low) * limits.eps, least)
+    last = high - tf.maximum(tf.abs(high) * limits.eps, least)
+    return low, high, first, last
 
   def _forward_and_log_det(self, x, ctx):
     low, high, first, last = self._bounds(x.dtype)
-    tail = 0.5 * tf.math.erfc(tf.abs(x) * math.sqrt(0.5)) * (high - low)  # from the nearer bound, which is exact there
+    width = high - low
+    tail = 0.5 * tf.math.erfc(tf.abs(x) * math.sqrt(0.5)) * width  # from the nearer bound: exact close to it
     y = tf.where(x < 0, low + tail, high - tail)
-    return tf.minimum(tf.maximum(y, first), last), _LOG_NORMAL - 0.5 * x * x + tf.math.log(high - low)
+    log_det = _LOG_NORMAL - 0.5 * x * x + tf.math.log(width)
+    return tf.minimum(tf.maximum(y, first), last), log_det
 
   def _inverse_and_log_det(self, y, ctx):
     low, high, first, last = self._bounds(y.dtype)
     is_inside = (y >= low) & (y <= high)
-    y = tf.where(is_inside, tf.minimum(tf.maximum(y, first), last), tf.constant(math.nan, y.dtype))
-    below, above = (y - low) / (high - low), (high - y) / (high - low)
+    y = tf.minimum(tf.maximum(y, first), last)
+    y = tf.where(is_inside, y, tf.constant(math.nan, y.dtype))
+    below = (y - low) / (high - low)
+    above = (high - y) / (high - low)
     x = tf.math.ndtri(tf.minimum(below, above))
     x = tf.where(below < above, x, -x)
     return x, 0.5 * x * x - _LOG_NORMAL - tf.math.log(high - low)
@@ -146,14 +153,14 @@ class Positive(tfp.bijectors.Exp):
 
 
 def _normal(y):
-  """Return y with NaN below the normal numbers: some kernels take what is there for 0, and others do not."""
+  """Return y with NaN below the normal numbers, which only some kernels round to 0."""
   return tf.where(y < finfo(y.dtype).tiny, tf.constant(math.nan, y.dtype), y)
 
 
 class Simplex(Bijector):
   r"""Stick-breaking, from D - 1 real numbers to D shares: `simplex`.
 
-  The first share is a part of 1, each other one a part of what those before it have left, and the last one the rest:
+  The first share is a part of 1, each next one a part of what the shares before it leave, and the last one the rest:
 
   $$
   y_k = \sigma(t_k) \prod_{j < k} \sigma(-t_j), \quad t_k = x_k - \log(D - k), \quad
@@ -169,11 +176,12 @@ class Simplex(Bijector):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "simplex") -> None:
-    self._initialize(locals(), 1, dtype=None)  # that of x
+    self._initialize(locals(), 1, dtype=None)  # any dtype of x
 
   def _offset(self, x):
-    """Return what makes 0 the vector of equal shares, `[D - 1]`."""
-    return tf.math.log(tf.cast(tf.range(tf.shape(x)[-1], 0, -1), x.dtype))
+    """Return log(D - k), `[D - 1]`, with which x = 0 gives equal shares."""
+    remaining = tf.range(tf.shape(x)[-1], 0, -1)
+    return tf.math.log(tf.cast(remaining, x.dtype))
 
   def _forward_and_log_det(self, x, ctx):
     x = x - self._offset(x)
@@ -189,16 +197,24 @@ class Simplex(Bijector):
     return x + self._offset(x), -tf.reduce_sum(log_y, axis=-1)
 
   def _forward_event_shape(self, shape):
-    return shape[:-1] + [None if shape[-1] is None else shape[-1] + 1]
+    return _resized(shape, 1)
 
   def _forward_event_shape_tensor(self, shape):
     return tf.concat([shape[:-1], shape[-1:] + 1], axis=0)
 
   def _inverse_event_shape(self, shape):
-    return shape[:-1] + [None if shape[-1] is None else shape[-1] - 1]
+    return _resized(shape, -1)
 
   def _inverse_event_shape_tensor(self, shape):
     return tf.concat([shape[:-1], shape[-1:] - 1], axis=0)
+
+
+def _resized(shape, difference):
+  """Return a shape whose last size is larger by a difference."""
+  size = shape[-1]
+  if size is not None:
+    size += difference
+  return shape[:-1] + [size]
 
 
 class OnSupport(Bijector):
@@ -223,16 +239,18 @@ class OnSupport(Bijector):
   bijector = Parameter("The bijector onto the support.")
 
   def contains(self, y: tf.Tensor) -> Bool[tf.Tensor, "..."]:
-    """Return whether vectors `[..., D]` lie in the support: whether the inverse has a value that gives them."""
+    """Return whether vectors `[..., D]` lie in the support: whether they have an inverse that maps back to them."""
     y = tf.stop_gradient(self._to_tensor("y", y))
     x = self.bijector.inverse(y)
-    distance = tf.reduce_max(tf.abs(self.bijector.forward(tf.identity(x)) - y), axis=-1)  # not TFP's cached y
-    size = tf.reduce_max(tf.maximum(tf.abs(y), tf.abs(self._inside(y))), axis=-1)
-    return tf.reduce_all(tf.math.is_finite(x), axis=-1) & (distance <= TOLERANCE * size)
+    error = self.bijector.forward(tf.identity(x)) - y  # identity: not TFP's cached y
+    size = tf.maximum(tf.abs(y), tf.abs(self._inside(y)))
+    is_close = tf.reduce_max(tf.abs(error), axis=-1) <= TOLERANCE * tf.reduce_max(size, axis=-1)
+    return tf.reduce_all(tf.math.is_finite(x), axis=-1) & is_close
 
   def _inside(self, y):
     """Return a vector that lies in the support."""
-    return self.bijector.forward(tf.zeros(self.inverse_event_shape_tensor(tf.shape(y)[-1:]), y.dtype))
+    shape = self.inverse_event_shape_tensor(tf.shape(y)[-1:])
+    return self.bijector.forward(tf.zeros(shape, y.dtype))
 
   def _evaluate(self, x, inverse, ctx):
     if not inverse:
@@ -250,11 +268,11 @@ class OnSupport(Bijector):
 
 
 def on_support(support: Support, size: int, dtype: str = "float32") -> OnSupport:
-  """Return the bijector of a support of vectors of a size.
+  """Return the bijector onto a support of vectors.
 
   Args:
-    support: as of `vector_flow`.
-    size: values of a vector.
+    support: as in `vector_flow`.
+    size: number of values of a vector.
     dtype: of the flow.
 
   Raises:
@@ -270,12 +288,15 @@ def on_support(support: Support, size: int, dtype: str = "float32") -> OnSupport
       raise InputError(f"`support` must have a bijector of single values, or None, for each of {size} values")
     support = tfb.Blockwise(parts)
   check_type("support", support, tfb.Bijector)
-  bijector, z = OnSupport(support), None
+  bijector = OnSupport(support)
+  z = None
   with contextlib.suppress(Exception):  # TFP raises many
-    inner = bijector.inverse_event_shape([size])
-    if inner[0] and bijector.forward(tf.zeros(inner, support.dtype or dtype)).shape == [size]:
-      rows, columns = np.arange(32)[:, np.newaxis], np.arange(inner[0])
-      z = np.linspace(-3, 3, 32)[(rows + 7 * columns) % 32]  # each number in each column, different ones in a row
+    latent_shape = bijector.inverse_event_shape([size])
+    zeros = tf.zeros(latent_shape, support.dtype or dtype)
+    if latent_shape[0] and bijector.forward(zeros).shape == [size]:
+      row = np.arange(32)[:, np.newaxis]
+      column = np.arange(latent_shape[0])
+      z = np.linspace(-3, 3, 32)[(row + 7 * column) % 32]  # each number in each column, different ones in a row
   if z is None:
     raise InputError(f"`support` must be one of vectors of {size} values, got {support.name!r}")
   with contextlib.suppress(Exception), tf.init_scope():
@@ -290,7 +311,7 @@ def on_support(support: Support, size: int, dtype: str = "float32") -> OnSupport
 
 
 def to_config(support: Support | None) -> Any:
-  """Return a support as lists and numbers, which JSON has; raise an `InputError` for other bijectors of TFP."""
+  """Return a support as lists and numbers, for JSON; raise an `InputError` for other bijectors of TFP."""
   if isinstance(support, Sequence):
     return [to_config(part) for part in support]
   if support is None:
@@ -308,7 +329,9 @@ def from_config(config: Any) -> Support | None:
     return [from_config(part) for part in config]
   if isinstance(config, dict):
     return box(*config["box"])
-  return None if config is None else _WORDS[config]()
+  if config is None:
+    return None
+  return _WORDS[config]()
 
 
 _WORDS = {"positive": positive, "simplex": simplex}
