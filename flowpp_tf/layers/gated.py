@@ -1,4 +1,4 @@
-"""Gated residual layers of the conditioner, Flow++ section 3.2.2 and appendix, and the block that they make.
+"""Gated residual layers of the conditioner, Flow++ section 3.2.2 and appendix, and the block that they form.
 
     Gate(x) = a sigmoid(b), with a and b the two halves of the channels of x
     GatedConv        x + Gate(1x1(dropout(concat_elu(3x3(concat_elu(x)) [+ 1x1(concat_elu(c))]))))
@@ -6,10 +6,10 @@
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
     ConvAttentionBlock   LayerNorm(GatedAttention(LayerNorm(GatedConv(x))))
 
-c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL.
+c is an optional context of the same height and width. The layers come from PixelCNN++ and PixelSNAIL.
 
-Gradients keep the inputs of the cheap functions between products, and compute these functions again. The scale of
-dropout is a factor of a kernel, and residual sum, gate and layer norm are one function.
+Gradients keep the inputs of the cheap functions between products, and recompute these functions. The scale of dropout
+is applied to a kernel. Residual sum, gate and layer norm are one function.
 """
 
 import dataclasses
@@ -56,14 +56,14 @@ def gate(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n c//2"]:
 
 
 def _floats(x):
-  """A tensor of floating-point numbers with a last axis."""
+  """Return a floating-point tensor with a last axis."""
   x = as_tensor("x", x, None if tf.is_tensor(x) else tf.float32)
   check_tensor("x", x, [..., None])
   return x
 
 
 class _Gated(keras.layers.Layer):
-  """Base class of layers that end in dropout, a product, a gate and a residual sum."""
+  """Base class of layers that end in dropout, output projection, gate and residual sum."""
 
   def __init__(self, filters, weight_norm, **kwargs):
     super().__init__(**kwargs)
@@ -71,24 +71,28 @@ class _Gated(keras.layers.Layer):
     self.filters = filters
     self.weight_norm = weight_norm
 
-  def _add_end(self, dropout, kernel_size=1, padding="zeros"):
-    """Add the layers of the end; after the others, since files have the weights in this order."""
+  def _add_output_layers(self, dropout, kernel_size=1, padding="zeros"):
+    """Add dropout and output projection; after the other layers, since files have the weights in this order."""
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     options: dict[str, Any] = dict(
       init_scale=_RESIDUAL_INIT_SCALE, weight_norm=self.weight_norm, name="output_projection", dtype=self.dtype_policy
     )
-    self.output_projection = (
-      InitNormDense(2 * self.filters, **options)
-      if kernel_size == 1
-      else InitNormConv2D(2 * self.filters, kernel_size, padding=padding, **options)
-    )
+    self.output_projection: InitNormDense | InitNormConv2D
+    if kernel_size == 1:
+      self.output_projection = InitNormDense(2 * self.filters, **options)
+    else:
+      self.output_projection = InitNormConv2D(2 * self.filters, kernel_size, padding=padding, **options)
 
-  def _end(self, x, function, h, mask_shape, norm, ctx):
-    """Return x + Gate(product(dropout(function(h)))), normalised if `norm`, a layer, is not None."""
+  def _add_gated(self, x, kept_function, h, mask_shape, norm, ctx):
+    """Return x + Gate(output_projection(dropout(function(h)))), normalised if `norm`, a layer, is not None."""
     keep = self.dropout.keep_mask(mask_shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
     scale = self.dropout.scale(keep)
-    h = self.output_projection.after(function, h, keep, input_scale=scale, initialize=ctx.initialize)
-    return pointwise.gated_sum(x, h, *([] if norm is None else map(tf.convert_to_tensor, (norm.gamma, norm.beta))))
+    h = self.output_projection.after(kept_function, h, keep, input_scale=scale, initialize=ctx.initialize)
+    if norm is None:
+      return pointwise.gated_sum(x, h)
+    gamma = tf.convert_to_tensor(norm.gamma)
+    beta = tf.convert_to_tensor(norm.beta)
+    return pointwise.gated_sum(x, h, gamma, beta)
 
   def get_config(self) -> dict[str, Any]:
     config = {"filters": self.filters, "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
@@ -101,9 +105,8 @@ class GatedConv(_Gated):
 
   Args:
     filters: channels of input and output.
-    output_kernel_size: side of the kernel of the last convolution: 1 in couplings, 3 in the context net of the
-      dequantizer.
-    use_context: whether calls come with a `context [N, H, W, any]`; N, H and W may be 1.
+    output_kernel_size: side of the last convolution's kernel: 1 in couplings, 3 in the context net of the dequantizer.
+    use_context: whether calls have a `context [N, H, W, any]`; N, H and W may be 1.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
     padding: as in `InitNormConv2D`.
@@ -133,8 +136,10 @@ class GatedConv(_Gated):
     self.padding = padding
     options: dict[str, Any] = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, padding=padding, name="conv", **options)
-    self.context_projection = InitNormDense(filters, name="context_projection", **options) if use_context else None
-    self._add_end(dropout, output_kernel_size, padding)
+    self.context_projection = None
+    if use_context:
+      self.context_projection = InitNormDense(filters, name="context_projection", **options)
+    self._add_output_layers(dropout, output_kernel_size, padding)
 
   def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
     doubled = (*x_shape[:-1], 2 * x_shape[-1])  # by concat_elu
@@ -162,7 +167,7 @@ class GatedConv(_Gated):
     if self.context_projection is not None:
       h += self.context_projection.after(pointwise.kept_concat_elu, context, initialize=ctx.initialize)
     mask_shape = (*shape_of(h)[:-1], 2 * self.filters)
-    return self._end(x, pointwise.kept_concat_elu, h, mask_shape, norm, ctx)
+    return self._add_gated(x, pointwise.kept_concat_elu, h, mask_shape, norm, ctx)
 
   def _check_context(self, x, context):
     """Raise an `InputError` for a context that is missing, not expected, or would change the shape of x."""
@@ -173,8 +178,9 @@ class GatedConv(_Gated):
       return
     channels = projection.kernel.shape[0] // 2
     check_tensor("context", context, [..., None, None, channels])
-    sizes = zip([*context.shape][-2::-1], [*x.shape][-2::-1])
-    if context.shape.rank > 4 or any(None not in (a, b) and a not in (b, 1) for a, b in sizes):
+    sizes = zip(reversed(context.shape[:-1]), reversed(x.shape[:-1]))  # from the right: N may be missing
+    can_broadcast = all(size in (1, x_size, None) or x_size is None for size, x_size in sizes)
+    if context.shape.rank > 4 or not can_broadcast:
       raise InputError(f"`context` must be of shape [N, H, W, {channels}] for `x` of {x.shape}, got {context.shape}")
 
   def get_config(self) -> dict[str, Any]:
@@ -191,7 +197,7 @@ class _GatedMixer(_Gated):
     self.input_projection = InitNormDense(
       3 * filters, weight_norm=weight_norm, name="input_projection", dtype=self.dtype_policy
     )
-    self._add_end(dropout)
+    self._add_output_layers(dropout)
 
   def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None) -> None:
     self.input_projection.build(x_shape)
@@ -211,8 +217,9 @@ class _GatedMixer(_Gated):
     check_tensor("x", x, [None, None, None, self.filters])
     if position_embedding is not None:
       check_tensor("position_embedding", position_embedding, [..., *x.shape[1:]])
-    h = self.mix(self.input_projection.after(_with_position, x, position_embedding, initialize=ctx.initialize))
-    return self._end(x, pointwise.kept_values, h, shape_of(h), norm, ctx)
+    h = self.input_projection.after(_with_position, x, position_embedding, initialize=ctx.initialize)
+    h = self.mix(h)
+    return self._add_gated(x, pointwise.kept_values, h, shape_of(h), norm, ctx)
 
 
 def _with_position(x, position_embedding=None):
@@ -248,8 +255,9 @@ class GatedAttention(_GatedMixer):
   def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
     """Return the attention `[N, H, W, filters]` of queries, keys and values `[N, H, W, 3 filters]`."""
     height, width = h.shape[1:3]
-    h = self_attention(tf.reshape(h, [-1, height * width, 3 * self.filters]), self.heads)
-    return tf.reshape(h, [-1, height, width, self.filters])
+    qkv = tf.reshape(h, [-1, height * width, 3 * self.filters])
+    o = self_attention(qkv, self.heads)
+    return tf.reshape(o, [-1, height, width, self.filters])
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "heads": self.heads}
@@ -257,7 +265,7 @@ class GatedAttention(_GatedMixer):
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class GatedPointwise(_GatedMixer):
-  """The replacement of attention in the paper's ablation: the same weights, no mixing of positions.
+  """Gated residual layer that replaces attention in the paper's ablation: the same weights, no mixing of positions.
 
   Arguments and `call` as in `GatedAttention`, without `heads`.
 
@@ -267,18 +275,20 @@ class GatedPointwise(_GatedMixer):
   """
 
   def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
-    """Return the largest of three channels each, `[N, H, W, filters]` of `[N, H, W, 3 filters]`."""
-    return tf.reduce_max(tf.reshape(h, [-1, *h.shape[1:3], self.filters, 3]), axis=-1)
+    """Return the maximum of each three channels, from `[N, H, W, 3 filters]` to `[N, H, W, filters]`."""
+    height, width = h.shape[1:3]
+    triples = tf.reshape(h, [-1, height, width, self.filters, 3])
+    return tf.reduce_max(triples, axis=-1)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class ConvAttentionBlock(keras.layers.Layer):
-  """GatedConv, then optionally LayerNorm and a mixer of positions with a LayerNorm of its own.
+  """GatedConv, then optionally LayerNorm and a mixer of positions with its own LayerNorm.
 
   Args:
-    network: `NetworkConfig`; how many `blocks` it has and its `remat` make no difference to one of them.
-    use_context: whether calls come with a context.
-    output_kernel_size: of the gated convolution.
+    network: `NetworkConfig`; its `blocks` and `remat` are not used, since this is one block.
+    use_context: whether calls have a context.
+    output_kernel_size: as in `GatedConv`.
 
   `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
 
@@ -301,17 +311,17 @@ class ConvAttentionBlock(keras.layers.Layer):
     options: dict[str, Any] = dict(dropout=network.dropout, weight_norm=network.weight_norm, dtype=self.dtype_policy)
     self.conv = GatedConv(filters, output_kernel_size, use_context, padding=network.padding, name="conv", **options)
     self.conv_norm = self._norm("conv_norm")
-    self.mixer = self.mixer_norm = None
-    if network.mixer != "none":
-      self.mixer = (
-        GatedAttention(filters, network.heads, name="mixer", **options)
-        if network.mixer == "attention"
-        else GatedPointwise(filters, name="mixer", **options)
-      )
+    self.mixer: _GatedMixer | None = None
+    self.mixer_norm = None
+    if network.mixer == "attention":
+      self.mixer = GatedAttention(filters, network.heads, name="mixer", **options)
+    elif network.mixer == "pointwise":
+      self.mixer = GatedPointwise(filters, name="mixer", **options)
+    if self.mixer is not None:
       self.mixer_norm = self._norm("mixer_norm")
 
   def _norm(self, name):
-    """Return the owner of a layer norm's weights, or None. Its `call`, unused, has wrong second derivatives."""
+    """Return a layer norm that holds the weights, or None. Nothing calls it: its second derivatives are wrong."""
     if not self.network.layer_norm:
       return None
     return keras.layers.LayerNormalization(epsilon=pointwise.LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy)

@@ -5,17 +5,22 @@ only the arguments of a function, and are formulas, in fewer operations than aut
 float32: low precision pays off only in matrix products.
 """
 
+from typing import TypeAlias
+
 from jaxtyping import Bool, Float
 import tensorflow as tf
 
 from flowpp_tf.core.remat import recomputed_elementwise
 from flowpp_tf.core.tensors import at_least_float32, shape_of
+from flowpp_tf.layers.kernels.products import as_rows
 
 LAYER_NORM_EPSILON = 1e-5
 
+KeepMask: TypeAlias = Bool[tf.Tensor, "*#n"] | None  # of dropout; None keeps all values
 
-def kept(x: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*#n"] | None) -> Float[tf.Tensor, "*n"]:
-  """Return x where `keep` is true, and 0 elsewhere; x if there is no mask."""
+
+def kept(x: Float[tf.Tensor, "*n"], keep: KeepMask) -> Float[tf.Tensor, "*n"]:
+  """Return x where `keep` is true, and 0 elsewhere; x without a mask."""
   return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
 
@@ -26,12 +31,13 @@ def _concat_elu(x):
 
 def _kept_concat_elu_gradient(upstream, x, keep=None):
   values = _concat_elu(x)
-  by_values = tf.raw_ops.EluGrad(gradients=tf.cast(kept(upstream, keep), values.dtype), outputs=values)
-  by_x, by_minus_x = tf.split(by_values, 2, axis=-1)
-  return tf.cast(by_x - by_minus_x, x.dtype), None
+  upstream = tf.cast(kept(upstream, keep), values.dtype)
+  d_concat = tf.raw_ops.EluGrad(gradients=upstream, outputs=values)
+  d_x, d_minus_x = tf.split(d_concat, 2, axis=-1)
+  return tf.cast(d_x - d_minus_x, x.dtype), None
 
 
-# Apply the keep-mask of dropout, booleans or None, to concat_elu(x), or to x.
+# Apply a keep-mask to concat_elu(x), or to x.
 kept_concat_elu = recomputed_elementwise(
   lambda x, keep=None: kept(tf.cast(_concat_elu(x), x.dtype), keep), _kept_concat_elu_gradient
 )
@@ -54,49 +60,56 @@ def gated_sum(
 
 
 def _gate(h):
-  """gate(h), and a and sigmoid(b), of which it is the product."""
+  """Return gate(h), a and sigmoid(b)."""
   a, b = tf.split(at_least_float32(h), 2, axis=-1)
-  share = tf.sigmoid(b)
-  return a * share, a, share
+  sigmoid_b = tf.sigmoid(b)
+  return a * sigmoid_b, a, sigmoid_b
 
 
-def _gate_gradient(upstream, gated, a, share):
-  by_a = upstream * share
-  return tf.concat([by_a, by_a * (a - gated)], axis=-1)
+def _gate_gradient(upstream, gated, a, sigmoid_b):
+  d_a = upstream * sigmoid_b
+  d_b = d_a * (a - gated)  # sigmoid' = sigmoid (1 - sigmoid)
+  return tf.concat([d_a, d_b], axis=-1)
 
 
 def _gated_sum_gradient(upstream, x, h):
   del x
-  return upstream, tf.cast(_gate_gradient(at_least_float32(upstream), *_gate(h)), h.dtype)
+  d_h = _gate_gradient(at_least_float32(upstream), *_gate(h))
+  return upstream, tf.cast(d_h, h.dtype)
 
 
 def _normalize(x):
-  """x less its mean over the last axis, divided by the standard deviation; and the factor that divides."""
+  """Return x normalised over the last axis, and the inverse of its standard deviation."""
   centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-  factor = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-  return centered * factor, factor
+  variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
+  inverse_std = tf.math.rsqrt(variance + LAYER_NORM_EPSILON)
+  return centered * inverse_std, inverse_std
 
 
 def _sum_and_norm(x, h, gamma, beta):
-  normalized, _ = _normalize(at_least_float32(x) + _gate(h)[0])
-  return tf.cast(normalized * tf.cast(gamma, normalized.dtype) + tf.cast(beta, normalized.dtype), x.dtype)
+  gated, *_ = _gate(h)
+  normalized, _ = _normalize(at_least_float32(x) + gated)
+  scaled = normalized * tf.cast(gamma, normalized.dtype)
+  return tf.cast(scaled + tf.cast(beta, normalized.dtype), x.dtype)
 
 
 def _sum_and_norm_gradient(upstream, x, h, gamma, beta):
-  upstream, x_rows, h_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x, h))
-  gated, *of_gate = _gate(h_rows)
-  normalized, factor = _normalize(at_least_float32(x_rows) + gated)
-  upstream = at_least_float32(upstream)
-  by_normalized = upstream * tf.cast(gamma, upstream.dtype)
-  by_gamma = upstream * normalized
-  # Means over a row, of by_normalized and of its product with normalized, as products with gamma.
-  weights = tf.cast(gamma, upstream.dtype)[:, tf.newaxis] / gamma.shape[0]
-  mean, mean_of_product = tf.matmul(upstream, weights), tf.matmul(by_gamma, weights)
-  by_sum = factor * (by_normalized - mean - normalized * mean_of_product)
+  gated, a, sigmoid_b = _gate(as_rows(h))
+  normalized, inverse_std = _normalize(at_least_float32(as_rows(x)) + gated)
+  upstream = at_least_float32(as_rows(upstream))
+  gamma_values = tf.cast(gamma, upstream.dtype)
+  d_normalized = upstream * gamma_values
+  d_gamma = upstream * normalized
+  # The means over a row of d_normalized, and of d_normalized normalized, are products with gamma.
+  weights = gamma_values[:, tf.newaxis] / gamma.shape[0]
+  mean = tf.matmul(upstream, weights)
+  mean_of_product = tf.matmul(d_gamma, weights)
+  d_sum = inverse_std * (d_normalized - mean - normalized * mean_of_product)
+  d_h = _gate_gradient(d_sum, gated, a, sigmoid_b)
   return (
-    tf.cast(tf.reshape(by_sum, shape_of(x)), x.dtype),
-    tf.cast(tf.reshape(_gate_gradient(by_sum, gated, *of_gate), shape_of(h)), h.dtype),
-    tf.cast(tf.reduce_sum(by_gamma, axis=0), gamma.dtype),
+    tf.cast(tf.reshape(d_sum, shape_of(x)), x.dtype),
+    tf.cast(tf.reshape(d_h, shape_of(h)), h.dtype),
+    tf.cast(tf.reduce_sum(d_gamma, axis=0), gamma.dtype),
     tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype),
   )
 

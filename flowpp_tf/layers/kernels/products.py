@@ -12,7 +12,7 @@ def conv2d(
   bias: Float[tf.Tensor, " units"] | None = None,
 ) -> Float[tf.Tensor, "n h w units"]:
   """Return the convolution of images `[N, H, W, C]`, stride 1, same padding."""
-  return _add(_convolve(x, kernel, "SAME"), bias)
+  return _add_bias(_convolve(x, kernel, "SAME"), bias)
 
 
 def periodic_conv2d(
@@ -20,56 +20,69 @@ def periodic_conv2d(
   kernel: Float[tf.Tensor, "kh kw c units"],
   bias: Float[tf.Tensor, " units"] | None = None,
 ) -> Float[tf.Tensor, "n h w units"]:
-  """Return the convolution of images on a torus `[N, H, W, C]`, stride 1: beyond an edge the opposite one begins."""
+  """Return the convolution of images on a torus `[N, H, W, C]`, stride 1: opposite edges adjoin."""
   for axis, size in ((1, kernel.shape[0]), (2, kernel.shape[1])):
-    x = _wrapped(x, axis, (size - 1) // 2, size // 2)
-  return _add(_convolve(x, kernel, "VALID"), bias)
+    x = _wrap(x, axis, (size - 1) // 2, size // 2)
+  return _add_bias(_convolve(x, kernel, "VALID"), bias)
 
 
-def _wrapped(x, axis, before, after):
+def _wrap(x, axis, before, after):
   """Append copies of the last values of an axis before the first ones, and of the first values after the last ones."""
   size = x.shape[axis]
   if max(before, after) > size:
     return tf.gather(x, [i % size for i in range(-before, size + after)], axis=axis)
-  parts = tf.split(x, [size - before, before], axis=axis)[1:], [x], tf.split(x, [after, size - after], axis=axis)[:1]
-  return tf.concat([part for some in parts for part in some if part.shape[axis] != 0], axis=axis)
+  _, last = tf.split(x, [size - before, before], axis=axis)
+  first, _ = tf.split(x, [after, size - after], axis=axis)
+  parts = [part for part in (last, x, first) if part.shape[axis] != 0]
+  return tf.concat(parts, axis=axis)
 
 
 def dense(
   x: Float[tf.Tensor, "*n c"], kernel: Float[tf.Tensor, "c units"], bias: Float[tf.Tensor, " units"] | None = None
 ) -> Float[tf.Tensor, "*n units"]:
-  """Return the product with the last axis of `x [..., C]`."""
+  """Return the product of the last axis of `x [..., C]` with the kernel."""
   if len(x.shape) == 4 and bias is not None:
     return _pointwise_conv(x, kernel, bias)
-  flat = _add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
-  return tf.reshape(flat, [*shape_of(x)[:-1], kernel.shape[-1]])
+  rows = _add_bias(tf.matmul(as_rows(x), kernel), bias)
+  return tf.reshape(rows, [*shape_of(x)[:-1], kernel.shape[-1]])
 
 
 @tf.custom_gradient
 def _pointwise_conv(x, kernel, bias):
-  """A dense layer of images `[N, H, W, C]`: as a convolution, whose kernel on CPUs adds the bias as well.
+  """Apply a dense layer to images `[N, H, W, C]` as a convolution, whose kernel on CPUs adds the bias as well.
 
-  The gradients are matrix products, which take a third of the time of those of the convolution.
+  The gradients are matrix products, which take a third of the time of a convolution's gradients.
   """
 
   def gradient(upstream):
-    upstream, x_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x))
-    by_x = tf.reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))
-    ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)  # a product is the fastest sum
-    return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
+    upstream = as_rows(upstream)
+    d_x = tf.matmul(upstream, kernel, transpose_b=True)
+    d_kernel = tf.matmul(as_rows(x), upstream, transpose_a=True)
+    ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)
+    d_bias = tf.matmul(ones, upstream)[0]  # a product is the fastest sum
+    return tf.reshape(d_x, shape_of(x)), d_kernel, d_bias
 
-  with tf.name_scope("pointwise"):  # profiles tell it from the 3x3 convolutions by its name
-    return _add(_convolve(x, kernel[tf.newaxis, tf.newaxis], "VALID"), bias), gradient
+  with tf.name_scope("pointwise"):  # this name tells it from the 3x3 convolutions in profiles
+    outputs = _convolve(x, kernel[tf.newaxis, tf.newaxis], "VALID")
+    return _add_bias(outputs, bias), gradient
 
 
 def _convolve(x, kernel, padding):
   outputs = tf.nn.conv2d(x, kernel, strides=1, padding=padding)
   if x.shape[0] == 0:  # on some processors TensorFlow's kernel then returns its input
-    sizes = x.shape[1:3] if padding == "SAME" else [x.shape[i] - kernel.shape[i - 1] + 1 for i in (1, 2)]
-    return tf.zeros([0, *sizes, kernel.shape[-1]], outputs.dtype)
+    height, width = x.shape[1:3]
+    if padding == "VALID":
+      height -= kernel.shape[0] - 1
+      width -= kernel.shape[1] - 1
+    return tf.zeros([0, height, width, kernel.shape[-1]], outputs.dtype)
   return outputs
 
 
-def _add(outputs, bias):
-  """Add the bias by the op that the product's kernel can take in."""
+def _add_bias(outputs, bias):
+  """Add the bias by the op that TensorFlow fuses with the product."""
   return outputs if bias is None else tf.nn.bias_add(outputs, bias)
+
+
+def as_rows(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "rows c"]:
+  """Return `x [..., C]` as a matrix `[rows, C]`."""
+  return tf.reshape(x, [-1, x.shape[-1]])
