@@ -39,8 +39,8 @@ class Conditioner(keras.layers.Layer):
     context_channels: channels of the context's condition, `[N, H, W, context_channels]`; 0 for none. Its height and
       width may be 1.
     output_concat_elu: whether concat_elu comes before the last convolution.
-    context_block: rows and columns of pixels of the condition that become one position; (1, 1) for a condition of the
-      input's own height and width.
+    context_block: rows and columns of the condition's pixels that become one position; (1, 1) for a condition of the
+      input's height and width.
 
   `call(x [N, H, W, C], ctx=EvalContext())` gives `[N, H, W, outputs]`. The blocks share a position embedding. With
   mixer "none" nothing uses it: it is kept, not trainable, as the published models have it. A network with periodic
@@ -96,11 +96,12 @@ class Conditioner(keras.layers.Layer):
         trainable=network.mixer != "none",
       )
     inside = (None, height, width, network.filters)
+    output_filters = 2 * network.filters if output_concat_elu else network.filters
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.input_conv.build((None, *image_shape))
       for block in self.blocks:
         block.build(inside, context_shape=(*inside[:-1], context_channels * math.prod(context_block)))
-      self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
+      self.output_conv.build((*inside[:-1], output_filters))
     self._in_lists = variables_of(self.blocks)
     self.built = True
 
@@ -109,10 +110,8 @@ class Conditioner(keras.layers.Layer):
     check_tensor("x", x, [None, *self.image_shape])
     context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
-      raise InputError(
-        f"this conditioner has {self.context_channels} context channels, got context "
-        f"{None if context is None else tuple(context.shape)}"
-      )
+      shape = None if context is None else tuple(context.shape)
+      raise InputError(f"this conditioner has {self.context_channels} context channels, got context {shape}")
     h = self.input_conv(x, initialize=ctx.initialize)
     embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
     if context is not None:
@@ -135,10 +134,13 @@ class Conditioner(keras.layers.Layer):
 
 
 def _blocks_to_channels(context, block):
-  """`[N, a H, b W, C]` as `[N, H, W, a b C]` for a block `(a, b)`."""
+  """Return `[N, a H, b W, C]` as `[N, H, W, a b C]` for a block `(a, b)`."""
   if math.prod(block) == 1:
     return context
-  (rows, columns), (count, height, width, channels) = block, shape_of(context)
-  height, width = height // rows, width // columns
-  context = tf.reshape(context, [count, height, rows, width, columns, channels])
-  return tf.reshape(tf.transpose(context, [0, 1, 3, 2, 4, 5]), [count, height, width, rows * columns * channels])
+  rows, columns = block
+  count, height, width, channels = shape_of(context)
+  height //= rows
+  width //= columns
+  grid = tf.reshape(context, [count, height, rows, width, columns, channels])
+  grid = tf.transpose(grid, [0, 1, 3, 2, 4, 5])
+  return tf.reshape(grid, [count, height, width, rows * columns * channels])

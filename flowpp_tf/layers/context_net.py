@@ -1,15 +1,15 @@
-"""The networks that read what couplings are conditioned on, Flow++ section 3.1 and appendix, and conditional images.
+"""Networks that compute the context of couplings: Flow++ section 3.1 and appendix, and conditional images.
 
-`ContextNet` reads the image for the variational dequantizer. The integer image, scaled to [-1/2, 1/2), is split by
-columns and both halves are laid on the channels, so that the context has the height and width of what the
-dequantizer's couplings transform. Then a 3x3 convolution and gated convolutions; the ImageNet models add layer norm
-and attention. The posterior of augmented channels reads the image by the same network.
+`ContextNet` reads the image for the variational dequantizer. The integer image is scaled to [-1/2, 1/2), split by
+columns, and both halves are stacked on the channels: the context then has the height and width of the input of the
+dequantizer's couplings. A 3x3 convolution and gated convolutions follow; the ImageNet models add layer norm and
+attention. The posterior of augmented channels reads the image by the same network.
 
 `ConditionNet` reads a label, another image, or both, for the couplings of the flow:
 
     c = E[label] + f(condition)
 
-E has a row for labels that are left out, so that one model is conditional and unconditional, for guidance (guided.py).
+E has a row for images without a label, so that one model is conditional and unconditional, for guidance (guided.py).
 f is a stack of the gated convolutions of section 3.2.2 at the condition's own size; its features are repeated up to
 the size of the image.
 """
@@ -62,8 +62,8 @@ class ContextNet(keras.layers.Layer):
     self, image_shape: Shape, levels: int | None, network: NetworkConfig | dict[str, Any], **kwargs: Any
   ) -> None:
     super().__init__(**kwargs)
-    # Keras would cast images before they are scaled; weights are cast as ever. `call` takes arrays too.
-    self._convert_input_args, self._allow_non_tensor_positional_args = False, True
+    self._convert_input_args = False  # Keras would cast images before they are scaled
+    self._allow_non_tensor_positional_args = True  # `call` takes arrays too
     height, width, channels = check_shape_of_images("image_shape", image_shape)
     if width % 2:
       raise InputError(f"`image_shape` must have an even width, got {tuple(image_shape)}")
@@ -93,10 +93,11 @@ class ContextNet(keras.layers.Layer):
     check_type("ctx", ctx, EvalContext)
     images = as_tensor("images", images)
     check_tensor("images", images, [None, *self.image_shape], "real")
-    x = tf.cast(images, self.compute_dtype if self.levels is None else self.variable_dtype)
-    if self.levels is not None:  # before a narrow dtype: float16 has no numbers above 65,504
-      x = tf.cast(x / self.levels - 0.5, self.compute_dtype)
-    h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=ctx.initialize)
+    if self.levels is not None:  # scale before the cast to a narrow dtype: float16 has no numbers above 65,504
+      images = tf.cast(images, self.variable_dtype) / self.levels - 0.5
+    x = tf.cast(images, self.compute_dtype)
+    halves = tf.reshape(x, [-1, *self.half_shape])
+    h = self.input_conv(halves, initialize=ctx.initialize)
     embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
     return apply_blocks(self.blocks, h, embedding, ctx=ctx, remat=self.network.remat)
 
@@ -128,7 +129,8 @@ class ConditionNet(keras.layers.Layer):
   context: `[N, H, W, filters]` with a condition, `[N, 1, 1, filters]` for labels only.
 
   Raises:
-    InputError (a ValueError): if there is neither a label nor a condition.
+    InputError (a ValueError): for a network of neither labels nor conditions; from a call, if one of them is missing or
+      not expected.
 
   Examples:
     >>> net = fpp.layers.ConditionNet((8, 8, 1), num_classes=10, network=fpp.layers.NetworkConfig(16, 1, "none"))
@@ -150,28 +152,30 @@ class ConditionNet(keras.layers.Layer):
     check_count("num_classes", num_classes, 0)
     if not num_classes and not len(condition_shape):
       raise InputError("`num_classes` or `condition_shape` must be given")
-    network = NetworkConfig.from_config(NetworkConfig(32, 1, "none") if network is None else network)
+    if network is None:
+      network = NetworkConfig(32, 1, "none")
+    network = NetworkConfig.from_config(network)
     self._config = dict(
       image_shape=tuple(image_shape),
       num_classes=num_classes,
       condition_shape=tuple(condition_shape),
       network=dataclasses.asdict(network),
     )
-    self.remat, self._condition_shape = network.remat, tuple(condition_shape)
+    self.remat = network.remat
+    self._condition_shape = tuple(condition_shape)
     self.embedding = self.input_conv = None
     self.blocks: list[ConvAttentionBlock] = []
-    if len(condition_shape):
-      height, width, _ = check_shape_of_images("condition_shape", condition_shape)
-      if image_shape[0] % height or image_shape[1] % width:
-        raise InputError(
-          f"`condition_shape` must have sides that divide those of `image_shape` {tuple(image_shape)}, "
-          f"got {tuple(condition_shape)}"
-        )
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       if num_classes:
         self.embedding = LabelEmbedding(num_classes, network.filters, name="embedding", dtype=self.dtype_policy)
       if len(condition_shape):
+        height, width, _ = check_shape_of_images("condition_shape", condition_shape)
         self.repeats = image_shape[0] // height, image_shape[1] // width
+        if image_shape[0] % height or image_shape[1] % width:
+          raise InputError(
+            f"`condition_shape` must have sides that divide those of `image_shape` {tuple(image_shape)}, "
+            f"got {tuple(condition_shape)}"
+          )
         self.input_conv = _input_conv(network, self.dtype_policy)
         self.input_conv.build((None, *condition_shape))
         for i in range(network.blocks):
@@ -188,32 +192,39 @@ class ConditionNet(keras.layers.Layer):
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n height width c"]:
     check_type("ctx", ctx, EvalContext)
-    for name, value, wanted in (("labels", labels, self.embedding), ("condition", condition, self.input_conv)):
-      if (value is None) != (wanted is None):
-        raise InputError(f"`{name}` must be {'None' if wanted is None else 'given'}: the network was made so")
-    # Not by `__call__`, whose errors do not name the argument.
-    context = 0.0 if self.embedding is None else self.embedding.call(labels)
-    if condition is not None:
-      count = None if labels is None else labels.shape[0]
-      check_tensor("condition", condition, [count, *self._condition_shape], "real")
+    _check_given("labels", labels, self.embedding)
+    _check_given("condition", condition, self.input_conv)
+    count = None
+    context: Any = 0.0
+    if self.embedding is not None:
+      context = self.embedding.call(labels)  # errors from `__call__` would not name the argument
+      count = context.shape[0]
     if self.input_conv is None:
       return context
+    check_tensor("condition", condition, [count, *self._condition_shape], "real")
     h = self.input_conv(tf.cast(condition, self.compute_dtype), initialize=ctx.initialize)
     h = apply_blocks(self.blocks, h, None, ctx=ctx, remat=self.remat)
-    for axis, count in enumerate(self.repeats, 1):
-      h = h if count == 1 else tf.repeat(h, count, axis=axis)
+    for axis, repeats in enumerate(self.repeats, 1):
+      if repeats > 1:
+        h = tf.repeat(h, repeats, axis=axis)
     return h + context
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), **self._config}
 
 
+def _check_given(name, value, reader):
+  """Raise an `InputError` unless an input is given exactly if the network has the layer that reads it."""
+  if (value is None) != (reader is None):
+    raise InputError(f"`{name}` must be {'None' if reader is None else 'given'}: the network was made so")
+
+
 @keras.saving.register_keras_serializable("flowpp_tf")
 class LabelEmbedding(keras.layers.Layer):
-  """`embedding(labels [N])`: a context `[N, 1, 1, channels]` for images.
+  """Embedding of labels `[N]` as a context `[N, 1, 1, channels]` for images.
 
   Args:
-    num_classes: labels are in 0 .. num_classes - 1; -1 stands for an image whose label is left out.
+    num_classes: labels are in 0 .. num_classes - 1; -1 stands for an image without a label.
     channels: channels of the context.
 
   Labels out of range give NaN.
@@ -230,7 +241,7 @@ class LabelEmbedding(keras.layers.Layer):
     check_count("channels", channels)
     self.num_classes = num_classes
     self.channels = channels
-    # The last row is that of images without a label.
+    # The last row is for images without a label.
     self.table = self.add_weight(
       name="table", shape=(num_classes + 1, channels), initializer=keras.initializers.RandomNormal(stddev=0.5)
     )
@@ -238,14 +249,15 @@ class LabelEmbedding(keras.layers.Layer):
 
   def call(self, labels: Int[tf.Tensor, " n"]) -> Float[tf.Tensor, "n 1 1 c"]:
     check_tensor("labels", labels, [None], "integer")
-    labels = tf.cast(labels, tf.int64)  # which holds all labels and the number of classes, unlike int8
+    labels = tf.cast(labels, tf.int64)  # int8 could not hold the number of classes
     known = (labels >= -1) & (labels < self.num_classes)
     labels = tf.cast(tf.where(known, labels, -1), tf.int32)
     rows = tf.where(labels < 0, self.num_classes, labels)
-    # A product with one-hot vectors has a dense gradient. It would make zeros of labels out of range.
+    # A product with one-hot vectors has a dense gradient. For labels out of range it would give zeros, not NaN.
     one_hot = tf.one_hot(rows, self.num_classes + 1, dtype=self.compute_dtype)
     vectors = tf.matmul(one_hot, tf.cast(self.table, self.compute_dtype))
-    vectors = tf.where(known[:, tf.newaxis], vectors, tf.cast(math.nan, vectors.dtype))
+    nan = tf.cast(math.nan, vectors.dtype)
+    vectors = tf.where(known[:, tf.newaxis], vectors, nan)
     return vectors[:, tf.newaxis, tf.newaxis]
 
   def get_config(self) -> dict[str, Any]:

@@ -59,14 +59,18 @@ class DenseConditioner(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
+    check_count("size", size, 0)
+    check_count("outputs", outputs, high=INT32_MAX)
+    check_count("hidden", hidden)
+    check_count("blocks", blocks, 0)
+    check_count("context_size", context_size, 0)
     sizes = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
-    limits = dict(size=(0,), outputs=(1, INT32_MAX), hidden=(1,), blocks=(0,), context_size=(0,))
-    for name, limit in limits.items():
-      check_count(name, sizes[name], *limit)
     self._config = {name: int(value) for name, value in sizes.items()}
-    self.size, self.context_size = size, context_size
-    self._output_mean = None if output_mean is None else as_array("output_mean", output_mean, [outputs])
-    if self._output_mean is not None:
+    self.size = size
+    self.context_size = context_size
+    self._output_mean = None
+    if output_mean is not None:
+      self._output_mean = as_array("output_mean", output_mean, [outputs])
       check_all_finite("output_mean", self._output_mean)
 
     def dense(units, inputs, name, scale=1.0):
@@ -85,27 +89,39 @@ class DenseConditioner(keras.layers.Layer):
   def call(self, x: Float[tf.Tensor, "*n c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "*n outputs"]:
     check_type("ctx", ctx, EvalContext)
     check_tensor("x", x, [..., self.size])
-    context, initialize = ctx.condition, ctx.initialize
-    normalize = initialize and self.size + self.context_size > 0  # what has no input is constant
-    size = 0 if context is None else context.shape[-1]
-    if size != self.context_size:
-      raise InputError(
-        f"this conditioner has a context of {self.context_size} values, got {'none' if context is None else size}"
-      )
-    if context is not None:
-      context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
-      x = tf.concat([x, context], axis=-1)
-    x = x if self.size + self.context_size else tf.reduce_sum(x, axis=-1, keepdims=True)  # of no values: 0
-    near = tf.clip_by_value(x, -self.far, self.far)
-    h = self.input_layer(near + near / self.far * tf.math.log1p(tf.abs(x - near)), initialize=normalize)
+    has_input = self.size + self.context_size > 0
+    normalize = ctx.initialize and has_input  # without an input, the outputs are constant
+    x = self._with_context(x, ctx.condition)
+    if not has_input:
+      x = tf.reduce_sum(x, axis=-1, keepdims=True)  # a sum of no values: 0
+    h = self.input_layer(self._compressed(x), initialize=normalize)
     for inner, outer in zip(self.inner, self.outer):
-      h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=normalize)), initialize=normalize)
+      hidden = inner(tf.nn.elu(h), initialize=normalize)
+      h += outer(tf.nn.elu(hidden), initialize=normalize)
     parameters = self.output_layer(tf.nn.elu(h), initialize=normalize)
-    if initialize and self._output_mean is not None:
+    if ctx.initialize and self._output_mean is not None:
       self.output_layer.bias.assign_add(self._output_mean)
       parameters += tf.constant(self._output_mean, parameters.dtype)
     return parameters
 
+  def _with_context(self, x, context):
+    """Return [x, c], with the context broadcast over the batch of x."""
+    size = 0 if context is None else context.shape[-1]
+    if size != self.context_size:
+      raise InputError(f"this conditioner has a context of {self.context_size} values, got {size or 'none'}")
+    if context is None:
+      return x
+    context_shape = tf.concat([tf.shape(x)[:-1], [size]], axis=0)
+    context = tf.broadcast_to(tf.cast(context, x.dtype), context_shape)
+    return tf.concat([x, context], axis=-1)
+
+  def _compressed(self, x):
+    """Return f(x), which grows only by the logarithm beyond `far`."""
+    near = tf.clip_by_value(x, -self.far, self.far)
+    return near + near / self.far * tf.math.log1p(tf.abs(x - near))
+
   def get_config(self) -> dict[str, Any]:
-    mean = {} if self._output_mean is None else {"output_mean": self._output_mean.tolist()}
-    return {**super().get_config(), **self._config, **mean}
+    config = {**super().get_config(), **self._config}
+    if self._output_mean is not None:
+      config["output_mean"] = self._output_mean.tolist()
+    return config

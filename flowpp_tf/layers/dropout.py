@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from jaxtyping import Bool, Float, Int16
+from jaxtyping import Float, Int16
 import keras
 import tensorflow as tf
 
 from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.layers.kernels.pointwise import kept
+from flowpp_tf.layers.kernels.pointwise import KeepMask, kept
 from flowpp_tf.types import Seed
 
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
@@ -49,18 +49,17 @@ class Dropout(keras.layers.Dropout):
     batch_offset: int | tf.Tensor = 0,
   ) -> Float[tf.Tensor, "*n"]:
     check_tensor("inputs", inputs, [...])
-    seed = None if seed is None else as_seed(seed)
+    if seed is not None:
+      seed = as_seed(seed)
     if not tf.is_tensor(batch_offset):
       check_count("batch_offset", batch_offset, 0, 2**63 - 1)
     return self.apply(inputs, self.keep_mask(shape_of(inputs), bool(training), seed, batch_offset))
 
-  def keep_mask(
-    self, shape: Any, training: bool = False, seed: Seed = None, batch_offset: Any = 0
-  ) -> Bool[tf.Tensor, "..."] | None:
+  def keep_mask(self, shape: Any, training: bool = False, seed: Seed = None, batch_offset: Any = 0) -> KeepMask:
     """Return the boolean keep-mask for inputs of a shape, see `shape_of`, or None if nothing is dropped.
 
-    Its shape is `noise_shape`, if the layer has one, which is broadcast to that of the inputs, as in Keras.
-    With `batch_offset`, it is the part of a larger batch's mask that begins at that image.
+    It has the shape `noise_shape`, if the layer has one, and is broadcast to the inputs, as in Keras. With
+    `batch_offset`, it is the part of a larger batch's mask that begins at that image.
     """
     if not training or self.rate == 0:
       return None
@@ -75,13 +74,15 @@ class Dropout(keras.layers.Dropout):
       return tf.zeros(shape, tf.bool)
     return sixteen_bits(shape, seed, batch_offset) >= dropped - 2**15
 
-  def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*#n"] | None) -> Float[tf.Tensor, "*n"]:
+  def apply(self, inputs: Float[tf.Tensor, "*n"], keep: KeepMask) -> Float[tf.Tensor, "*n"]:
     """Return the scaled inputs where `keep` is true, and 0 elsewhere."""
     return inputs if keep is None else kept(inputs * self.scale(keep), keep)
 
-  def scale(self, keep: Bool[tf.Tensor, "..."] | None) -> float:
-    """Return the factor of the inputs that a mask keeps; 1 if there is no mask, or if it keeps none."""
-    return 1.0 if keep is None or self.rate == 1 else 1 / (1 - self.rate)
+  def scale(self, keep: KeepMask) -> float:
+    """Return the factor of the inputs that a mask keeps: 1 / (1 - rate), or 1 without a mask and at rate 1."""
+    if keep is None or self.rate == 1:
+      return 1.0
+    return 1 / (1 - self.rate)
 
 
 def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
@@ -104,4 +105,6 @@ def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int
     dtype=tf.int32,
   )
   bits = tf.reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
-  return tf.reshape(bits if values == 8 * counts else bits[:, :values], shape)
+  if values < 8 * counts:
+    bits = bits[:, :values]
+  return tf.reshape(bits, shape)

@@ -26,7 +26,7 @@ _SETTINGS = "settings"  # name in files of weights, next to the weights' numbers
 
 
 class Adaptable:
-  """Mixin of Keras layers and models with data-dependent initialisation, to stand before Keras' class.
+  """Mixin for Keras layers and models with data-dependent initialisation; it precedes Keras' class.
 
   Attributes:
     initialized: whether the weights were set by `adapt`, `initialize`, `set_weights`, or by loading a file of any
@@ -104,7 +104,7 @@ class Flow(Adaptable, keras.layers.Layer):
     # Not in `call`, where Keras puts paragraphs around the line of an error.
     event_shape = self.distribution.event_shape
     check_not_masked("x", x)
-    if not hasattr(x, "shape"):  # a list, of which Keras would take each number for an input
+    if not hasattr(x, "shape"):  # Keras would take each number of a list for an input
       x = as_tensor("x", x, tf.as_dtype(self.variable_dtype))
     if isinstance(event_shape, tf.TensorShape):
       check_event("x", tf.TensorShape(getattr(x, "shape", None)), event_shape)
@@ -129,13 +129,13 @@ class Flow(Adaptable, keras.layers.Layer):
     return cls(**{**config, "distribution": make_flow(config["distribution"])})
 
   def save_own_variables(self, store: Any) -> None:
-    """Write the weights to a file, as in Keras, and what else the density depends on."""
+    """Write the weights to a file, as in Keras, and the other settings that the density depends on."""
     super().save_own_variables(store)
     if settings := self._hidden_settings():
       store[_SETTINGS] = np.frombuffer(settings.encode(), np.uint8)
 
   def load_own_variables(self, store: Any) -> None:
-    """Read the weights from a file, as in Keras; raise an `InputError` if the file is that of another density."""
+    """Read the weights from a file, as in Keras; raise an `InputError` if the file is for another density."""
     stored = {name: np.asarray(store[name]) for name in store.keys()}
     settings = stored.pop(_SETTINGS, np.empty(0, np.uint8)).tobytes().decode()
     if settings != (expected := self._hidden_settings()):
@@ -143,18 +143,18 @@ class Flow(Adaptable, keras.layers.Layer):
     super().load_own_variables(stored)
 
   def _hidden_settings(self):
-    """Return what the weights do not tell of the density, as text; "" for distributions without a source."""
+    """Return the settings that change the density but no shape of a weight, as text; "" without a source."""
     with contextlib.suppress(AttributeError, InputError):
       return json.dumps(self.distribution.source.hidden_settings(), sort_keys=True)
     return ""
 
   def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
-    """Return the shape of the log density of `x`, given a context of a shape; None is a size that is not known."""
+    """Return the shape of the log density for shapes of `x` and of the context; None is an unknown size."""
     specs = [keras.KerasTensor(shape, self.variable_dtype) for shape in (x_shape, context_shape) if shape is not None]
     return self.compute_output_spec(*specs).shape
 
   def compute_output_spec(self, x: TensorLike, context: TensorLike | None = None) -> keras.KerasTensor:
-    """Return what `call` gives, by tracing it: Keras' own method would take its dtype from the policy."""
+    """Return the spec of the output, by tracing `call`: Keras' own method would take the dtype from the policy."""
     return keras.Operation.compute_output_spec(self, x, context)
 
   def adapt(self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False) -> None:
@@ -162,7 +162,7 @@ class Flow(Adaptable, keras.layers.Layer):
 
     Args:
       x: a batch, `[N, *event_shape]`; 64 or more.
-      context: of each value, of a flow with one.
+      context: context of each example, for a flow with one.
       overwrite: whether to initialise a flow that is initialised already.
 
     Raises:
@@ -194,7 +194,8 @@ class Flow(Adaptable, keras.layers.Layer):
     return self.distribution.given(self._cast(context))
 
   def _cast(self, x):
-    """Return a floating-point tensor in the dtype of the distribution; TFP converts what is no tensor."""
+    """Return a floating-point tensor in the dtype of the distribution; TFP converts arrays and lists."""
     dtype = self.distribution.dtype
-    is_floating = tf.is_tensor(x) and x.dtype.is_floating and isinstance(dtype, tf.DType) and dtype.is_floating
-    return tf.cast(x, dtype) if is_floating else x
+    if tf.is_tensor(x) and x.dtype.is_floating and isinstance(dtype, tf.DType) and dtype.is_floating:
+      return tf.cast(x, dtype)
+    return x

@@ -13,13 +13,13 @@ from flowpp_tf.core.context import EvalContext
 
 
 class Guided(keras.layers.Layer):
-  """Extrapolate the output of a conditioner from that without a label, through that with it.
+  """Extrapolate a conditioner's output from the output without a label, through the output with it.
 
   Args:
     conditioner: built layer `(x, ctx=...)` that reads `ctx.condition`, such as `Conditioner`. Its weights are shared.
     weight: w, a float or scalar tensor; 0 for the conditioner itself.
 
-  `call(x, ctx)` gives what the conditioner gives; the condition of `ctx` is `tf.concat([c, c0], axis=-1)`.
+  `call(x, ctx)` gives parameters as the conditioner does; the condition of `ctx` is `tf.concat([c, c0], axis=-1)`.
 
   Examples:
     >>> from flowpp_tf.core.context import EvalContext
@@ -37,7 +37,8 @@ class Guided(keras.layers.Layer):
     self.built = True
 
   def call(self, x: Float[tf.Tensor, " n *event"], ctx: EvalContext) -> Float[tf.Tensor, " n *outputs"]:
-    with_label, without = (
-      self.conditioner(x, ctx=ctx.with_condition(condition)) for condition in tf.split(ctx.condition, 2, axis=-1)
-    )
-    return with_label + tf.cast(self.weight, with_label.dtype) * (with_label - without)
+    condition, without_label = tf.split(ctx.condition, 2, axis=-1)
+    guided = self.conditioner(x, ctx=ctx.with_condition(condition))
+    unguided = self.conditioner(x, ctx=ctx.with_condition(without_label))
+    weight = tf.cast(self.weight, guided.dtype)
+    return guided + weight * (guided - unguided)

@@ -1,9 +1,8 @@
 """Convolution and dense layers with data-dependent initialisation (Salimans and Kingma 2016).
 
-Called with `initialize=True`, a layer rescales its output to mean 0 and standard deviation `init_scale` in each
-channel, over the batch and all positions, by changing its weights. Without weight normalisation that is all that it
-does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for CIFAR-10 and the second for ImageNet
-32.
+Called with `initialize=True`, a layer changes its weights so that each output channel has mean 0 and standard deviation
+`init_scale` over the batch and all positions. With weight normalisation the kernel stays W = gain V / |V|. Flow++ uses
+the layers without weight normalisation for CIFAR-10, and with it for ImageNet 32.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ _SMALLEST_SQUARED_NORM = 1e-12
 class _InitNormLayer(keras.layers.Layer):
   """Base class of the convolution and the dense layer: weights, normalisation, initialisation."""
 
-  _sizes: tuple[Any, ...] = (...,)  # of the input, before the channels
+  _sizes: tuple[Any, ...] = (...,)  # sizes of the input before the channels
 
   def __init__(self, product, units, init_scale, weight_norm, **kwargs):
     super().__init__(**kwargs)
@@ -59,28 +58,31 @@ class _InitNormLayer(keras.layers.Layer):
     """Return the layer's output for `input_scale function(*arguments)`, whose gradient computes the function again.
 
     Args:
-      function: of tensors or None, cheap and of each position only.
-      *arguments: of the function.
-      input_scale: factor of the function's values, which the kernel takes in, as it is smaller.
+      function: of tensors or None, cheap, and applied at each position separately.
+      *arguments: arguments of the function.
+      input_scale: factor of the function's values. It scales the kernel, which is smaller.
       initialize: as in `call`.
     """
     if initialize:
-      h = function(*arguments)
-      if input_scale != 1:
-        h *= input_scale
-      return self._initialize(h)
+      return self._initialize(function(*arguments) * input_scale)
     kernel, bias = self.effective_weights()
     if input_scale != 1:
       kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
-    product = lambda *tensors: self.product(function(*tensors[:-2]), *tensors[-2:])
+
+    def product(*tensors):
+      *inputs, kernel, bias = tensors
+      return self.product(function(*inputs), kernel, bias)
+
     return rematerialized(product)(*arguments, kernel, bias)
 
   def effective_weights(self) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the kernel that the input is multiplied by, and the bias."""
     kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
     if self.weight_norm:
-      v, gain = at_least_float32(kernel), at_least_float32(tf.convert_to_tensor(self.gain))
-      squared_norm = tf.reduce_sum(tf.square(v), axis=list(range(len(v.shape) - 1)))
+      v = at_least_float32(kernel)
+      gain = at_least_float32(tf.convert_to_tensor(self.gain))
+      axes = list(range(len(v.shape) - 1))
+      squared_norm = tf.reduce_sum(tf.square(v), axis=axes)
       norm = tf.sqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
       kernel = tf.cast(v * (gain / norm), kernel.dtype)
     return kernel, bias
@@ -138,7 +140,8 @@ class InitNormConv2D(_InitNormLayer):
     check_count("kernel_size", kernel_size)
     if padding not in PADDINGS:
       raise InputError(f"`padding` must be one of {', '.join(PADDINGS)}, got {padding!r}")
-    super().__init__(periodic_conv2d if padding == "periodic" else conv2d, filters, init_scale, weight_norm, **kwargs)
+    product = periodic_conv2d if padding == "periodic" else conv2d
+    super().__init__(product, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
     self.padding = padding
 
