@@ -254,8 +254,7 @@ class FlowPlusPlusConfig(Settings):
     """Rows and columns that the coded part of a tile at an edge is a multiple of; without neighbours a whole tile."""
     if self.tile_neighbours:
       return self.size_step
-    height, width, _ = self.image_shape
-    return height, width
+    return self.image_shape[0], self.image_shape[1]
 
   @property
   def size_step(self) -> tuple[int, int]:

@@ -54,9 +54,7 @@ def _fields_by_name(settings_class):
   return {field.name: field for field in dataclasses.fields(settings_class)}
 
 
-_MODEL = _fields_by_name(FlowPlusPlusConfig)
-_TRAINING = _fields_by_name(TrainingConfig)
-_RUN = _fields_by_name(RunSettings)
+_MODEL, _TRAINING, _RUN = map(_fields_by_name, (FlowPlusPlusConfig, TrainingConfig, RunSettings))
 _FIELDS = {**_RUN, **_TRAINING, **_MODEL}
 
 

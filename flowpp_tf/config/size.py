@@ -160,9 +160,7 @@ def vector_flow_size(
 
 
 def _embedding(num_classes, channels):
-  if not num_classes:
-    return ModelSize()
-  return ModelSize((num_classes + 1) * channels, 1)
+  return ModelSize((num_classes + 1) * channels, 1) if num_classes else ModelSize()
 
 
 def _linear(inputs, outputs, kernel_size=1, weight_norm=False):

@@ -1,8 +1,8 @@
-"""Lanes: equal parts of a batch, on which the cores of a CPU work in parallel.
+"""Lanes: equal parts of a batch, which the cores of a CPU process in parallel.
 
 An evaluation is a chain of thousands of small operations. Two cores that share each operation spend much of the time
-on waking each other; with a lane per core, each core has its own chain. A lane is a call of one function, which is
-traced once and reads the shared weights.
+waking each other; with a lane per core, each core has its own chain. A lane is a call of one function, which is traced
+once and reads the shared weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from flowpp_tf.core.environment import has_accelerator, usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
 
-_MOST_LANES = 8  # each keeps its own gradients until they are summed; more cores share the operations of a lane
-# Numbers in the output of a layer from which eager lanes take less time: below, they wait for Python.
+_MOST_LANES = 8  # each keeps its own gradients until they are summed; further cores share the operations of a lane
+# Least number of values in a layer's output for which eager lanes save time; with fewer, they wait for Python.
 _LEAST_NUMBERS = 1 << 22
 _count = 1
 
@@ -26,22 +26,21 @@ _count = 1
 def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
   """Split batches over the cores of this CPU from now on, and give TensorFlow the threads for it.
 
-  Possible only before TensorFlow has used a device. Where there is a GPU or a TPU, the CPU computes too little for it.
-  Without one, TensorFlow's graph optimizer (Grappler) is off from now on: before the first step it takes longer than
-  tracing does, and evaluations are as fast without it.
+  Possible only before TensorFlow has used a device. With a GPU or a TPU, the CPU computes too little to be split.
+  Without one, this also turns off TensorFlow's graph optimizer (Grappler): before the first step it takes longer than
+  tracing, and evaluations are as fast without it.
 
   Args:
-    splits: number of lanes; 1 for none; 0 for a lane per core, up to 8, but none where there is a GPU or TPU, and no
-      change when it is too late.
-    batch_size: the automatic number divides it, if it is given: a batch that cannot be split among all cores has fewer
-      lanes, whose operations the cores share.
+    splits: number of lanes; 1 for none; 0 for a lane per core, up to 8, but none with a GPU or TPU, and no change when
+      it is too late.
+    batch_size: size that the automatic number of lanes must divide. A batch that cannot be split among all cores has
+      fewer lanes, whose operations the cores share.
 
   Returns:
     The number of lanes.
 
   Raises:
-    InputError (a ValueError): for a negative number or a batch size below 1, or when it is too late for a number that
-      was given.
+    InputError (a ValueError): for a negative number, a batch size below 1, or an explicit number when it is too late.
   """
   global _count
   automatic = splits == 0
@@ -66,7 +65,7 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
 
 
 def lane_count(size: Any = None) -> int:
-  """Return the number of lanes for a batch: the largest that divides its size, if that is known."""
+  """Return the number of lanes for a batch: the largest that divides its size, if the size is known."""
   return _largest_divisor(size if isinstance(size, int) else None, _count)
 
 
@@ -81,7 +80,7 @@ def map_shards(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   In a graph the calls run in parallel. Eagerly there is one call, with the whole batch.
 
   Args:
-    function: of tensors; it may be called with parts of different sizes if B is not known.
+    function: function of tensors. If B is unknown, its calls may get parts of different sizes.
     *tensors: split along the first axis.
   """
   size = shape_of(tensors[0])[0]
@@ -94,7 +93,7 @@ def map_shards(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
 
 
 def concat_shards(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
-  """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed in lanes."""
+  """Return `function(*tensors)`, computed in lanes; it and the tensors are `[B, ...]`."""
   results = map_shards(function, *tensors)
   return results[0] if len(results) == 1 else tf.concat(results, axis=0)
 
@@ -108,14 +107,14 @@ def sum_shards(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filters: int) -> tf.Tensor:
-  """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
+  """Return `function(*tensors)`, computed eagerly, with a thread for each lane; it and the tensors are `[B, ...]`.
 
-  A small batch has one lane. Where lanes are on, TensorFlow has one thread for each operation.
+  A small batch has one lane. If lanes are on, TensorFlow has one thread for each operation.
 
   Args:
-    function: of tensors.
+    function: function of tensors.
     *tensors: split along the first axis; the first has the pixels or the latents.
-    filters: of the networks, for each of its values.
+    filters: number of the networks' filters, for each value of the first tensor.
   """
   count = lane_count(len(tensors[0]))
   if count == 1 or math.prod(tensors[0].shape) * filters < _LEAST_NUMBERS:
