@@ -1,10 +1,10 @@
-"""A model's functions on any number of images, one batch at a time, by all devices: memory is that of a batch.
+"""Apply a model to any number of images, one batch at a time, on all devices; memory holds one batch.
 
 Devices are the replicas of the model's strategy, and the lanes of a CPU.
 
-Random numbers are drawn for all images at once from one seed, and then split into batches. So the results are those of
-`FlowPlusPlus.sample` and `encode` for that seed, regardless of the batch size. The only exception: a device may round
-differently for another batch size, which can move a value on the edge of a level.
+Random numbers are drawn for all images at once from one seed, and then split into batches. So the results equal those
+from `FlowPlusPlus.sample` and `encode` for that seed, regardless of the batch size. The only exception: a device may
+round differently for another batch size, which can move a value on the edge of a level.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,8 +47,8 @@ class BatchedModel:
   Args:
     model: `FlowPlusPlus`, without a condition.
     batch_size: batch size.
-    labels: of a model with classes, the label of all images that are not given another; None leaves it out.
-    guidance: of samples, as in `FlowPlusPlus.sample`.
+    labels: for a model with classes, the default label of all images; None for no label.
+    guidance: guidance of samples, as in `FlowPlusPlus.sample`.
 
   Raises:
     InputError (a ValueError): if `batch_size` is not positive.
@@ -67,20 +67,22 @@ class BatchedModel:
     check_count("batch_size", batch_size, high=2**63 - 1)
     self.model = model
     self.batch_size = batch_size
-    shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
-    dtype = tf.as_dtype(model.variable_dtype)
     if labels is not None:
       model.check_conditioning(1, labels)
     self._label = -1 if labels is None else labels
-    more = [((), tf.int32)] if model.config.num_classes else []
-    self._encode = DistributedFunction(
-      model,
-      lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
-      [(shape, model.image_dtype), (model.noise_shape, dtype), *more],
-    )
-    self._decode = DistributedFunction(
-      model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more]
-    )
+
+    def encode(images, noise, labels=None):
+      return model.encode(images, noise, 0, labels)
+
+    def decode(z, labels=None):
+      return model.decode(z, labels, guidance=guidance)
+
+    dtype = tf.as_dtype(model.variable_dtype)
+    image_spec = model.config.image_shape, model.image_dtype
+    label_specs = [((), tf.int32)] if model.config.num_classes else []
+    self._encode = DistributedFunction(model, encode, [image_spec, (model.noise_shape, dtype), *label_specs])
+    latent_spec = model.coupling_flow.latent_shape, dtype
+    self._decode = DistributedFunction(model, decode, [latent_spec, *label_specs])
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: TensorLike | None = None) -> np.ndarray:
     """Return images `[n, H, W, C]`; arguments, dtype and errors as in `FlowPlusPlus.sample`."""
@@ -90,11 +92,12 @@ class BatchedModel:
     self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None, labels: TensorLike | None = None
   ) -> np.ndarray:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
-    images, seed = tf.cast(self.model.check_images(images), self.model.image_dtype), as_seed(seed)
+    images = tf.cast(self.model.check_images(images), self.model.image_dtype)
+    seed = as_seed(seed)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(seed, NOISE))
     draws = self._checked("noise", noise, [len(images), *self.model.noise_shape])
-    if self.model.config.dequantization == "uniform":  # which the model's graph cannot see
+    if self.model.config.dequantization == "uniform":  # the model's graph cannot check values
       check_uniform_noise("noise", draws[..., : self.model.config.image_shape[2]])
     return self._apply(self._encode, images, draws, *self._conditioning(len(images), labels))
 
@@ -106,56 +109,58 @@ class BatchedModel:
     return self._apply(self._decode, z, *self._conditioning(len(z), labels))
 
   def _checked(self, name, value, shape):
-    """Noise or latents as a tensor of a shape."""
+    """Return noise or latents as a tensor of a shape; raise if they do not fit."""
     tensor = as_tensor(name, value, self.model.variable_dtype)
     check_shape(name, tensor.shape, shape)
     check_all_finite(name, tensor)
     return tensor
 
   def _conditioning(self, count, labels):
-    """The labels of `count` images, checked, or nothing for a model without."""
+    """Return the checked labels of `count` images as a list, empty for a model without conditioning."""
     if labels is None and self.model.config.num_classes:
       labels = self._label
     return list(self.model.check_conditioning(count, labels).values())
 
   def _apply(self, function, *arrays):
-    single = len(arrays[0]) <= self.batch_size
-    return np.concatenate(
-      [function(*(array[part] for array in arrays), single=single) for part in batches(len(arrays[0]), self.batch_size)]
-    )
+    count = len(arrays[0])
+    results = []
+    for rows in batches(count, self.batch_size):
+      results.append(function(*(array[rows] for array in arrays), single=count <= self.batch_size))
+    return np.concatenate(results)
 
 
 def input_specs(model: FlowPlusPlus) -> list[tuple[Any, tf.DType]]:
-  """Return the specs of a `DistributedFunction` of images, noise, and what the images are given."""
-  of_images = model.config.image_shape, model.image_dtype
-  of_noise = model.noise_shape, tf.as_dtype(model.variable_dtype)
-  return [of_images, of_noise, *((spec.shape[1:], spec.dtype) for spec in model.conditioning_specs.values())]
+  """Return the specs of a `DistributedFunction` of images, noise, and the conditioning of the images."""
+  image_spec = model.config.image_shape, model.image_dtype
+  noise_spec = model.noise_shape, tf.as_dtype(model.variable_dtype)
+  conditioning_specs = [(spec.shape[1:], spec.dtype) for spec in model.conditioning_specs.values()]
+  return [image_spec, noise_spec, *conditioning_specs]
 
 
-def of_each_draw(
+def apply_to_draws(
   function: "DistributedFunction", noise: tf.Tensor, images: Images, conditioning: Sequence[tf.Tensor], batch_size: int
 ) -> np.ndarray:
-  """Return the results of a function of images, noise and conditioning for draws that all images share.
+  """Apply a function of images, noise and conditioning to draws of the noise that all images share.
 
   Args:
-    function: of `images [B, ...]`, `noise [B, ...]` and the conditioning.
+    function: function of `images [B, ...]`, `noise [B, ...]` and the conditioning.
     noise: K draws, `[K, ...]`.
-    images: `[N, ...]`; tensors are made of one batch at a time, as a memory map may be larger than the memory.
-    conditioning: of the images, each `[N, ...]`.
+    images: `[N, ...]`; converted to tensors one batch at a time, because a memory map may exceed the memory.
+    conditioning: arrays `[N, ...]` that the images are given.
     batch_size: batch size.
 
   Returns:
     float64 `[K, N, ...]`.
   """
   check_count("batch_size", batch_size, high=2**63 - 1)
-  parts = []
+  results = []
   for start in range(0, len(images), batch_size):
-    part = slice(start, start + batch_size)
-    batch = tf.cast(function.model.check_images(images[part]), function.model.image_dtype)
-    given = [values[part] for values in conditioning]
+    rows = slice(start, start + batch_size)
+    batch = tf.cast(function.model.check_images(images[rows]), function.model.image_dtype)
+    batch_conditioning = [values[rows] for values in conditioning]
     repeated = (tf.repeat(draw[tf.newaxis], len(batch), axis=0) for draw in noise)
-    parts.append([function(batch, draw, *given) for draw in repeated])
-  return np.concatenate(parts, axis=1).astype(np.float64)
+    results.append([function(batch, draw, *batch_conditioning) for draw in repeated])
+  return np.concatenate(results, axis=1).astype(np.float64)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -171,18 +176,18 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
 
 class DistributedFunction:
-  """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
+  """Split each batch over all devices and apply a function, which is traced once for any batch size.
 
-  A first call that is said to be the only one is evaluated eagerly, which takes less time than to trace.
+  A first call with `single=True` runs eagerly, which takes less time than tracing.
 
-  A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
-  each of them makes the same calls, and each gets all results; if one of them ends, the others raise
+  A batch is padded with copies of its last example, so that all devices get the same number; their results are dropped.
+  With several workers each worker makes the same calls and gets all results. If one of them ends, the others raise
   a `WorkerLost`.
 
   Args:
-    model: `FlowPlusPlus`, made in the scope of the `tf.distribute.Strategy` whose devices are to be used.
-    function: of tensors `[B, ...]`, with one result `[B, ...]` that has for each example what follows from it. What is
-      random must be among its arguments.
+    model: `FlowPlusPlus`, built in the scope of the `tf.distribute.Strategy` whose devices are to be used.
+    function: function of tensors `[B, ...]` with one result `[B, ...]`. The result of an example must depend only on
+      that example, and random numbers must be arguments.
     specs: shape without the batch, and dtype, of each argument.
   """
 
@@ -197,44 +202,50 @@ class DistributedFunction:
       size = tf.shape(tensors[0])[0] // replicas
       first = size * tf.cast(replica.replica_id_in_sync_group, tf.int32)
       result = concat_shards(function, *(t[first : first + size] for t in tensors))
-      gathered = tf.int32 if result.dtype.is_integer else result.dtype  # the other integers cannot be
-      return tf.cast(replica.all_gather(tf.cast(result, gathered), axis=0), result.dtype)
+      dtype = tf.int32 if result.dtype.is_integer else result.dtype  # all_gather lacks the other integers
+      return tf.cast(replica.all_gather(tf.cast(result, dtype), axis=0), result.dtype)
 
     def on_all(*tensors):
       if replicas == 1:
         return concat_shards(function, *tensors)
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
-    self.model, self._function = model, function
-    self._eagerly = functools.partial(in_eager_lanes, function, filters=model.config.filters)
+    self.model = model
+    self._function = function
+    self._run_eagerly = functools.partial(in_eager_lanes, function, filters=model.config.filters)
     self._workers = Workers(strategy)
-    self._parts = replicas * lane_count()
+    self._shards = replicas * lane_count()
     self._unused = True
-    self._run = tf.function(
-      on_all, autograph=False, input_signature=[tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs]
-    )
+    signature = [tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs]
+    self._run = tf.function(on_all, autograph=False, input_signature=signature)
 
   def __call__(self, *arrays: Any, single: bool = False) -> np.ndarray:
     """Return the results `[B, ...]` for `arrays [B, ...]`; raise an `InputError` if they are not finite.
 
     Args:
-      *arrays: as in `specs`.
+      *arrays: arrays of the shapes and dtypes in `specs`.
       single: whether no other calls are expected.
     """
     count = len(arrays[0])
-    missing = math.ceil(count / self._parts) * self._parts - count
+    missing = math.ceil(count / self._shards) * self._shards - count
     if missing:
       indices = [*range(count), *[count - 1] * missing]
       arrays = tuple(tf.gather(array, indices) for array in arrays)
-    eagerly = single and self._unused and self._parts == lane_count()
+    eager = single and self._unused and self._shards == lane_count()
     self._unused = False
-    tensors = lambda: map(tf.convert_to_tensor, arrays)
-    again = lambda: self._function(*tensors())
+
+    def evaluate_again():
+      return self._function(*map(tf.convert_to_tensor, arrays))
+
     try:
       with self._workers.guard():
-        results = (self._eagerly(*tensors()) if eagerly else self._run(*arrays)).numpy()[:count]
-    except tf.errors.InvalidArgumentError as error:  # of images that were not finite before they became integers
-      raise InputError(not_finite("the images of the model", again)) from error
+        if eager:
+          results = self._run_eagerly(*map(tf.convert_to_tensor, arrays))
+        else:
+          results = self._run(*arrays)
+        results = results.numpy()[:count]
+    except tf.errors.InvalidArgumentError as error:  # the images were not finite before they became integers
+      raise InputError(not_finite("the images of the model", evaluate_again)) from error
     if results.dtype.kind == "f":
-      check_finite("the results of the model", results, again)
+      check_finite("the results of the model", results, evaluate_again)
     return results

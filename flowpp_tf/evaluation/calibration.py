@@ -1,16 +1,16 @@
-r"""Compare a score with those of sound images: conformal thresholds, and mean bits/dim for the typicality score.
+r"""Compare scores with the scores of sound images: conformal thresholds, and mean bits/dim for the typicality score.
 
 Thresholds hold for any model, by split conformal prediction. If n sound images and a new sound image are exchangeable,
-the new one's score is as likely to have any rank among all n + 1. So it exceeds the ceil((n + 1) (1 - a))-th smallest
+each rank of the new score among all n + 1 scores is equally likely. So it exceeds the ceil((n + 1) (1 - a))-th smallest
 of the n scores with a probability of at most a, and
 
 $$
 p = \frac{1 + |\{i : s_i \ge s\}|}{n + 1}
 $$
 
-is at most a with a probability of at most a (Vovk et al. 2005; Laxhammar and Falkman 2010 for anomalies). This says
-nothing of how many anomalous images are found. If a score that is too low is anomalous too, twice the smaller of the
-p-values of both sides, at most 1, has the same property.
+is at most a with a probability of at most a (Vovk et al. 2005; Laxhammar and Falkman 2010 for anomalies). It does not
+follow how many anomalous images are detected. If a score that is too low is anomalous too, the two-sided p-value, twice
+the smaller of both sides' p-values and at most 1, has the same property.
 """
 
 import dataclasses
@@ -30,17 +30,17 @@ from flowpp_tf.types import Path
 
 @check_arguments
 def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
-  """Return the score that at most a share of sound images exceeds.
+  """Return a threshold that at most a given share of sound images exceeds.
 
   Args:
     calibration: scores of sound images that the model was not trained on, `[N]`; higher is more anomalous.
     false_alarms: the share, between 0 and 1.
 
   Returns:
-    One of the scores; infinity if there are fewer than `1 / false_alarms - 1` of them.
+    One of the scores; infinity for fewer than `1 / false_alarms - 1` scores.
 
   Raises:
-    InputError (a ValueError): if there is no score, one is not finite, or `false_alarms` is not between 0 and 1.
+    InputError (a ValueError): if scores are missing or not finite, or `false_alarms` is not between 0 and 1.
 
   Examples:
     >>> from flowpp_tf.evaluation import conformal_threshold
@@ -49,23 +49,25 @@ def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
   """
   calibration = _scores("calibration", calibration)
   check_number("false_alarms", false_alarms, 0, 1, ends=False)
-  # Rounded, since (n + 1) (1 - a) is meant exactly: 100 * (1 - 0.05) is a little more than 95 in float64.
-  rank = max(1, math.ceil(round((len(calibration) + 1) * (1 - false_alarms), 9)))
-  return float(np.sort(calibration)[rank - 1]) if rank <= len(calibration) else math.inf
+  # Round before ceil: in float64, 100 * (1 - 0.05) is a little more than 95.
+  exact_rank = round((len(calibration) + 1) * (1 - false_alarms), 9)
+  rank = max(1, math.ceil(exact_rank))
+  if rank > len(calibration):
+    return math.inf
+  return float(np.sort(calibration)[rank - 1])
 
 
 @check_arguments
 def conformal_p_value(calibration: np.ndarray, scores: np.ndarray, two_sided: bool = False) -> np.ndarray:
-  """Return for each score the p-value of its image being as sound as those of the calibration, `[M]`.
+  """Return for each score the p-value of the hypothesis that its image is sound, `[M]`.
 
   Args:
-    calibration: as in `conformal_threshold`, `[N]`.
+    calibration: scores of sound images as in `conformal_threshold`, `[N]`.
     scores: `[M]`.
-    two_sided: whether scores that are lower than those of sound images are anomalous too, as bits/dim are: an image can
-      be too simple.
+    two_sided: whether low scores are anomalous too. For bits/dim they are: an image can be too simple.
 
   Raises:
-    InputError (a ValueError): if there is no score, or one is not finite.
+    InputError (a ValueError): if scores are missing or not finite.
 
   Examples:
     >>> from flowpp_tf.evaluation import conformal_p_value
@@ -98,8 +100,8 @@ class ValidationStatistics:
 
   Attributes:
     images: number of images.
-    mean: bits/dim.
-    std: bits/dim, over the images; None for one image.
+    mean: mean bits/dim.
+    std: standard deviation of bits/dim over the images; None for one image.
 
   Examples:
     >>> from flowpp_tf.evaluation import ValidationStatistics
@@ -118,7 +120,7 @@ class ValidationStatistics:
 
 @check_arguments
 def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
-  """Return what `ValidationStatistics.save` wrote with the same key, or None if there is no such file.
+  """Load what `ValidationStatistics.save` wrote with the same key, or return None if that is missing.
 
   Examples:
     >>> from flowpp_tf.evaluation import ValidationStatistics, load_typical
@@ -128,7 +130,8 @@ def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
   """
   try:
     stored = read_json(path)
-    return ValidationStatistics(**stored["bits_per_dim"]) if stored["key"] == key else None
+    statistics = ValidationStatistics(**stored["bits_per_dim"])
+    return statistics if stored["key"] == key else None
   except (OSError, ValueError, TypeError, KeyError):
     return None  # a damaged file counts as missing: the caller measures again and overwrites it
 
@@ -158,8 +161,8 @@ def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size
   check_count("batch_size", batch_size, high=2**63 - 1)
   images = as_images("images", images)
   chosen = typical_indices(len(images), most_images)
-  parts = [scorer.bits_per_dim(images[chosen[part]], batch_size) for part in batches(len(chosen), batch_size)]
-  values = np.concatenate(parts)
+  batched_indices = [chosen[rows] for rows in batches(len(chosen), batch_size)]
+  values = np.concatenate([scorer.bits_per_dim(images[indices], batch_size) for indices in batched_indices])
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return ValidationStatistics(len(values), float(values.mean()), std)
 

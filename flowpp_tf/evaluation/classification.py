@@ -1,4 +1,4 @@
-"""Classification by likelihood: the class under which an image is most likely, Bayes' rule for equally frequent ones.
+"""Classify images by likelihood: Bayes' rule for equally frequent classes.
 
 p(y | x) = p(x | y) / sum_y' p(x | y')
 """
@@ -19,15 +19,15 @@ from flowpp_tf.types import Seed
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-  """How often the most likely class is right, and what labels are worth.
+  """Accuracy of the most likely class, and the bits/dim that labels save.
 
   Attributes:
     images: number of images.
-    num_samples: of the importance-weighted bound.
-    correct: number of images whose most likely class is theirs.
+    num_samples: samples of the importance-weighted bound.
+    correct: number of images whose most likely class is their label.
     given_label: bits/dim given the label.
-    without_label: bits/dim without it; None for a model trained without `label_dropout`.
-    gain: bits/dim, without the label less given it; None as above.
+    without_label: bits/dim without the label; None for a model trained without `label_dropout`.
+    gain: `without_label` minus `given_label`; None as above.
     gain_error: standard error of the gain, over the images; None as above.
 
   Examples:
@@ -47,11 +47,13 @@ class Classification:
 
   @property
   def accuracy(self) -> float:
-    """Share of the images whose most likely class is theirs."""
+    """Share of the images whose most likely class is their label."""
     return self.correct / self.images
 
   def __str__(self):
-    error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images) if self.images > 1 else None
+    error = None
+    if self.images > 1:
+      error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
     text = (
       f"accuracy by likelihood {with_error(self.accuracy, error)} ({self.correct} of {self.images} images); "
       f"{self.given_label:.4f} bits/dim given the label ({self.num_samples} sample(s))"
@@ -100,12 +102,15 @@ def classify(
     raise InputError(f"`labels` must be integers, got {labels.dtype}")
   check_labels(labels, 0, model.config.num_classes)
   bounds = Scorer(model, num_samples, seed).class_log_likelihoods(images, batch_size)
-  rows, without, gain, error = np.arange(len(labels)), None, None, None
-  of_classes = bounds[:, : model.config.num_classes]
-  with_label = model.to_bits_per_dim(of_classes[rows, labels])
+  class_bounds = bounds[:, : model.config.num_classes]
+  given_label = model.to_bits_per_dim(class_bounds[np.arange(len(labels)), labels])
+  without_label = gain = gain_error = None
   if model.config.label_dropout:
     unlabelled = model.to_bits_per_dim(bounds[:, -1])
-    gains = unlabelled - with_label
-    without, gain, error = float(unlabelled.mean()), float(gains.mean()), standard_error(gains)
-  correct = int(np.sum(of_classes.argmax(axis=1) == labels))
-  return Classification(len(rows), num_samples, correct, float(with_label.mean()), without, gain, error)
+    gains = unlabelled - given_label
+    without_label = float(unlabelled.mean())
+    gain = float(gains.mean())
+    gain_error = standard_error(gains)
+  correct = int(np.sum(class_bounds.argmax(axis=1) == labels))
+  mean_given_label = float(given_label.mean())
+  return Classification(len(labels), num_samples, correct, mean_given_label, without_label, gain, gain_error)

@@ -1,10 +1,12 @@
-"""Reference codecs, all lossless, that put bits/dim in context.
+"""Measure the sizes of images in other lossless codecs, which put bits/dim in context.
 
-Measured twice: a file for each image, whose header and tables weigh on small images, and all images on one sheet, where
-a codec also learns from one image for the next, which a density of single images cannot. Every byte counts.
+Each codec is measured twice. One file per image includes headers and tables, which weigh on small images. One sheet
+with all images lets a codec also learn from one image for the next, which a density of single images cannot. All bytes
+of a file count.
 
-The pixel values are stored as they are: of a model with fewer than 256 levels, small numbers. WebP knows no grey: its
-three channels are equal, and the bits are divided by the one there is. bzip2 and xz compress the bytes of the pixels.
+Pixel values are stored verbatim: for a model with fewer than 256 levels they are small numbers. WebP has no grey
+images, so it gets three equal channels, and its bits are divided by one channel's values. bzip2 and xz compress the
+bytes of the pixels.
 """
 
 import bz2
@@ -13,7 +15,6 @@ import dataclasses
 import functools
 import lzma
 import math
-from typing import Any
 
 import numpy as np
 
@@ -26,17 +27,17 @@ from flowpp_tf.evaluation.likelihood import standard_error
 from flowpp_tf.tiles.cutting import check_inside
 
 _SIDE = 16_000  # pixels; WebP ends at 16,383
-_EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # of JPEG XL, up to so many pixels: more would take minutes
+_EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # JPEG XL's effort by the most pixels: more would take minutes
 
 
 @dataclasses.dataclass(frozen=True)
 class CodecBits:
-  """What a codec needs for a set of images.
+  """Bits/dim of a codec over a set of images.
 
   Attributes:
     codec: name of the codec.
-    each: bits/dim, one file for each image.
-    standard_error: of `each`, over the images.
+    each: bits/dim, one file per image.
+    standard_error: standard error of `each`, over the images.
     sheet: bits/dim, all images on one sheet.
 
   Examples:
@@ -52,10 +53,10 @@ class CodecBits:
 
 
 def codec_bytes(image: np.ndarray) -> dict[str, int]:
-  """Return how many bytes one image takes in a file of each codec, by the codec's name, all lossless.
+  """Return the file size of one image in bytes by the name of each lossless codec.
 
   Args:
-    image: integers in 0 .. 255, or uint16 of 16 bits, which WebP does not have; `[H, W, C]` with C 1 or 3.
+    image: integers in 0 .. 255, or uint16 of 16 bits, which WebP does not support; `[H, W, C]` with C 1 or 3.
 
   Raises:
     InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
@@ -71,20 +72,21 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
   if image.dtype != np.uint16 or not image.size:
     check_pixels(image, 256, "image")
     image = image.astype(np.uint8)
-  return {name: len(encode(image)) for name, encode in _codecs(image.dtype, image.shape[2]).items()}
+  codecs = _codecs(image.dtype, image.shape[2])
+  return {name: len(encode(image)) for name, encode in codecs.items()}
 
 
 def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[CodecBits]:
   """Return bits/dim of PNG, WebP, JPEG XL and JPEG-LS, all lossless, and of bzip2 and xz.
 
   Args:
-    images: uint8, or uint16 of 16 bits, which WebP does not have; `[N, H, W, C]` with C 1 or 3, anything that NumPy can
-      index.
-    inside: of tiles, rows and columns of each that lie inside of its picture, integers `[N, 2]`, as for
+    images: uint8, or uint16 of 16 bits, which WebP does not support; `[N, H, W, C]` with C 1 or 3, anything that NumPy
+      can index.
+    inside: for tiles, the rows and columns of each tile that lie inside its picture, integers `[N, 2]`, as for
       `evaluate_bits_per_dim`: only these are in files and count as values. A sheet has whole tiles.
 
   Raises:
-    InputError (a ValueError): if imagecodecs is not installed, for another number of channels, or `inside` that is
+    InputError (a ValueError): if imagecodecs is not installed, for another number of channels, or if `inside` is
       invalid.
 
   Examples:
@@ -104,40 +106,55 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
   if inside is not None:
     sides = check_inside(inside, count, (height, width)).astype(np.int64)
   dims = sides.prod(axis=1) * channels
-  sheets, results = list(_sheets(images)), []
+  sheets = list(_sheets(images))
+  results = []
+
+  def file_size(encode, i):
+    rows, columns = sides[i]
+    return len(encode(images[i][:rows, :columns]))
+
   for name, encode in codecs.items():
-    bytes_of = lambda i, encode=encode: len(encode(images[i][: sides[i, 0], : sides[i, 1]]))
-    bits = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
-    on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)
-    each = bits.sum() / dims.sum()  # of images of several sizes a ratio of means
+    sizes = list(parallel_map(functools.partial(file_size, encode), range(count)))
+    bits = 8 * np.asarray(sizes, np.float64)
+    sheet_bits = 8 * sum(len(encode(sheet)) for sheet in sheets)
+    each = bits.sum() / dims.sum()  # a ratio of means, where images differ in size
     error = standard_error(bits - each * dims) / float(dims.mean())
-    results.append(CodecBits(name, float(each), error, float(on_sheets / dims.sum())))
+    results.append(CodecBits(name, float(each), error, float(sheet_bits / dims.sum())))
   return results
 
 
 def _codecs(dtype: np.dtype, channels: int) -> dict[str, Callable[[np.ndarray], bytes]]:
-  """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
+  """Return encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
   imagecodecs = import_extra("imagecodecs", "codecs", "the size of an image in other codecs")
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
-  grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 
-  def jpeg_xl(image):
-    effort = next(effort for pixels, effort in _EFFORTS.items() if image.shape[0] * image.shape[1] <= pixels)
-    return imagecodecs.jpegxl_encode(grey(image), lossless=True, effort=effort)
+  def squeeze_grey(image):
+    return np.ascontiguousarray(image[..., 0] if channels == 1 else image)
+
+  def png(image):
+    return imagecodecs.png_encode(squeeze_grey(image), level=9, strategy=1)  # zlib's strategy for filtered data
 
   def webp(image):
-    return imagecodecs.webp_encode(np.broadcast_to(image, (*image.shape[:2], 3)).copy(), lossless=True, level=100)
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
+    return imagecodecs.webp_encode(rgb, lossless=True, level=100)
 
-  png: Any = functools.partial(imagecodecs.png_encode, level=9, strategy=1)  # zlib's strategy for filtered data
-  return {
-    "PNG": lambda image: png(grey(image)),
-    **({"WebP": webp} if dtype == np.uint8 else {}),
+  def jpeg_xl(image):
+    pixels = image.shape[0] * image.shape[1]
+    effort = next(effort for most_pixels, effort in _EFFORTS.items() if pixels <= most_pixels)
+    return imagecodecs.jpegxl_encode(squeeze_grey(image), lossless=True, effort=effort)
+
+  codecs = {
+    "PNG": png,
+    "WebP": webp,
     "JPEG XL": jpeg_xl,
-    "JPEG-LS": lambda image: imagecodecs.jpegls_encode(grey(image)),
+    "JPEG-LS": lambda image: imagecodecs.jpegls_encode(squeeze_grey(image)),
     "bzip2": lambda image: bz2.compress(image.tobytes()),
     "xz": lambda image: lzma.compress(image.tobytes(), preset=9 | lzma.PRESET_EXTREME),
   }
+  if dtype != np.uint8:
+    del codecs["WebP"]
+  return codecs
 
 
 def _sheets(images):
@@ -146,12 +163,12 @@ def _sheets(images):
   most_rows, most_columns = _SIDE // height, _SIDE // width
   most = most_rows * most_columns
   for start in range(0, count, most):
-    part = np.asarray(images[start : start + most])
-    square = math.ceil(math.sqrt(len(part)))
-    columns = max(min(square, most_columns), math.ceil(len(part) / most_rows))
-    rows = math.ceil(len(part) / columns)
-    sheet = np.zeros((rows * columns, height, width, channels), part.dtype)
-    sheet[: len(part)] = part
+    chunk = np.asarray(images[start : start + most])
+    square = math.ceil(math.sqrt(len(chunk)))
+    columns = max(min(square, most_columns), math.ceil(len(chunk) / most_rows))
+    rows = math.ceil(len(chunk) / columns)
+    sheet = np.zeros((rows * columns, height, width, channels), chunk.dtype)
+    sheet[: len(chunk)] = chunk
     yield (
       sheet.reshape(rows, columns, height, width, channels)
       .swapaxes(1, 2)

@@ -1,12 +1,12 @@
 """Features of images for the Fréchet distance: the last convolution of a small classifier, averaged over positions.
 
-These are what the FID takes from Inception (Heusel et al. 2017), from a network that is trained here, in a minute or
-two, on the training images of the data set itself: Inception is not part of this package, and was trained on larger
-images in colour. So a distance compares samples of models of one data set, and is not an FID of Inception.
+The FID takes such features from Inception (Heusel et al. 2017), which was trained on larger images in colour, and is
+not part of this package. Here a small network is trained in a minute or two on the training images of the data set
+itself. So a distance compares samples of models of one data set, and is not the FID.
 
 The network learns the classes of the data set. Without labels it learns by how many quarter turns an image was rotated
-(Gidaris et al. 2018), which takes the shapes in it and not only its colours; images that are not square are upright or
-upside down.
+(Gidaris et al. 2018), for which it needs the shapes in the image and not only its colours. Images that are not square
+are upright or upside down.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
 from flowpp_tf.data.source import Images, as_images
 
 _FILTERS = (32, 64, 64)
-_SMALL = 16  # pixels; images of fewer are not made smaller by the first convolution
+_SMALL = 16  # pixels; the first convolution does not downsample images that are smaller
 _BATCH, _MOST_STEPS, _MOST_EPOCHS = 128, 1_000, 30
 _LEARNING_RATE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-  """A small classifier whose features samples are compared by.
+  """A small classifier whose features serve to compare samples with images.
 
   Attributes:
     network: maps images `[N, H, W, C]` in 0 .. levels - 1 to features `[N, 64]` and logits `[N, classes]`.
-    dataset: the data set, whose classes it tells apart; rotations, if the data set has none.
+    dataset: the data set. The classes are those that it names; without any they are rotations.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -77,9 +77,12 @@ class FeatureNetwork:
       keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
     )
     labels = None if dataset.labels is None else dataset.labels["train"]
-    batch_size = _BATCH if dataset.classes else _BATCH // _turns(dataset.image_shape)
-    batches = training_batches(dataset.train, batch_size, seed, labels=labels)
-    batches = batches.map(lambda batch: (batch["image"], batch["label"])) if dataset.classes else batches.map(_turned)
+    if dataset.classes:
+      batches = training_batches(dataset.train, _BATCH, seed, labels=labels)
+      batches = batches.map(lambda batch: (batch["image"], batch["label"]))
+    else:
+      batch_size = _BATCH // _count_turns(dataset.image_shape)
+      batches = training_batches(dataset.train, batch_size, seed, labels=labels).map(_rotate)
     classifier.fit(batches.take(steps), shuffle=False, verbose=0)  # the batches are shuffled already
     return cls(network, dataset)
 
@@ -94,54 +97,58 @@ class FeatureNetwork:
     Raises:
       InputError (a ValueError): if the images are not of the data set's shape and levels.
     """
-    images, parts = as_images("images", images, self.dataset.image_shape), []
-    for batch in evaluation_batches(images, batch_size):
+    features, logits = [], []
+    for batch in evaluation_batches(as_images("images", images, self.dataset.image_shape), batch_size):
       check_pixels(batch.numpy(), self.dataset.levels)
-      parts.append(self.network(tf.cast(batch, self.network.input.dtype), training=False))
-    features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
-    return features.astype(np.float64), logits.argmax(axis=1)
+      batch_features, batch_logits = self.network(tf.cast(batch, self.network.input.dtype), training=False)
+      features.append(batch_features)
+      logits.append(batch_logits)
+    return np.concatenate(features).astype(np.float64), np.concatenate(logits).argmax(axis=1)
 
   @check_arguments
   def accuracy(self, split: str) -> float:
-    """Return how often the network is right on a split of its data set: how well it has learned what it was taught."""
+    """Return the accuracy of the network on a split of its data set."""
     images = self.dataset.split(split)
     if self.dataset.classes:
       return float(np.mean(self(images)[1] == self.dataset.labels_of(split)))
-    right = []
+    correct = []
     for batch in evaluation_batches(images, 500):
-      turned, turns = _turned(batch)
-      right.append(np.argmax(self.network(turned, training=False)[1], axis=1) == turns)
-    return float(np.mean(np.concatenate(right)))
+      rotated, turns = _rotate(batch)
+      logits = self.network(rotated, training=False)[1]
+      correct.append(np.argmax(logits, axis=1) == turns)
+    return float(np.mean(np.concatenate(correct)))
 
 
 def _network(dataset, seed):
-  """The network before its training; its initial weights depend on nothing but the seed."""
+  """Build the network; its initial weights depend only on the seed."""
   levels, shape = dataset.levels, dataset.image_shape
   inputs = keras.Input(shape, dtype=pixel_dtype(levels).name)
   h = keras.layers.Rescaling(2 / (levels - 1), -1.0)(inputs)
   for i, filters in enumerate(_FILTERS):
+    keeps_size = i == 0 and min(shape[:2]) < _SMALL
     h = keras.layers.Conv2D(
       filters,
       3,
-      strides=1 if i == 0 and min(shape[:2]) < _SMALL else 2,
+      strides=1 if keeps_size else 2,
       padding="same",
       activation="relu",
       kernel_initializer=keras.initializers.HeNormal(seed=seed + i),
     )(h)
   features = keras.layers.GlobalAveragePooling2D()(h)
-  logits = keras.layers.Dense(
-    len(dataset.classes) or _turns(shape), kernel_initializer=keras.initializers.GlorotUniform(seed=seed)
-  )(features)
+  classes = len(dataset.classes) or _count_turns(shape)
+  initializer = keras.initializers.GlorotUniform(seed=seed)
+  logits = keras.layers.Dense(classes, kernel_initializer=initializer)(features)
   return keras.Model(inputs, [features, logits])
 
 
-def _turns(shape):
-  """How many rotations images of a shape can be told apart by."""
+def _count_turns(shape):
+  """Return the number of rotations that keep the shape of an image."""
   return 4 if shape[0] == shape[1] else 2
 
 
-def _turned(batch):
-  """A batch in all its rotations, `[turns B, H, W, C]`, and by which each was rotated, `[turns B]`."""
-  turns = _turns(batch.shape[1:])
-  images = [tf.image.rot90(batch, 4 // turns * turn) for turn in range(turns)]
-  return tf.concat(images, axis=0), tf.repeat(tf.range(turns), tf.shape(batch)[0])
+def _rotate(batch):
+  """Return a batch in all of its rotations, `[turns B, H, W, C]`, and the index of each rotation, `[turns B]`."""
+  count = _count_turns(batch.shape[1:])
+  rotated = [tf.image.rot90(batch, 4 // count * turn) for turn in range(count)]
+  turns = tf.repeat(tf.range(count), tf.shape(batch)[0])
+  return tf.concat(rotated, axis=0), turns

@@ -1,14 +1,14 @@
-"""Pictures larger than a model's images, by tiles of the model's size: bits of each pixel, and samples.
+"""Bit maps and samples of pictures larger than a model's images, by tiles of the model's size.
 
 A picture is cut into tiles as an archive cuts it (tiles/cutting.py), row by row from the top left corner. A model whose
-tiles see their neighbours is given them, and measures of a tile at the right or lower edge the part that lies inside.
-For other models such tiles repeat the last column or row, whose bits are added to those of the pixel that is repeated.
-So the sum over a map is the bound of the picture as an archive codes it, tile by tile. Real-valued pictures must
+tiles see their neighbours gets the neighbours of each tile, and crops the tiles at the right and lower edges. For other
+models, edge tiles repeat the last column or row, and the bits of the copies are added to the bits of the repeated
+pixel. So the sum over a map is the bound of the picture as an archive codes it, tile by tile. Real-valued pictures must
 consist of whole tiles: the sum then is the log density of a model in which tiles are independent.
 
 Samples come from a model whose tiles see their neighbours, p(picture) = prod over tiles of p(tile | left, upper and
-upper left neighbour), in which each tile is a Flow++ image. Tiles of a wave (tiles/neighbours.py) are drawn in batches,
-those at the right and lower edges at their own size, of which a few rows and columns are cut off.
+upper left neighbour), in which each tile is a Flow++ image. Tiles of a wave (tiles/neighbours.py) are drawn in batches.
+Tiles at the right and lower edges are drawn at the cropped size, rounded up to what the model allows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,16 +39,16 @@ def bit_maps(
   Args:
     model: `FlowPlusPlus`.
     pictures: integers in 0 .. levels - 1, `[H, W, C]` each, with the model's number of channels; real numbers for a
-      model of them.
-    num_samples: samples of the importance-weighted bound, of each tile.
+      model of real-valued images.
+    num_samples: samples of the importance-weighted bound of each tile.
     seed: seed of the draws, the same for all tiles.
     batch_size: tiles in a batch.
 
   Returns:
-    float64 `[H, W]` for each picture, bits; a pixel has all of its channels.
+    float64 `[H, W]` for each picture, in bits summed over the channels of a pixel.
 
   Raises:
-    InputError (a ValueError): if pictures do not fit the model, or there is none, or the model needs a label or a
+    InputError (a ValueError): if pictures are missing or do not fit the model, or the model needs a label or a
       condition.
 
   Examples:
@@ -61,7 +61,7 @@ def bit_maps(
 
 
 class BitMaps:
-  """Makes maps of pictures; `bit_maps` with a function that is traced once.
+  """`bit_maps` as an object, whose functions are traced only once.
 
   Args:
     model: `FlowPlusPlus`.
@@ -83,11 +83,11 @@ class BitMaps:
     if model.config.is_conditional and not model.config.tile_neighbours:
       raise InputError("`model` must need no label and no condition: a picture is all that a map is made from")
     self._model = model
-    self._of_size = functools.lru_cache(KEPT_SIZES)(PositionScorer(model, num_samples, seed).cropped)
+    self._cropped_scorer = functools.lru_cache(KEPT_SIZES)(PositionScorer(model, num_samples, seed).cropped)
 
   @check_arguments
   def __call__(self, pictures: Sequence[np.ndarray] | np.ndarray, batch_size: int = 100) -> Iterator[np.ndarray]:
-    """Yield the map of each picture; arguments, results and errors as of `bit_maps`."""
+    """Yield the map of each picture; arguments, results and errors as in `bit_maps`."""
     check_count("batch_size", batch_size, high=INT32_MAX)
     if not hasattr(pictures, "__iter__"):
       raise InputError(f"`pictures` must be a list of arrays, got {shown(pictures)}")
@@ -105,38 +105,43 @@ class BitMaps:
     return picture
 
   def _maps(self, pictures, batch_size):
-    height, width, channels = self._model.config.image_shape
-    waiting: list[np.ndarray] = []  # maps of tiles, ahead of the pictures that have been yielded
+    h, w, channels = self._model.config.image_shape
+    pending: list[np.ndarray] = []  # maps of tiles whose pictures have not been yielded yet
     tiles = (tile for picture in pictures for tile in _tiles(picture, self._model.config))
     for picture in pictures:
-      count = count_tiles(picture.shape[0], picture.shape[1], (height, width, channels))
-      while len(waiting) < count:
+      height, width = picture.shape[:2]
+      count = count_tiles(height, width, (h, w, channels))
+      while len(pending) < count:
         batch, sizes, contexts = map(np.stack, zip(*itertools.islice(tiles, batch_size)))
-        waiting += self._of_batch(batch, sizes, contexts)
-      yield _stitched(np.stack(waiting[:count]), *picture.shape[:2])
-      del waiting[:count]
+        pending += self._tile_maps(batch, sizes, contexts)
+      yield _stitch(np.stack(pending[:count]), height, width)
+      del pending[:count]
 
-  def _of_batch(self, tiles, sizes, contexts):
-    """Return the maps of tiles, 0 outside of their sizes."""
+  def _tile_maps(self, tiles, sizes, contexts):
+    """Return the maps of tiles, 0 outside of the coded size of each tile."""
     maps = np.zeros(tiles.shape[:3])
     for (height, width), chosen in by_size(sizes):
       neighbours = contexts[chosen, :height, :width] if self._model.config.tile_neighbours else None
-      scorer = self._of_size(height, width)
+      scorer = self._cropped_scorer(height, width)
       bits = scorer(tiles[chosen, :height, :width], batch_size=len(chosen), condition=neighbours).total
       maps[chosen, :height, :width] = bits
     return [*maps]
 
 
 def _tiles(picture, config):
-  """Yield the tiles `[h, w, C]` of a picture, each with how much of it is coded, and the context of its neighbours."""
+  """Yield each tile `[h, w, C]` of a picture with its coded size and the context of its neighbours, 0 without."""
   tiles = to_tiles(picture, config.image_shape)
-  layout = TileLayout.from_runs(config.image_shape, [(*picture.shape[:2], 0, len(tiles))], config.tile_step)
+  run = (*picture.shape[:2], 0, len(tiles))
+  layout = TileLayout.from_runs(config.image_shape, [run], config.tile_step)
   for i, (tile, size) in enumerate(zip(tiles, layout.sizes)):
-    yield tile, size, layout.context(tiles, np.array([i]), config.levels)[0] if config.tile_neighbours else 0
+    context = 0
+    if config.tile_neighbours:
+      context = layout.context(tiles, np.array([i]), config.levels)[0]
+    yield tile, size, context
 
 
-def _stitched(maps, height, width):
-  """Return the map `[height, width]` of the maps of tiles `[N, h, w]`."""
+def _stitch(maps, height, width):
+  """Join the maps of tiles `[N, h, w]` to the map `[height, width]` of their picture."""
   _, h, w = maps.shape
   columns = -(-width // w)
   whole = maps.reshape(-1, columns, h, w).swapaxes(1, 2).reshape(-1, columns * w)
@@ -158,19 +163,19 @@ def sample_pictures(
   """Draw pictures of any size.
 
   Args:
-    model: with `tile_neighbours`.
-    n: how many.
-    height: of the pictures.
-    width: of the pictures.
+    model: `FlowPlusPlus` with `tile_neighbours`.
+    n: number of pictures.
+    height: height of the pictures.
+    width: width of the pictures.
     temperature: factor of the standard deviation of the latents, at least 0.
-    seed: integer or stateless seed; None for other pictures in each call.
+    seed: integer or stateless seed; None for different pictures in each call.
     batch_size: tiles in a batch.
 
   Returns:
     Integers `[n, height, width, C]`.
 
   Raises:
-    InputError (a ValueError): for a model of images that are no tiles, or a size or temperature that is invalid.
+    InputError (a ValueError): for a model without `tile_neighbours`, or an invalid size or temperature.
 
   Examples:
     >>> import dataclasses
@@ -180,24 +185,30 @@ def sample_pictures(
   """
   if not model.config.tile_neighbours:
     raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
-  for name, size in (("height", height), ("width", width)):
-    check_count(name, size)
+  check_count("height", height)
+  check_count("width", width)
   check_count("batch_size", batch_size, high=INT32_MAX)
-  (h, w, channels), levels = model.config.image_shape, model.config.levels
+  h, w, channels = model.config.image_shape
   shape = h, w, channels
+  levels = model.config.levels
   count = count_tiles(height, width, shape)
   z = model.sample_latents(n * count, temperature, seed).numpy()
   layout = TileLayout.from_runs(shape, [(height, width, 0, count)] * n, model.config.tile_step)
   tiles = np.zeros((n * count, *shape), pixel_dtype(levels))
-  of_size = functools.cache(lambda *size: model if size == shape[:2] else model.cropped(*size))
+
+  @functools.cache
+  def cropped_model(rows, columns):
+    return model if (rows, columns) == shape[:2] else model.cropped(rows, columns)
+
   for wave in range(int(layout.waves.max()) + 1):
-    of_wave = np.flatnonzero(layout.waves == wave)
-    rows, columns = layout.sizes[of_wave[0]].tolist()
-    part = of_size(rows, columns)
-    for first in range(0, len(of_wave), batch_size):
-      chosen = of_wave[first : first + batch_size]
+    wave_tiles = np.flatnonzero(layout.waves == wave)
+    rows, columns = layout.sizes[wave_tiles[0]].tolist()
+    cropped = cropped_model(rows, columns)
+    padding = [(0, 0), (0, h - rows), (0, w - columns), (0, 0)]
+    for start in range(0, len(wave_tiles), batch_size):
+      chosen = wave_tiles[start : start + batch_size]
       neighbours = layout.context(tiles, chosen, levels)[:, :rows, :columns]
-      latents = z[chosen][tuple(map(slice, (len(chosen), *part.coupling_flow.latent_shape)))]
-      drawn = part.decode(latents, condition=neighbours).numpy()
-      tiles[chosen] = np.pad(drawn, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
-  return np.stack([from_tiles(part, height, width) for part in np.split(tiles, n)])
+      latents = z[chosen][tuple(map(slice, (len(chosen), *cropped.coupling_flow.latent_shape)))]
+      drawn = cropped.decode(latents, condition=neighbours).numpy()
+      tiles[chosen] = np.pad(drawn, padding, mode="edge")
+  return np.stack([from_tiles(picture_tiles, height, width) for picture_tiles in np.split(tiles, n)])

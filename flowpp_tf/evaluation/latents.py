@@ -1,4 +1,4 @@
-"""Reconstruction of images from their latents, and interpolation between two images.
+"""Reconstruct images from their latents, and interpolate between two images.
 
 decode(encode(x)) = x holds in exact arithmetic. In float32 a pixel can be off by one level if its dequantization noise
 is within the flow's rounding error of 0 or 1.
@@ -23,22 +23,26 @@ from flowpp_tf.evaluation.batched_model import LatentModel
 
 
 def slerp(z0: np.ndarray, z1: np.ndarray, t: np.ndarray) -> np.ndarray:
-  """Return points on the arc from one vector to another; the ends are exactly those vectors.
+  """Return points on the arc from one vector to another; the ends are exactly these vectors.
 
   Args:
     z0: real numbers of any shape.
-    z1: real numbers of that shape.
+    z1: real numbers of the same shape.
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
     `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors), the points lie
     on the straight line.
   """
-  first, last = z0.astype(np.float64), z1.astype(np.float64)
-  norm0, norm1 = np.linalg.norm(first), np.linalg.norm(last)
-  weight0, weight1 = 1 - t, t
+  first = z0.astype(np.float64)
+  last = z1.astype(np.float64)
+  norm0 = np.linalg.norm(first)
+  norm1 = np.linalg.norm(last)
+  weight0 = 1 - t
+  weight1 = t
   if norm0 > 0 and norm1 > 0:
-    u, v = first / norm0, last / norm1
+    u = first / norm0
+    v = last / norm1
     angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # accurate for small angles too
     if np.sin(angle) > 1e-9:
       norm = (1 - t) * norm0 + t * norm1
@@ -50,13 +54,13 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 @check_arguments
 def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int, seed: int = 0) -> np.ndarray:
-  """Return images on the way from one image to another.
+  """Return images that interpolate between two images.
 
-  Both images are encoded with the same dequantization noise. The ends are the images themselves, up to the
-  rounding that `FlowPlusPlus.encode` describes.
+  Both images are encoded with the same dequantization noise. The first and last frames are the images themselves, up to
+  the rounding that `FlowPlusPlus.encode` describes.
 
   Args:
-    batched: `BatchedModel` model.
+    batched: `BatchedModel`.
     first: integers, `[H, W, C]`.
     last: integers, `[H, W, C]`.
     frames: number of images including both ends, at least 2.
@@ -77,12 +81,13 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
     (5, 8, 8, 1)
   """
   check_count("frames", frames, 2)
-  z0, z1 = _encoded(batched, "first", first, seed), _encoded(batched, "last", last, seed)
+  z0 = _encode(batched, "first", first, seed)
+  z1 = _encode(batched, "last", last, seed)
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
 
 
-def _encoded(batched, name, image, seed):
-  """Return the latent of one image; errors name the argument that it is."""
+def _encode(batched, name, image, seed):
+  """Return the latent of one image; errors name the argument."""
   image = as_array(name, image, [None] * 3)
   try:
     return batched.encode(image[np.newaxis], seed=seed)[0]
@@ -96,7 +101,7 @@ class Reconstruction:
 
   Attributes:
     images: the images.
-    decoded: what their latents give back.
+    decoded: images decoded from their latents.
 
   Examples:
     >>> from flowpp_tf.evaluation import Reconstruction
@@ -122,14 +127,17 @@ class Reconstruction:
 
   def __str__(self):
     differences = self.differences
-    count, most = np.count_nonzero(differences), differences.max()
-    by = f", by at most {most} level{'s' if most > 1 else ''}" if count else ""
-    return f"{count:,} of {differences.size:,} pixel values differ{by}"
+    count = np.count_nonzero(differences)
+    text = f"{count:,} of {differences.size:,} pixel values differ"
+    if not count:
+      return text
+    most = differences.max()
+    return f"{text}, by at most {most} level{'s' if most > 1 else ''}"
 
 
 @check_arguments
 def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reconstruction:
-  """Encode and decode integer images `[N, H, W, C]`; `seed` is that of the dequantization noise.
+  """Encode and decode integer images `[N, H, W, C]`; `seed` seeds the dequantization noise.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -139,7 +147,7 @@ def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reco
     >>> print(reconstruct(batched, images))
     0 of 256 pixel values differ
   """
-  decoded = batched.decode(batched.encode(images, seed=seed))  # which checks the images
+  decoded = batched.decode(batched.encode(images, seed=seed))  # `encode` checks the images
   if decoded.dtype.kind == "f":
     raise InputError("the model must be one of integer images, whose reconstructions can be compared pixel by pixel")
   return Reconstruction(np.asarray(images, decoded.dtype), decoded)

@@ -1,8 +1,8 @@
-"""Bits/dim of a set of images, as bounds of several numbers of samples. Flow++ sections 3.1 and 4.
+"""Measure bits/dim of a set of images by bounds with several numbers of samples. Flow++ sections 3.1 and 4.
 
 A bound of n samples is estimated from K >= n draws: the mean, over K // n groups of n draws, of the log-mean-exp of a
-group. This has the expectation of one group, with less variance. Where each n divides the next, the estimates always
-grow with n, by Jensen's inequality.
+group. This has the expectation of one group, with less variance. If each n divides the next n, the estimates never
+decrease with n, by Jensen's inequality.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class Bound:
   """Mean of a bound over images, in bits/dim, and its standard error.
 
   Attributes:
-    num_samples: of the dequantization noise for each image.
+    num_samples: draws of the dequantization noise per image.
     bits_per_dim: mean over the images.
-    standard_error: of the mean; NaN for one image.
+    standard_error: standard error of the mean; NaN for one image.
 
   Examples:
     >>> from flowpp_tf.evaluation import Bound
@@ -59,9 +59,9 @@ class BitsPerDim:
 
   Attributes:
     images: number of images.
-    bounds: by increasing number of samples, the first of one sample.
-    terms: `BoundTerms` in bits/dim by name, whose sum is the single-sample bound; without that of dequantization where
-      there is none, and the bound is the exact density of real-valued images.
+    bounds: bounds by increasing number of samples; the first is the single-sample bound.
+    terms: `BoundTerms` in bits/dim by name, whose sum is the single-sample bound. Real-valued images have an exact
+      density, and no term for dequantization.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -83,9 +83,11 @@ class BitsPerDim:
     return self.bounds[-1]
 
   def __str__(self):
-    rows, exact = [f"{self.images} images"], "dequantization" not in self.terms
+    rows = [f"{self.images} images"]
+    exact = "dequantization" not in self.terms
     if exact:
-      nats, error = -math.log(2) * self.best.bits_per_dim, math.log(2) * self.best.standard_error
+      nats = -math.log(2) * self.best.bits_per_dim
+      error = math.log(2) * self.best.standard_error
       rows.append(f"  {'exact log density':<39} {with_error(nats, error)} nats/dim")
     for bound in self.bounds[::-1]:
       name = name_of_bound(bound.num_samples, exact)
@@ -112,16 +114,16 @@ def evaluate_bits_per_dim(
     model: `FlowPlusPlus`.
     images: integers, `[N, H, W, C]`, anything that NumPy can index.
     num_samples: draws of the dequantization noise per image, or a list of such numbers; the single-sample bound is
-      always measured too. Real-valued images have no noise, and one density.
+      always measured too. Real-valued images have no noise: only their density is measured.
     batch_size: batch size; the result depends on it only through the draws.
     seed: seed of the draws.
-    partial: folder for partial results, from which the next call with the same arguments resumes: evaluation-*.npy,
-      named by all that draws depend on, and deleted at the end.
+    partial: folder for partial results, from which the next call with the same arguments resumes. The file
+      evaluation-*.npy is named by a hash of everything that the draws depend on, and deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
-    conditioning: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
-    inside: of a model with `tile_neighbours`, rows and columns of each tile that lie inside of its picture, integers
-      `[N, 2]`; None for whole tiles. Tiles are measured as an archive codes them, and bits/dim are those of all tiles
-      for the values inside.
+    conditioning: inputs of a conditional model by name: "labels" `[N]`, "condition" `[N, ...]`.
+    inside: for a model with `tile_neighbours`, the rows and columns of each tile that lie inside its picture, integers
+      `[N, 2]`; None for whole tiles. Tiles are measured as an archive codes them. Bits/dim are the bits of all tiles
+      divided by the number of values inside.
 
   Raises:
     InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` cannot be
@@ -142,7 +144,7 @@ def evaluate_bits_per_dim(
     check_count("num_samples", count, high=INT32_MAX)
   check_count("batch_size", batch_size, high=2**63 - 1)
   check_count("verbose", verbose, 0)
-  counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # there is no noise to draw more often
+  counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # without noise all draws are equal
   model.check_images(images[:1])
   conditioning = conditioning or {}
   if unknown := {*conditioning} - {"labels", "condition"}:
@@ -155,13 +157,13 @@ def evaluate_bits_per_dim(
   if partial is None:
     draws = np.full(shape, np.nan, model.variable_dtype)
   else:
-    question = _question(model, images, conditioning, inside, counts[-1], batch_size, seed)
-    path = pathlib.Path(partial, f"evaluation-{question}.npy")
+    digest = _draws_digest(model, images, conditioning, inside, counts[-1], batch_size, seed)
+    path = pathlib.Path(partial, f"evaluation-{digest}.npy")
     draws = _open_partial(path, shape, model.variable_dtype)
   _measure(model, images, conditioning, draws, batch_size, as_seed(seed), verbose, inside)
   result = _summarize(model, draws, counts, inside)
   if partial is not None:
-    path.unlink(missing_ok=True)  # another process with the same question may have ended first
+    path.unlink(missing_ok=True)  # another process with the same arguments may have ended first
   return result
 
 
@@ -172,11 +174,13 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
 
 def standard_error(values: np.ndarray) -> float:
   """Return the standard error of the mean of values; NaN for one value."""
-  return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+  if len(values) == 1:
+    return math.nan
+  return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def _bound_terms(model):
-  """Return the function from images, noise and their conditioning to the terms of the bound."""
+  """Return the function from images, noise and conditioning to the terms of the bound."""
   specs = model.conditioning_specs
 
   def terms(images, noise, *values):
@@ -191,7 +195,7 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
   whole = model.config.image_shape[:2]
 
   @functools.lru_cache(KEPT_SIZES)
-  def of_size(*size):
+  def cropped_bound_terms(*size):
     return _bound_terms(model if size == whole else model.cropped(*size))
 
   sizes = np.broadcast_to(whole, (len(images), 2))
@@ -201,48 +205,43 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
   batches = (draws[i : i + batch_size] for i in range(0, len(images), batch_size))
   missing = np.array([np.isnan(batch).any(axis=(0, 2)) for batch in batches])
 
-  samples = draws.shape[1]
-  total, count = 0.0, 0
+  total = 0.0
+  count = 0
   with tqdm.tqdm(total=missing.size, unit="batch of draws", disable=not verbose) as bar:
     for i, batch in enumerate(evaluation_batches(images, batch_size)):
       batch = tf.cast(model.check_images(batch), model.image_dtype)
-      part = slice(i * batch_size, (i + 1) * batch_size)
-      rows, values = draws[part], [value[part] for value in conditioning.values()]
-      for k in range(samples):
+      rows = slice(i * batch_size, (i + 1) * batch_size)
+      batch_draws = draws[rows]
+      batch_conditioning = [values[rows] for values in conditioning.values()]
+      for k in range(draws.shape[1]):
         if missing[i, k]:
-          seed_of_draw = fold_in(fold_in(seed, i), k)
-          noise = model.sample_noise([len(batch)], fold_in(seed_of_draw, NOISE))
-          for (height, width), chosen in by_size(sizes[part]):
-            arrays = [tf.gather(array, chosen) for array in (batch, noise, *values)]
-            cut = [array[:, :height, :width] if len(array.shape) == 4 else array for array in arrays]
-            rows[chosen, k] = of_size(height, width)(*cut)
-        total += rows[:, k].sum(dtype=np.float64)
-        count += len(rows)
+          draw_seed = fold_in(fold_in(seed, i), k)
+          noise = model.sample_noise([len(batch)], fold_in(draw_seed, NOISE))
+          for (height, width), chosen in by_size(sizes[rows]):
+            arrays = [tf.gather(array, chosen) for array in (batch, noise, *batch_conditioning)]
+            cropped = [array[:, :height, :width] if len(array.shape) == 4 else array for array in arrays]
+            batch_draws[chosen, k] = cropped_bound_terms(height, width)(*cropped)
+        total += batch_draws[:, k].sum(dtype=np.float64)
+        count += len(batch_draws)
         bar.set_postfix_str(f"{model.to_bits_per_dim(total / count):.4f} bits/dim", refresh=False)
         bar.update(1)
 
 
 def _summarize(model, draws, counts, inside):
   """Return the `BitsPerDim` of `draws [N, K, terms]`, which can be a large memory map."""
-  # Bits/dim of tiles of several sizes are a ratio of means: `share` is each tile's part of the values.
+  # Bits/dim of tiles of several sizes are a ratio of means: `share` is the share of a tile's values that lie inside.
   share = np.ones(len(draws))
   if inside is not None:
     share = np.prod(inside, axis=1) / math.prod(model.config.image_shape[:2])
-  parts = [draws[i : i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
+  chunks = [draws[i : i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
 
   def bound(n):
-    def of_images(part):
-      bounds = part.sum(axis=-1)
-      num_groups = bounds.shape[1] // n
-      groups = bounds[:, : num_groups * n].reshape(len(part), num_groups, n)
-      return np.mean(importance_weighted(groups, axis=-1), axis=-1)
-
-    nats = np.concatenate([of_images(part) for part in parts])
+    nats = np.concatenate([_bounds(chunk, n) for chunk in chunks])
     bits = model.to_bits_per_dim(nats) / share.mean()
     mean = bits.mean()
     return Bound(n, float(mean), standard_error(bits - mean * (share / share.mean() - 1)))
 
-  nats = sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)
+  nats = sum(chunk.mean(axis=1).sum(axis=0) for chunk in chunks) / len(draws)
   terms = model.to_bits_per_dim(nats) / share.mean()
   by_name = dict(zip(BoundTerms._fields, map(float, terms), strict=True))
   if model.has_exact_density:
@@ -250,10 +249,18 @@ def _summarize(model, draws, counts, inside):
   return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 
 
-def _question(model, images, conditioning, inside, num_samples, batch_size, seed):
-  """Return a hash of all that draws depend on; a random seed is the same question in each call."""
-  fixed = None if seed is None else as_seed(seed).numpy().tolist()
-  digest = hashlib.sha256(repr((model.config, num_samples, batch_size, fixed)).encode())
+def _bounds(draws, n):
+  """Return the bound of n samples of each image, `[N]` nats, from `draws [N, K, terms]`."""
+  bounds = draws.sum(axis=-1)
+  num_groups = bounds.shape[1] // n
+  groups = bounds[:, : num_groups * n].reshape(len(draws), num_groups, n)
+  return np.mean(importance_weighted(groups, axis=-1), axis=-1)
+
+
+def _draws_digest(model, images, conditioning, inside, num_samples, batch_size, seed):
+  """Return a hash of everything that the draws depend on; without a seed it is the same in each call."""
+  seed_values = None if seed is None else as_seed(seed).numpy().tolist()
+  digest = hashlib.sha256(repr((model.config, num_samples, batch_size, seed_values)).encode())
   batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
   for values in itertools.chain(model.weights, conditioning.values(), [() if inside is None else inside], batches):
     array = np.asarray(values)
@@ -262,7 +269,7 @@ def _question(model, images, conditioning, inside, num_samples, batch_size, seed
 
 
 def _open_partial(path, shape, dtype):
-  """Open or create a memory-mapped file, NaN where nothing has been measured yet."""
+  """Open or create a memory-mapped file that is NaN where nothing has been measured yet."""
 
   def create(temporary):
     array = create_array(temporary, dtype, shape)

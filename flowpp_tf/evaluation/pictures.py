@@ -1,4 +1,4 @@
-"""Pictures of a run: a grid of images, an animation of images, the curves of bits/dim."""
+"""Draw grids and animations of images, curves of bits/dim, and heat maps."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -17,12 +17,14 @@ from flowpp_tf.types import Path
 
 # Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square, strips up to
 # a length.
-_SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
-_SMALLEST_TILE, _FONT_SIZE = 32, 14
-_MILLISECONDS = 100  # of a frame of an animation
-# Black over red to pale yellow: lightness rises, so that it reads without colours too.
+_SQUARE_SIDE = 512
+_STRIP_LENGTH = 1024
+_SMALLEST_TILE = 32
+_FONT_SIZE = 14
+_FRAME_MILLISECONDS = 100
+# From black over red to pale yellow: lightness rises, so that the map can be read without colours too.
 _LOWEST, _MIDDLE, _HIGHEST = "#000004", "#b73779", "#fcfdbf"
-_MOST_PIXELS = 10_000  # of a side: a larger picture is a mistake
+_MOST_PIXELS = 10_000  # per side: a larger picture is a mistake
 
 
 @check_arguments
@@ -35,20 +37,20 @@ def image_grid(
   title: str = "",
   row_labels: Sequence[str] = (),
 ) -> Image.Image:
-  """Return one picture with all of the images.
+  """Return a picture with all images in a grid.
 
   Args:
     images: integers in 0 .. levels - 1, `[N, H, W, 1 or 3]`.
-    levels: number of pixel values; they are scaled to the range from black to white. None for real-valued images,
-      whose range is that from the smallest to the largest value.
+    levels: number of pixel values, which are scaled to the range from black to white. None for real-valued images,
+      whose smallest value becomes black and whose largest value becomes white.
     columns: images per row; None for a square.
     gap: distance between images, in pixels of the images.
-    wide_columns: indices of the columns left of which the gap is four times as wide.
+    wide_columns: indices of columns with a gap four times as wide to their left.
     title: text above the grid.
     row_labels: text left of each row.
 
   Raises:
-    InputError (a ValueError): for images that are not such integers.
+    InputError (a ValueError): if the images do not fit `levels`, or an argument is invalid.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -61,16 +63,19 @@ def image_grid(
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"`images` must have 1 or 3 channels, got shape {images.shape}")
-  columns = math.ceil(math.sqrt(count)) if columns is None else columns
+  if columns is None:
+    columns = math.ceil(math.sqrt(count))
   check_count("columns", columns, high=_MOST_PIXELS)
   check_count("gap", gap, 0, _MOST_PIXELS)
   tops = np.arange(-(-count // columns)) * (height + gap)
-  wide = np.searchsorted(np.sort(wide_columns), np.arange(columns), side="right")  # as many are left of each column
-  lefts = np.arange(columns) * (width + gap) + 3 * gap * wide
-  grid = np.full((tops[-1] + height, lefts[-1] + width, channels), 255, np.uint8)
+  wide_gaps = np.searchsorted(np.sort(wide_columns), np.arange(columns), side="right")  # up to each column
+  lefts = np.arange(columns) * (width + gap) + 3 * gap * wide_gaps
+  bottom = tops[-1] + height
+  right = lefts[-1] + width
+  grid = np.full((bottom, right, channels), 255, np.uint8)
   for i, image in enumerate(pixels):
-    top, left = tops[i // columns], lefts[i % columns]
-    grid[top : top + height, left : left + width] = image
+    row, column = divmod(i, columns)
+    grid[tops[row] : tops[row] + height, lefts[column] : lefts[column] + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
   scale_of_area = _SQUARE_SIDE / np.sqrt(np.prod(picture.size))
   scale_of_length = _STRIP_LENGTH / max(picture.size)
@@ -84,7 +89,7 @@ def image_grid(
 
 
 def _with_text(picture, title, labels):
-  """Widen a picture by a line above it and a column left of it; `labels` are pairs of a height and a text."""
+  """Add a line of text above a picture and labels to its left; `labels` are pairs of a height and a text."""
   font = ImageFont.load_default(_FONT_SIZE)
   widths = [math.ceil(font.getlength(text)) + _FONT_SIZE for _, text in labels]
   left = max(widths, default=0)
@@ -103,7 +108,7 @@ def _with_text(picture, title, labels):
 def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
   """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse.
 
-  Without levels, real numbers: black is the smallest, white the largest; all are black if they are equal.
+  Without levels, scale real numbers: the smallest is black and the largest white, and equal numbers are all black.
 
   Raises:
     InputError (a ValueError): for other values.
@@ -118,7 +123,7 @@ def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
     pixel_dtype(levels)  # an error for an invalid number
   check_pixels(images, levels)
   if levels is None:
-    values = images.astype(np.float64) / 2  # or the range of large numbers would overflow
+    values = images.astype(np.float64) / 2  # halved, so that the range of large numbers does not overflow
     values -= values.min()
     shades = values / (values.max() or 1.0) * 255
   else:
@@ -131,9 +136,9 @@ def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
   """Write images as an endless animation that plays forwards and backwards, enlarged as in a grid.
 
   Args:
-    images: integers in 0 .. levels - 1, `[F, H, W, 1 or 3]`; the first and the last are shown longer.
+    images: integers in 0 .. levels - 1, `[F, H, W, 1 or 3]`; the first and the last frame are shown longer.
     levels: number of pixel values.
-    path: .gif, of at most 256 colours per frame, or .apng or .png, which keep all colours.
+    path: .gif, with at most 256 colours per frame, or .apng or .png, which keep all colours.
 
   Raises:
     InputError (a ValueError): if the path has another ending.
@@ -149,8 +154,8 @@ def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
     raise InputError(f"`path` of an animation must end in {', '.join(ANIMATIONS)}, got {str(path)!r}")
   images = np.asarray(as_images("images", images))
   frames = [image_grid(image[np.newaxis], levels) for image in images]
-  durations = [_MILLISECONDS] * len(frames)
-  durations[0] = durations[-1] = 5 * _MILLISECONDS
+  durations = [_FRAME_MILLISECONDS] * len(frames)
+  durations[0] = durations[-1] = 5 * _FRAME_MILLISECONDS
   durations += durations[-2:0:-1]
   first, *others = frames + frames[-2:0:-1]
   first.save(path, format=ANIMATIONS[ending], save_all=True, append_images=others, duration=durations, loop=0)
@@ -158,14 +163,14 @@ def write_animation(images: np.ndarray, levels: int, path: Path) -> None:
 
 @check_arguments
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-  """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG.
+  """Plot the training and validation bits/dim in a run's rows of metrics over the steps, as a PNG.
 
   Examples:
     >>> from flowpp_tf.evaluation import plot_curves
     >>> rows = [{"step": step, "bits_per_dim": 9 / step, "val_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
     >>> plot_curves(rows, "curves.png")
   """
-  import_extra("matplotlib", "plots", "a plot of curves").use("agg")  # here, because the import is slow, too
+  import_extra("matplotlib", "plots", "a plot of curves").use("agg")  # imported here, because it is slow
   plt = import_extra("matplotlib.pyplot", "plots", "a plot of curves")
 
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -174,7 +179,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
   values = [value for row in rows for name, value in row.items() if name in labels and np.isfinite(value)]
-  if values:  # without these limits the first rows would flatten the rest
+  if values:  # limit the axis, so that the first rows do not flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   finite = [row for row in rows if np.isfinite(row.get("val_bits_per_dim", np.nan))]
   if finite:
@@ -194,8 +199,8 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
 
   Args:
     values: `[H, W]`.
-    low: what is black, and all below; None for the smallest value.
-    high: what is pale yellow, and all above; None for the largest value, at least `low`.
+    low: values up to `low` are black; None for the smallest value.
+    high: values from `high` on are pale yellow; None for the largest value, at least `low`.
 
   Raises:
     InputError (a ValueError): if a value is not finite, or `high` is not above `low`.
@@ -209,12 +214,14 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
   check_all_finite("values", values)
   if not values.size:
     raise InputError(f"`values` must have a value, got shape {values.shape}")
-  low = float(values.min()) if low is None else low
+  if low is None:
+    low = float(values.min())
   if high is None:
     high = max(float(values.max()), low)
   elif not low < high:
     raise InputError(f"`high` must be above `low`, got {high} and {low}")
-  # Of halves: the difference of two float64 may have no float64.
-  at = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-  shades = np.round(255 * np.clip(at, 0, 1)).astype(np.uint8)
+  # Subtract halves: the difference of two large float64 can overflow.
+  half_range = high / 2 - low / 2
+  fractions = (values / 2 - low / 2) / (half_range or 1.0)
+  shades = np.round(255 * np.clip(fractions, 0, 1)).astype(np.uint8)
   return ImageOps.colorize(Image.fromarray(shades), _LOWEST, _HIGHEST, _MIDDLE)

@@ -1,21 +1,23 @@
-r"""The bound of an image by position: which pixels are surprising, and why.
+r"""Split the bound of an image by position: which pixels are surprising, and why.
 
-The bound is a sum over positions (h, w) of the pixels' three terms, in bits the negative of
+The bound is a sum of three terms over all positions (h, w). In bits, the terms are the negatives of
 
-    log_det          log-dets of the logit and of the couplings' transformed values; ActNorm's of each activation
+    log_det          log-dets of the logit, of ActNorm, and of the couplings' transformed values
     prior            log N(z) of the latent's values
     dequantization   -log q(u|x), and -log q(e|x + u) of augmented channels; 0 for real-valued images
 
-Each value of a latent, and of a tensor on the way to it, belongs to the pixel that the squeezes and splits took it
-from. The log-det of a 1x1 convolution is the same at each position. With K draws the bound is the importance-weighted
-one. It is a mean of the draws' bounds b_k with the weights w = softmax(b), less what these differ from equal ones:
+Squeezes and splits move values. Each value of a latent or an intermediate tensor counts at the pixel that it was taken
+from. The log-det of a 1x1 convolution is the same at each position.
+
+With K draws the bound is importance-weighted. It equals the mean of the draws' bounds b_k with the weights
+w = softmax(b), minus the divergence of these weights from equal weights:
 
 $$
 \log \frac{1}{K} \sum_k e^{b_k} = \sum_k w_k b_k - \sum_k w_k \log (K w_k)
 $$
 
-So the terms are means over the draws with these weights. The last sum belongs to no position: it is spread evenly, in
-`dequantization`. A position is not independent of others: its terms depend on all pixels that the couplings have seen.
+So the terms are means over the draws with these weights. The last sum has no position: it is spread evenly, as a part
+of `dequantization`. Positions are not independent: the terms of a position depend on all pixels that the couplings see.
 """
 
 import dataclasses
@@ -30,7 +32,7 @@ from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.distributions.dequantization import add_noise
-from flowpp_tf.evaluation.batched_model import DistributedFunction, input_specs, of_each_draw
+from flowpp_tf.evaluation.batched_model import DistributedFunction, apply_to_draws, input_specs
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
@@ -38,12 +40,12 @@ from flowpp_tf.types import Seed, TensorLike
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PositionBits:
-  """The negative bound of images by position, float64 `[N, H, W]` bits; a position has all channels of its pixel.
+  """The negative bound of images by position, float64 `[N, H, W]` bits, summed over the channels of a pixel.
 
   Attributes:
-    log_det: of the log-det.
-    prior: of the prior.
-    dequantization: of the dequantizer, and of augmented channels.
+    log_det: bits of the log-det.
+    prior: bits of the prior.
+    dequantization: bits of the dequantizer and of augmented channels.
 
   Examples:
     >>> from flowpp_tf.evaluation import PositionBits
@@ -58,7 +60,7 @@ class PositionBits:
 
   @property
   def total(self) -> np.ndarray:
-    """Bits of each position, `[N, H, W]`; their sum over an image is its negative bound."""
+    """Bits of each position, `[N, H, W]`; the sum over an image is its negative bound."""
     return self.log_det + self.prior + self.dequantization
 
 
@@ -89,14 +91,19 @@ class PositionScorer:
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, high=INT32_MAX)
     self._model = model
-    self._noise = model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed))
+    if model.has_exact_density:
+      num_samples = 1
+    self._noise = model.sample_noise([num_samples], as_seed(seed))
     specs = model.conditioning_specs
-    terms = lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values)))
+
+    def terms(images, noise, *values):
+      return _terms(model, images, noise, **dict(zip(specs, values)))
+
     self._terms = DistributedFunction(model, terms, input_specs(model))
 
   @check_arguments
   def cropped(self, height: int, width: int) -> "PositionScorer":
-    """Return the scorer of smaller images by `FlowPlusPlus.cropped`, with a part of the same draws."""
+    """Return a scorer of smaller images by `FlowPlusPlus.cropped`, with the same draws, cropped."""
     if (height, width) == self._model.config.image_shape[:2]:
       return self
     scorer = PositionScorer(self._model.cropped(height, width))
@@ -110,33 +117,38 @@ class PositionScorer:
     """Return the bits of images by position.
 
     Args:
-      images: `[N, H, W, C]`, integers, or real numbers for a model of them.
-      labels: of a model with classes, `[N]` or one for all; -1 for no label.
+      images: `[N, H, W, C]`, integers, or real numbers for a model of real-valued images.
+      labels: for a model with classes, `[N]` or one for all; -1 for no label.
       batch_size: batch size.
-      condition: of a model with a condition, `[N, *condition_shape]` or one for all.
+      condition: for a model with a condition, `[N, *condition_shape]` or one for all.
 
     Raises:
       InputError (a ValueError): if images, labels or condition do not fit the model.
     """
     images = as_images("images", images)
     conditioning = self._model.check_conditioning(len(images), labels, condition)
-    return _combined(of_each_draw(self._terms, self._noise, images, [*conditioning.values()], batch_size))
+    terms = apply_to_draws(self._terms, self._noise, images, [*conditioning.values()], batch_size)
+    return _combine_draws(terms)
 
 
-def _combined(terms):
+def _combine_draws(terms):
   """Return the `PositionBits` of terms `[K, N, H, W, 3]` nats of K draws."""
   bounds = terms.sum(axis=(2, 3, 4))
   bound = importance_weighted(bounds)
   weights = np.exp(bounds - bound) / len(bounds)
-  bits = -np.einsum("kn,knhwt->nhwt", weights, terms) / math.log(2)
-  more = (bound - np.sum(weights * bounds, axis=0)) / (terms.shape[2] * terms.shape[3] * math.log(2))
-  return PositionBits(bits[..., 0], bits[..., 1], bits[..., 2] - more[:, np.newaxis, np.newaxis])
+  log_det, prior, dequantization = -np.einsum("kn,knhwt->tnhw", weights, terms) / math.log(2)
+  divergence = bound - np.sum(weights * bounds, axis=0)
+  divergence_bits = divergence / (terms.shape[2] * terms.shape[3] * math.log(2))
+  return PositionBits(log_det, prior, dequantization - divergence_bits[:, np.newaxis, np.newaxis])
 
 
 def _terms(model, images, noise, labels=None, condition=None):
-  """Return log-det, prior and dequantization by position, `[B, H, W, 3]` nats, for a draw of noise for each image."""
-  x, channels = tf.cast(images, model.variable_dtype), model.config.image_shape[2]
-  # As in the model, whose bound this is.
+  """Return log-det, prior and dequantization by position, `[B, H, W, 3]` nats, given one draw of noise per image.
+
+  The steps mirror `FlowPlusPlus.bound_terms`.
+  """
+  x = tf.cast(images, model.variable_dtype)
+  channels = model.config.image_shape[2]
   if model.has_exact_density:
     log_q = tf.zeros(tf.shape(x)[:-1], x.dtype)
     x, log_det = model.standardization.forward_and_log_det(x)
@@ -146,19 +158,23 @@ def _terms(model, images, noise, labels=None, condition=None):
   log_det = tf.reduce_sum(tf.broadcast_to(log_det, tf.shape(x)), axis=-1)
   if model.augmenter is not None:
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])
-    x, log_q = tf.concat([x, e], axis=-1), log_q + log_q_e
-  ctx = EvalContext(condition=None if model.condition_net is None else model.condition_net(labels, condition))
-  z, log_dets, moved_back = forward_by_element(model.coupling_flow.bijector, x, ctx)
-  flow, prior = (tf.reduce_sum(moved_back(t), axis=-1) for t in (log_dets, _normal_log_prob(z)))
-  return tf.stack([log_det + flow, prior, -log_q], axis=-1)
+    x = tf.concat([x, e], axis=-1)
+    log_q += log_q_e
+  ctx = EvalContext()
+  if model.condition_net is not None:
+    ctx = EvalContext(condition=model.condition_net(labels, condition))
+  z, flow_log_dets, to_pixels = forward_by_element(model.coupling_flow.bijector, x, ctx)
+  log_det += tf.reduce_sum(to_pixels(flow_log_dets), axis=-1)
+  prior = tf.reduce_sum(to_pixels(_normal_log_prob(z)), axis=-1)
+  return tf.stack([log_det, prior, -log_q], axis=-1)
 
 
 def _draw(q, noise):
-  """Return a draw of a distribution, made from noise `[B, H, W, C]`, and its log density by position, `[B, H, W]`."""
+  """Map noise `[B, H, W, C]` to a draw of a distribution; return it and its log density by position, `[B, H, W]`."""
   if isinstance(q.distribution.distribution, tfp.distributions.Uniform):
     return noise, tf.zeros(tf.shape(noise)[:-1], noise.dtype)
-  draw, log_dets, moved_back = forward_by_element(q.bijector, noise)
-  return draw, tf.reduce_sum(_normal_log_prob(noise) - moved_back(log_dets), axis=-1)
+  draw, log_dets, to_pixels = forward_by_element(q.bijector, noise)
+  return draw, tf.reduce_sum(_normal_log_prob(noise) - to_pixels(log_dets), axis=-1)
 
 
 def _normal_log_prob(x):

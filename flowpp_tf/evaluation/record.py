@@ -1,4 +1,4 @@
-"""evaluation.json: the measured bits/dim of a run, to be read by programs.
+"""Read and write evaluation.json, the measured bits/dim of a run.
 
     {"test": {"images": 180,
               "bounds": [{"num_samples": 1, "bits_per_dim": 1.828, "standard_error": 0.019}, ...],
@@ -8,8 +8,8 @@
      "test samples": {"images": 180, "features": "classes", "real": {"images": 1000, "frechet_distance": 5.5, ...},
                       "temperatures": {"1.0": as "real", ...}, "data", "checkpoint", "seed"}, ...}
 
-Each split has one entry, the newest. One of fewer images of the same weights and data, as by `--limit=20`, is
-"test[:20]" next to it.
+Each split has one entry, the newest. If the entry has more images, a new one of fewer images of the same weights and
+data, as from `--limit=20`, is stored next to it as "test[:20]".
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,8 @@ from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.io.files import locked, write_json, writing
 from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.types import Path
+
+_INPUTS = ("data", "checkpoint")  # keys of an entry
 
 
 @check_arguments
@@ -65,10 +67,10 @@ def write_record(
     fingerprint: from `ImageDataset.fingerprint`.
     checkpoint: from `Workdir.weights_info`.
     seed: seed of the draws, an integer of 64 bits.
-    codecs: what codecs need for the same images.
+    codecs: bits/dim of codecs for the same images.
 
   Raises:
-    InputError (a ValueError): if the file is something else, or cannot be written.
+    InputError (a ValueError): if the file is not such a record, or cannot be written.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -88,26 +90,28 @@ def write_record(
 
 
 def write_entry(path: Path, name: str, entry: dict) -> None:
-  """Replace an entry and keep the others; one of fewer images than the known one gets another name, see above.
+  """Replace an entry and keep the others; the module's docstring tells when the new entry gets another name.
 
   Raises:
-    InputError (a ValueError): if the file is something else, or cannot be written.
+    InputError (a ValueError): if the file is not such a record, or cannot be written.
   """
   path = pathlib.Path(path)
   with writing(repr(str(path))), locked(path.with_name(f".{path.name}.lock")):  # another process may add an entry
     record = read_record(path)
-    known, count = record.get(name, {}), entry.get("images", 0)
-    of_same = all(_sha256(known, part) == _sha256(entry, part) for part in ("data", "checkpoint"))
-    if of_same and known.get("images", 0) > count:
+    known = record.get(name, {})
+    count = entry.get("images", 0)
+    same_inputs = all(_sha256(known, key) == _sha256(entry, key) for key in _INPUTS)
+    if same_inputs and known.get("images", 0) > count:
       name = f"{name}[:{count}]"
     write_json(path, record | {name: entry})
 
 
-def _sha256(entry, part):
-  return (entry.get(part) or {}).get("sha256")
+def _sha256(entry, key):
+  return (entry.get(key) or {}).get("sha256")
 
 
 def _is_entry(entry):
-  """Whether what a record says of a split has the types that are read later."""
-  parts = [entry.get(part) for part in ("data", "checkpoint")] if isinstance(entry, dict) else [""]
-  return all(isinstance(part, (dict, type(None))) for part in parts) and isinstance(entry.get("images"), int)
+  """Return whether the entry of a split has the types that are read later."""
+  if not isinstance(entry, dict) or not isinstance(entry.get("images"), int):
+    return False
+  return all(isinstance(entry.get(key), (dict, type(None))) for key in _INPUTS)

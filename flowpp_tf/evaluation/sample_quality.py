@@ -1,10 +1,10 @@
-"""Figures of samples: Fréchet distance of features, nearest training images, class balance.
+"""Measure the quality of samples: Fréchet distance of features, nearest training images, class balance.
 
-A likelihood does not say how samples look. The Fréchet distance (Heusel et al. 2017) is that between two normal
-distributions with the means and covariances of the features of samples and of images that were not trained on. Its
-estimate is too large by about 1/N: compare figures of as many samples only, and with what as many training images have,
-which is what a perfect sampler gets. The network has seen these, so that theirs can be a little larger than a perfect
-sampler's.
+A likelihood does not show how samples look. The Fréchet distance (Heusel et al. 2017) compares the features of samples
+with the features of images that were not trained on. It is the distance of two normal distributions with their means
+and covariances. Its estimate is too large by an amount of order 1/N, so compare only results of equal numbers of
+samples. The reference is the distance of as many training images, which a perfect sampler would reach. The network was
+trained on these images, so their distance can be a little larger than the distance of a perfect sampler.
 
 A model that copies has samples that are closer to the training images than test images are.
 """
@@ -33,14 +33,14 @@ class SampleQuality:
 
   Attributes:
     images: number of images.
-    frechet_distance: of their features to those of the split.
-    standard_error: of `frechet_distance`, over the images; a jackknife of ten groups.
-    neighbour_distance: to the closest training image, of at most 60,000 that are evenly spread; root mean square over
-      pixels, in levels; median.
-    closest: the same, the lowest hundredth.
+    frechet_distance: Fréchet distance between their features and the features of the split.
+    standard_error: standard error of `frechet_distance`, over the images; a jackknife of ten groups.
+    neighbour_distance: median distance to the closest training image, among at most 60,000 that are evenly spread; root
+      mean square over pixels, in levels.
+    closest: the first percentile of these distances.
     class_shares: share of each class among the images, by the network; empty if the data have no labels.
-    imbalance: half the sum of the differences of these shares to those of the split, 0 if they are equal, at most 1;
-      None without labels.
+    imbalance: total variation distance between these shares and the shares of the split, from 0 to 1; None without
+      labels.
 
   Examples:
     >>> from flowpp_tf.evaluation import SampleQuality
@@ -62,8 +62,8 @@ class SampleEvaluator:
   """Measures samples of a model against the images of a split.
 
   Args:
-    features: `FeatureNetwork` of the data set on whose training images the model was trained.
-    split: whose images samples should look like.
+    features: `FeatureNetwork` of the data set that the model was trained on.
+    split: split with the images that samples should look like.
 
   Attributes:
     class_shares: share of each class among the images of the split, by the network; empty without labels.
@@ -80,9 +80,10 @@ class SampleEvaluator:
 
   @check_arguments
   def __init__(self, features: FeatureNetwork, split: str = "test") -> None:
-    self._features, self._images = features, features.dataset.split(split)
+    self._features = features
+    self._images = features.dataset.split(split)
     self._train = compared_images(features.dataset.train)
-    self._of_split, predicted = features(self._images)
+    self._split_features, predicted = features(self._images)
     self.class_shares = self._shares(predicted)
 
   @check_arguments
@@ -90,20 +91,20 @@ class SampleEvaluator:
     """Return the figures of samples.
 
     Args:
-      images: integers `[N, H, W, C]`, at least 20; TensorFlow's too.
+      images: integers `[N, H, W, C]`, at least 20; a NumPy array or a tensor.
 
     Raises:
-      InputError (a ValueError): if they are too few, or not of the shape of the data set's.
+      InputError (a ValueError): if there are too few images, or their shape is not the data set's.
     """
     images = np.asarray(as_images("images", images, tuple(self._images.shape[1:])))
     return self._quality(images, images)
 
   @check_arguments
   def real(self, n: int) -> SampleQuality:
-    """Return the figures of real images: what those of `n` samples are compared with.
+    """Return the figures of real images, as the reference for `n` samples.
 
-    They are of `n` training images, or of as many as there are, whose number is `images`; nearest training images are
-    of the first `n` images of the split.
+    They are measured on `n` training images, or on all if the data set has fewer; `images` is their number. Nearest
+    training images are searched for the first `n` images of the split.
     """
     check_count("n", n, FEWEST_SAMPLES)
     train = self._train[typical_indices(len(self._train), n)]
@@ -111,30 +112,37 @@ class SampleEvaluator:
 
   def _shares(self, predicted):
     classes = len(self._features.dataset.classes)
-    return tuple(map(float, np.bincount(predicted, minlength=classes) / len(predicted))) if classes else ()
+    if not classes:
+      return ()
+    shares = np.bincount(predicted, minlength=classes) / len(predicted)
+    return tuple(map(float, shares))
 
   def _quality(self, images, compared):
-    """The figures of images, with nearest training images of the images `compared`."""
+    """Return the figures of images, except that nearest training images are searched for the images `compared`."""
     if len(images) < FEWEST_SAMPLES:
       raise InputError(f"`images` must be at least {FEWEST_SAMPLES}, got {len(images)}")
     features, predicted = self._features(images)
     shares = self._shares(predicted)
     _, distances = nearest_neighbours(compared, self._train, 1)
     distances = distances[:, 0] / math.sqrt(math.prod(images.shape[1:]))
+    imbalance = None
+    if shares:
+      imbalance = sum(abs(a - b) for a, b in zip(shares, self.class_shares)) / 2
     return SampleQuality(
       len(features),
-      *frechet_with_error(features, self._of_split),
+      *frechet_with_error(features, self._split_features),
       float(np.median(distances)),
       float(np.quantile(distances, 0.01)),
       shares,
-      sum(abs(a - b) for a, b in zip(shares, self.class_shares)) / 2 if shares else None,
+      imbalance,
     )
 
 
 def draw_samples(batched: BatchedModel, dataset: ImageDataset, n: int, temperature: float, seed: Seed) -> np.ndarray:
   """Return samples `[n, H, W, C]`; a model with classes gets the labels of training images, in their order.
 
-  Fewer samples get labels that are evenly spread: those of folders are sorted, and the first ones of one class.
+  Fewer samples get labels that are evenly spread over the training images, because the images of folders are sorted
+  by class.
   """
   labels = None
   if batched.model.config.num_classes and dataset.labels:
@@ -148,24 +156,26 @@ def frechet_distance(features: np.ndarray, other: np.ndarray) -> float:
 
   |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), for float64 `[N, D]` and `[M, D]`, N and M at least 2.
   """
-  mean, other_mean = features.mean(axis=0), other.mean(axis=0)
-  covariance, other_covariance = np.cov(features, rowvar=False), np.cov(other, rowvar=False)
-  # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: few images have a singular
-  # covariance, of which a general square root is inexact or complex.
+  mean_distance = np.sum((features.mean(axis=0) - other.mean(axis=0)) ** 2)
+  covariance = np.cov(features, rowvar=False)
+  other_covariance = np.cov(other, rowvar=False)
+  # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues. The covariance of few
+  # images is singular, and a general square root would be inexact or complex.
   values, vectors = np.linalg.eigh(covariance)
   root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
   cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other_covariance @ root), 0)).sum()
-  distance = np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other_covariance) - 2 * cross
+  distance = mean_distance + np.trace(covariance) + np.trace(other_covariance) - 2 * cross
   return float(max(distance, 0))
 
 
 def frechet_with_error(features: np.ndarray, other: np.ndarray) -> tuple[float, float]:
   """Return `frechet_distance`, and its standard error over the rows of `features`."""
-  return frechet_distance(features, other), _standard_error(lambda rows: frechet_distance(rows, other), features)
+  distance = frechet_distance(features, other)
+  return distance, _standard_error(lambda rows: frechet_distance(rows, other), features)
 
 
 def _standard_error(statistic, rows):
-  """The standard error of a statistic of rows, by leaving out each of some groups of them (jackknife)."""
+  """Return the standard error of a statistic of rows by a jackknife, which leaves out one group of rows at a time."""
   group = np.arange(len(rows)) % _GROUPS
   values = np.array([statistic(rows[group != left_out]) for left_out in range(_GROUPS)])
   return float(np.sqrt((_GROUPS - 1) * values.var()))
@@ -185,11 +195,11 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     neighbours: K, the number of neighbours of each image.
 
   Returns:
-    Indices `[N, K]`, closest first and the lower index first of equal ones, and L2 distances `[N, K]` in levels.
-    Divided by sqrt(H W C), the distances are root mean squares.
+    Indices `[N, K]`, by distance and then by index, and L2 distances `[N, K]` in levels. Divided by sqrt(H W C), the
+    distances are root mean squares.
 
   Raises:
-    InputError (a ValueError): if `neighbours` is not in 1 .. M, the shapes do not fit, or a value is none of a pixel.
+    InputError (a ValueError): if `neighbours` is not in 1 .. M, the shapes do not fit, or a value is not a pixel value.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -204,13 +214,15 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
   check_count("neighbours", neighbours, high=len(training_images))
   rows = _rows("images", images)
   norms = np.einsum("ij,ij->i", rows, rows)
-  indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])
-  for part in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * rows.shape[1]))):
-    others = _rows("training_images", training_images[part])
-    new = norms[:, np.newaxis] - 2 * (rows @ others.T) + np.einsum("ij,ij->i", others, others)
-    squares = np.concatenate([squares, new], axis=1)
-    indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
-    if neighbours == 1:  # the first of equal ones too, in a small part of the time
+  indices = np.empty([len(rows), 0], np.int64)
+  squares = np.empty([len(rows), 0])
+  for chunk in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * rows.shape[1]))):
+    others = _rows("training_images", training_images[chunk])
+    new_squares = norms[:, np.newaxis] - 2 * (rows @ others.T) + np.einsum("ij,ij->i", others, others)
+    new_indices = np.broadcast_to(np.arange(chunk.start, chunk.stop), new_squares.shape)
+    squares = np.concatenate([squares, new_squares], axis=1)
+    indices = np.concatenate([indices, new_indices], axis=1)
+    if neighbours == 1:  # much faster than a sort, with the same result for equal distances
       nearest = np.argmin(squares, axis=1, keepdims=True)
     else:
       nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
@@ -220,14 +232,14 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
 
 
 def _rows(name, images):
-  """Return images as float64 `[N, H W C]`; the squares of larger integers than pixel values would be rounded."""
+  """Return images as float64 `[N, H W C]`; raise unless they are pixel values, whose squares are exact in float64."""
   images = np.asarray(images)
   check_pixels(images, MOST_LEVELS, name)
   return images.astype(np.float64).reshape(len(images), -1)
 
 
 def compared_images(training_images: Images) -> Images:
-  """Return the training images among which nearest ones are looked for: all, or 60,000 of more, evenly spread."""
+  """Return the training images among which nearest neighbours are searched: at most 60,000, evenly spread."""
   if len(training_images) <= _MOST_COMPARED:
     return training_images
   return np.asarray(training_images[typical_indices(len(training_images), _MOST_COMPARED)])

@@ -1,8 +1,8 @@
 """Scores of single images: likelihood, typicality, and likelihood corrected for complexity.
 
-Likelihood by itself does not say whether an image resembles the training images: simple images get few
-bits/dim, wherever they come from (Nalisnick et al. 2019, "Do deep generative models know what they don't know?"). Two
-scores address this, both in bits/dim, both higher for more anomalous images:
+The likelihood does not tell whether an image resembles the training images: simple images get few bits/dim, regardless
+of where they come from (Nalisnick et al. 2019, "Do deep generative models know what they don't know?"). Two scores
+address this. Both are in bits/dim, and higher for more anomalous images:
 
     typicality            |b(x) - mean of b over the validation split|
                           Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
@@ -12,8 +12,7 @@ scores address this, both in bits/dim, both higher for more anomalous images:
                           generative models", with PNG as the compressor
 
 where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the size in bytes of the image's pixels in
-PNG, see `png_bytes`. Real-valued images have no PNG; their bound is the exact log density, which is given in nats/dim,
-too.
+PNG, see `png_bytes`. Real-valued images have no PNG. Their bound is the exact log density, also given in nats/dim.
 """
 
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ from flowpp_tf.core.checks import (
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import as_images
-from flowpp_tf.evaluation.batched_model import DistributedFunction, of_each_draw
+from flowpp_tf.evaluation.batched_model import DistributedFunction, apply_to_draws
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -52,16 +51,16 @@ REAL_SCORES = ("log_likelihood", "nats_per_dim", "bits_per_dim", "typicality")
 def png_bytes(image: np.ndarray) -> int:
   """Return the size in bytes of an image's pixels in PNG: the deflate stream at highest compression.
 
-  Whatever any PNG has regardless of its pixels is not counted: signature, IHDR, IEND, the 12 bytes around
-  each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image. Pixels are coded
-  with 8 bits each, with 16 if one is above 255, and values 0 .. levels - 1. Builds of Pillow with different versions of
-  zlib differ by a few bytes.
+  The constant 63 bytes of every PNG are not counted (signature, IHDR, IEND, the 12 bytes around each chunk, zlib's
+  header and checksum): they would be 7.9 bits/dim of an 8x8 grey image. Pixel values 0 .. levels - 1 are stored
+  verbatim, with 16 bits each if one is above 255, and with 8 bits otherwise. Builds of Pillow with different versions
+  of zlib differ by a few bytes.
 
   Args:
-    image: uint8 or uint16 `[H, W, C]`, with 1 to 4 channels, the numbers that PNG supports.
+    image: uint8 or uint16 `[H, W, C]`, with 1 to 4 channels, as PNG supports.
 
   Raises:
-    InputError (a ValueError): if it has more channels.
+    InputError (a ValueError): if the image has more channels.
 
   Examples:
     >>> from flowpp_tf.evaluation import png_bytes
@@ -74,35 +73,40 @@ def png_bytes(image: np.ndarray) -> int:
   image = image.astype(pixel_dtype(max(2, 1 + int(image.max()))))
   if not 1 <= channels <= 4:
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
-  if image.dtype == np.uint16 and channels > 1:  # which Pillow does not write: one channel below the other
-    image, channels = np.concatenate(np.split(image, channels, axis=-1)), 1
+  if image.dtype == np.uint16:  # Pillow writes 16 bits only in grey: stack the channels vertically
+    image = np.concatenate(np.split(image, channels, axis=-1))
+  if image.shape[-1] == 1:
+    image = image[..., 0]
   file = io.BytesIO()
-  Image.fromarray(image[..., 0] if channels == 1 else image).save(file, "PNG", optimize=True)
-  png, count, at = file.getvalue(), 0, 8
+  Image.fromarray(image).save(file, "PNG", optimize=True)
+  png = file.getvalue()
+  count = 0
+  at = 8  # behind the signature
   while at < len(png):  # chunks: length, type, content, checksum
     length = int.from_bytes(png[at : at + 4], "big")
-    count += length if png[at + 4 : at + 8] == b"IDAT" else 0
+    if png[at + 4 : at + 8] == b"IDAT":
+      count += length
     at += 12 + length
-  return count - 6
+  return count - 6  # zlib's header and checksum
 
 
 class Scorer:
-  """Scores images under a model; the scores of an image depend on the batch around it only by rounding.
+  """Scores images under a model; the other images of a batch change a score only by rounding.
 
   All images share the same draws of the dequantization noise. So a score depends only on the image, and the effect of
   the draws on the bound is similar for all images and largely cancels in comparisons.
 
-  Under a model with classes the likelihood of an image is the mean of those given each class.
+  Under a model with classes the likelihood of an image is the mean of its likelihoods given each class.
 
   Args:
     model: `FlowPlusPlus`.
-    num_samples: samples of the importance-weighted bound, which are draws of the noise; real-valued images have none,
-      and any number gives their density.
+    num_samples: samples of the importance-weighted bound, one draw of the noise each; ignored for real-valued images,
+      which have no noise.
     seed: seed of the draws.
     typical: mean bits/dim of the validation split, by this scorer; None if it is not known.
 
   Attributes:
-    names: of the scores: `SCORES`, of a model of real-valued images `REAL_SCORES`.
+    names: names of the scores: `SCORES`, or `REAL_SCORES` for a model of real-valued images.
     typical: as given.
 
   Raises:
@@ -125,19 +129,23 @@ class Scorer:
     check_count("num_samples", num_samples, high=INT32_MAX)
     self.typical = typical
     self._model = model
-    levels = model.config.pixel_levels
-    self.names = REAL_SCORES if levels is None else SCORES
-    self._noise = model.sample_noise([1 if levels is None else num_samples], as_seed(seed))
-    shape, classes = model.config.image_shape, model.config.num_classes
-    self._labels = [*range(classes)]
+    self.names: tuple[str, ...] = SCORES
+    if model.config.pixel_levels is None:
+      self.names = REAL_SCORES
+      num_samples = 1
+    self._noise = model.sample_noise([num_samples], as_seed(seed))
+    self._labels = [*range(model.config.num_classes)]
     if model.config.label_dropout:
       self._labels.append(-1)
-    specs = [(shape, model.image_dtype), (self._noise.shape[1:], self._noise.dtype)]
-    if classes:
+    noise_spec = self._noise.shape[1:], self._noise.dtype
+    specs = [(model.config.image_shape, model.image_dtype), noise_spec]
+    if self._labels:
       specs.append(((), tf.int32))
-    self._bound = DistributedFunction(
-      model, lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels), specs
-    )
+
+    def bound(images, noise, labels=None):
+      return model.log_prob_bound(images, noise=noise, seed=0, labels=labels)
+
+    self._bound = DistributedFunction(model, bound, specs)
 
   @check_arguments
   def first_draws(self, num_samples: int) -> "Scorer":
@@ -145,7 +153,7 @@ class Scorer:
     check_count("num_samples", num_samples, high=len(self._noise))
     scorer = copy.copy(self)
     scorer._noise = self._noise[:num_samples]
-    scorer.typical = None  # which was measured with all draws
+    scorer.typical = None  # the mean was measured with all draws
     return scorer
 
   @check_arguments
@@ -164,7 +172,7 @@ class Scorer:
   def class_log_likelihoods(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the bound given each class, `[N, num_classes]` nats, of a model with classes.
 
-    If it was trained with `label_dropout`, one more column has the bound without a label.
+    If the model was trained with `label_dropout`, the last column is the bound without a label.
 
     Raises:
       InputError (a ValueError): if the model has no classes, or the images do not fit it.
@@ -176,7 +184,7 @@ class Scorer:
   def _measure(self, images, batch_size, *label):
     images = as_images("images", images)
     labels = [tf.fill([len(images)], value) for value in label]
-    return importance_weighted(of_each_draw(self._bound, self._noise, images, labels, batch_size))
+    return importance_weighted(apply_to_draws(self._bound, self._noise, images, labels, batch_size))
 
   @check_arguments
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
@@ -203,13 +211,13 @@ class Scorer:
 def scores_of(
   images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None, names: Sequence[str] = SCORES
 ) -> dict[str, np.ndarray]:
-  """Return scores, as `Scorer` does, of images with known log-likelihood.
+  """Return the scores of images with known log-likelihood, as `Scorer` does.
 
   Args:
     images: `[N, H, W, C]`; integers, if a score needs their PNG.
     log_likelihood: `[N]`, nats.
     typical: as for `Scorer`.
-    names: of the scores, among `SCORES` and `REAL_SCORES`.
+    names: names of the scores, among `SCORES` and `REAL_SCORES`.
 
   Raises:
     InputError (a ValueError): for another name, and for images or values that do not fit.
@@ -225,16 +233,19 @@ def scores_of(
     raise InputError(f"`names` must be some of {', '.join(known)}, got {unknown[0]!r}")
   images = as_array("images", images, [None] * 4)
   has_png = bool({"complexity_corrected", "png_bytes"} & {*names})
-  check_pixels(images, MOST_LEVELS if has_png else None)
+  levels = MOST_LEVELS if has_png else None
+  check_pixels(images, levels)
   log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)
   check_all_finite("log_likelihood", log_likelihood)
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))
+  if typical is None:
+    typical = math.nan
   scores = {
     "log_likelihood": log_likelihood,
     "nats_per_dim": log_likelihood / dimensions,
     "bits_per_dim": bits_per_dim,
-    "typicality": np.abs(bits_per_dim - (math.nan if typical is None else typical)),
+    "typicality": np.abs(bits_per_dim - typical),
   }
   if has_png:
     sizes = np.array([png_bytes(image) for image in images])
