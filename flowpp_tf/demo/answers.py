@@ -1,6 +1,6 @@
-"""The content of the page's tabs, without the page: from a visitor's inputs to pictures and text.
+"""Answer a visitor's inputs with pictures and text: the content of the page's tabs, without the page.
 
-Numbers may be anything that a request can hold; invalid ones raise an `InputError`.
+A request can hold anything in place of a number; invalid values raise an `InputError`.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,12 @@ _NEIGHBOURS = 6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DemoHandlers:
-  """The answers of a model. Each file replaces the last one of its kind in `folder`.
+  """The answers of a model. Each file replaces the last file of its kind in `folder`.
 
   Attributes:
     engine: the model.
-    folder: for files.
-    model_flag: what names the model to `bin/decompress`, such as --preset=digits.
+    folder: folder for files.
+    model_flag: flag that names the model to `bin/decompress`, such as --preset=digits.
   """
 
   engine: Engine | SavedModelEngine
@@ -58,14 +58,14 @@ class DemoHandlers:
   ) -> Image.Image:
     """Return a grid of samples, the same as from `bin/sample` for the seed.
 
-    Of a model with classes they are of the class `label`, or, for None or -1, of all classes one after the other.
+    A model with classes draws the class `label`, or, for None or -1, all classes in turn.
     """
     n = _integer("number of images", n, 1, self.engine.most_samples)
     temperature = _number("temperature", temperature, 0, HOTTEST)
     return self._grid(self._sample(n, temperature, seed, label, guidance))
 
   def wall(self, seed: int, label: int | None = None, guidance: float = 0) -> tuple[Image.Image, ...]:
-    """Return grids of samples at the temperatures of `WALL`, of the same latents; arguments as for `samples`."""
+    """Return grids of samples from the same latents at the temperatures of `WALL`; arguments as in `samples`."""
     n = min(_WALL_SIDE**2, self.engine.most_samples)
     return tuple(self._grid(self._sample(n, temperature, seed, label, guidance)) for temperature in WALL)
 
@@ -76,28 +76,27 @@ class DemoHandlers:
     images = interpolate(self.engine, ends[0], ends[1], frames)
     animation = self.folder / "interpolation.png"
     write_animation(images, self.engine.config.levels, animation)
-    return (
-      self._grid(images, columns=min(frames, 8)),
-      str(animation),
-      charts.film(images, self.engine.config.levels),
-      f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.",
-    )
+    grid = self._grid(images, columns=min(frames, 8))
+    film = charts.film(images, self.engine.config.levels)
+    ends_text = f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images."
+    return grid, str(animation), film, ends_text
 
   def score(self, path: Path | None) -> tuple[Image.Image, Image.Image, Image.Image, str]:
-    """Return an upload as the model sees it, encoded and decoded, the difference; and the scores."""
+    """Return an upload as the model sees it, its reconstruction, their difference, and the scores as Markdown."""
     config = self.engine.config
     images = read_upload(path, config)[np.newaxis]
     result = reconstruct(self.engine, images)
+    differences = result.visible_differences(config.levels)
     scores = {name: float(value[0]) for name, value in self.engine.scores(images).items()}
     text = _score_text(scores, self.engine.num_samples, [_fitted(path, config), f"{result}."])
-    return (self._grid(images), self._grid(result.decoded), self._grid(result.visible_differences(config.levels)), text)
+    return self._grid(images), self._grid(result.decoded), self._grid(differences), text
 
   def explain(self, path: Path | None) -> str:
     """Return HTML on an upload: its place among others, surprising positions, classes, nearest training images."""
     return explain(self.engine, read_upload(path, self.engine.config))
 
   def compress(self, path: Path | None) -> tuple[str, str]:
-    """Return the path of an archive of an upload as the model sees it, and HTML that says so, with its size."""
+    """Compress an upload as the model sees it; return the path of the archive, and HTML with its size."""
     image = read_upload(path, self.engine.config)
     data = self.engine.compress(image[np.newaxis])
     archive = self.folder / "image.fpp"
@@ -114,7 +113,8 @@ class DemoHandlers:
     labels = np.arange(n) % classes
     if label not in (None, ALL_CLASSES):
       labels = np.full(n, _integer("class", label, 0, classes - 1))
-    guidance = float(_number("guidance", guidance, 0, MOST_GUIDANCE if self.engine.can_guide else 0))
+    most_guidance = MOST_GUIDANCE if self.engine.can_guide else 0
+    guidance = float(_number("guidance", guidance, 0, most_guidance))
     return self.engine.sample(n, temperature, seed, labels=labels, guidance=guidance)
 
   def _grid(self, images, columns=None):
@@ -122,7 +122,7 @@ class DemoHandlers:
 
 
 def read_upload(path: Path | None, config: FlowPlusPlusConfig) -> np.ndarray:
-  """Read an uploaded file as `read_for_model` does; an `InputError` for None, or for a file that is not an image."""
+  """Read an uploaded file by `read_for_model`; raise an `InputError` for None, or for a file that is not an image."""
   if path is None:
     raise InputError("there is no image yet: upload one, or click an example")
   return read_for_model(path, config, name=pathlib.Path(path).name)  # visitors do not know the path
@@ -143,7 +143,7 @@ def _score_text(scores, num_samples, lines):
 
 
 def _fitted(path, config):
-  """Return how the file was fitted to the size and the bits of the model, "" if it was not."""
+  """Return sentences on how the file was fitted to the size and the bits of the model, "" if it fits."""
   height, width, _ = config.image_shape
   size = upright_size(path, config.image_shape[2], config.pixel_levels)
   notes = []
@@ -171,7 +171,7 @@ def _shown(value):
   return text if len(text) < 40 else f"{text[:40]}..."
 
 
-# --- An archive beside files of other codecs ------------------------------------------------------
+# --- The size of an archive, and of files of other codecs -----------------------------------------
 
 
 def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_flag: str, fitted: str) -> str:
@@ -181,24 +181,26 @@ def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_fl
     image: integers `[H, W, C]`.
     size: bytes of the archive.
     bound: bytes by the single-sample bound.
-    name: of the archive.
-    model_flag: what names the model to `bin/decompress`.
+    name: file name of the archive.
+    model_flag: flag that names the model to `bin/decompress`.
     fitted: how the image differs from its file, "" if it does not.
   """
-  others, missing = _others(image)
-  sizes = {"by its bound": bound, "this archive": size, **others}
+  codec_sizes, missing = _codec_sizes(image)
+  sizes = {"by its bound": bound, "this archive": size, **codec_sizes}
   command = html.escape(f"bin/decompress {name} {model_flag} --output=image.npy")
-  held = f"<p>It holds the image as the model sees it. {html.escape(fitted)}</p>" if fitted else ""
-  begun = f"a header, and the bits that bits-back coding begins with: {size - bound:,.0f} bytes more than the bound"
-  holds = begun if size > bound else "the pixels packed by LZMA, in fewer bytes than the model needs"
+  content = "the pixels packed by LZMA, in fewer bytes than the model needs"
+  if size > bound:
+    content = f"a header, and the bits that bits-back coding begins with: {size - bound:,.0f} bytes more than the bound"
+  fitted_html = f"<p>It holds the image as the model sees it. {html.escape(fitted)}</p>" if fitted else ""
   return (
-    f"{charts.size_bars(sizes)}<p>The archive of one image has {holds}. Many images in one archive share a header. "
-    f"The pixels as numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>{held}"
+    f"{charts.size_bars(sizes)}<p>The archive of one image has {content}. Many images in one archive share a header. "
+    f"The pixels as numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>"
+    f"{fitted_html}"
   )
 
 
-def _others(image):
-  """Bytes of the image in other formats, and a sentence on those that are missing."""
+def _codec_sizes(image):
+  """Return the bytes of the image in other formats, and a sentence if they are missing."""
   try:
     sizes = codec_bytes(image)
   except InputError as error:
@@ -206,37 +208,41 @@ def _others(image):
   return {name: sizes[name] for name in ("PNG", "WebP", "JPEG XL") if name in sizes}, ""
 
 
-# --- What a model says of an image ----------------------------------------------------------------
+# --- What a model tells about an image ------------------------------------------------------------
 
 
 def explain(engine: Engine | SavedModelEngine, image: np.ndarray) -> str:
   """Return HTML on an image, integers `[H, W, C]` that fit the model."""
-  of_classes = functools.cache(lambda: engine.class_log_likelihoods(image[np.newaxis])[0])  # two parts need it
-  parts: list[tuple[str, Callable[[], str]]] = [
+
+  @functools.cache  # two sections need it
+  def class_bounds():
+    return engine.class_log_likelihoods(image[np.newaxis])[0]
+
+  sections: list[tuple[str, Callable[[], str]]] = [
     ("Where it lies among others", lambda: _place(engine, image)),
-    ("Where it is surprising", lambda: _positions(engine, image, of_classes)),
+    ("Where it is surprising", lambda: _positions(engine, image, class_bounds)),
     ("Nearest training images", lambda: _neighbours(engine, image)),
   ]
   if engine.config.num_classes:
-    parts.insert(2, ("Its class", lambda: _classes(engine, of_classes())))
-  return "".join(f"<section><h3>{title}</h3>{_or_reason(part)}</section>" for title, part in parts)
+    sections.insert(2, ("Its class", lambda: _classes(engine, class_bounds())))
+  return "".join(f"<section><h3>{title}</h3>{_html_or_reason(draw)}</section>" for title, draw in sections)
 
 
-def _or_reason(part):
-  """Return what a part gives, or a line that says why it gives nothing."""
+def _html_or_reason(draw):
+  """Return the HTML of a section, or a line that tells why it is missing."""
   try:
-    return part()
+    return draw()
   except InputError as error:
     return f"<p class='missing'>Not shown: {html.escape(str(error))}.</p>"
 
 
 def _place(engine, image):
-  of, values = engine.references
-  return charts.histogram(values, float(engine.bound(image[np.newaxis])[0]), of)
+  what, values = engine.references
+  return charts.histogram(values, float(engine.bound(image[np.newaxis])[0]), what)
 
 
-def _positions(engine, image, of_classes):
-  label = int(np.argmax(of_classes())) if engine.config.num_classes else None
+def _positions(engine, image, class_bounds):
+  label = int(np.argmax(class_bounds())) if engine.config.num_classes else None
   bits = engine.positions(image[np.newaxis], label)
   total = float(bits.total.sum())
   terms = {"all bits": bits.total, "prior": bits.prior, "log-det": bits.log_det, "dequantization": bits.dequantization}
@@ -262,15 +268,15 @@ def _classes(engine, bounds):
 
 def _neighbours(engine, image):
   images, distances, count = engine.neighbours(image, _NEIGHBOURS)
-  near = [
-    charts.figure(charts.thumbnail(other, engine.config.levels), f"{distance / image.size**0.5:.2f}")
-    for other, distance in zip(images, distances)
-  ]
+  figures = []
+  for other, distance in zip(images, distances):
+    thumbnail = charts.thumbnail(other, engine.config.levels)
+    figures.append(charts.figure(thumbnail, f"{distance / image.size**0.5:.2f}"))
   what = html.escape(engine.known.what)
-  return f"{charts.row(near)}<p>Root mean square differences, in levels, among {count:,} {what}.</p>"
+  return f"{charts.row(figures)}<p>Root mean square differences, in levels, among {count:,} {what}.</p>"
 
 
 def class_name(engine: Engine | SavedModelEngine, label: int) -> str:
-  """Return the name of a class, its number if it has none."""
+  """Return the name of a class, or its number if it has no name."""
   names = engine.known.classes
   return str(names[label]) if label < len(names) else str(label)

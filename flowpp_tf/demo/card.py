@@ -1,4 +1,4 @@
-"""What a model is and where it comes from, as text: a paragraph above the tabs, and the tab with its card."""
+"""Describe a model and its provenance as text: a paragraph above the tabs, and the tab with its card."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -14,15 +14,15 @@ from flowpp_tf.pretrained.card import name_of_bound
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelCard:
-  """What is recorded of a model.
+  """The records of a model.
 
   Attributes:
     source: path of the run, the preset, or the SavedModel.
     metadata: "data" (a fingerprint), "evaluation" (the entries of an evaluation.json) and "checkpoint", as `bin/export`
       stores them in a SavedModel; each may be missing.
-    settings: of the training, from config.json.
-    rows: of the run's metrics.
-    text: the card.md of a preset.
+    settings: settings of the training, from config.json.
+    rows: rows of the run's metrics.
+    text: content of a preset's card.md.
   """
 
   source: str
@@ -33,7 +33,7 @@ class ModelCard:
 
 
 def summary(name: str, card: ModelCard, engine: Engine | SavedModelEngine) -> str:
-  """Return Markdown that says what the model is, in a paragraph, and its figures."""
+  """Return Markdown with a paragraph on the model, and its figures."""
   _, *paragraphs = _paragraphs(card.text) or [""]
   own = paragraphs[0] if paragraphs and not paragraphs[0].startswith(("|", "#")) else ""
   return (
@@ -45,13 +45,14 @@ def summary(name: str, card: ModelCard, engine: Engine | SavedModelEngine) -> st
 
 
 def provenance(card: ModelCard) -> str:
-  """Return Markdown with a table: data, command, steps, hours, bits/dim, what takes fewer; and the limits."""
+  """Return Markdown with a table of data, command, steps, hours, bits/dim and codecs that need less; and the limits."""
   own = dict(re.findall(r"^\| (data|command|time|weights) \| (.*) \|$", card.text, re.MULTILINE))
   data = card.metadata.get("data")
+  described = describe(data) if data else "not recorded"
+  command = own.get("command", "").replace("below", "in its card.md")
   rows = {
-    "data": own.get("data") or (describe(data) if data else "not recorded"),
-    "command": own.get("command", "").replace("below", "in its card.md")
-    or "not recorded; its settings are in config.json",
+    "data": own.get("data") or described,
+    "command": command or "not recorded; its settings are in config.json",
     "training": own.get("time") or _training(card),
     "weights": own.get("weights"),
     **_bounds(card.metadata),
@@ -62,7 +63,7 @@ def provenance(card: ModelCard) -> str:
 
 
 def _bounds(metadata):
-  """The rows on what was measured, each with the name of its bound."""
+  """Return the rows of the measured bounds and codecs by name."""
   split, entry = evaluated_split(metadata)
   if entry is None:
     return {"bits/dim": None}
@@ -71,12 +72,13 @@ def _bounds(metadata):
   for bound in entry["bounds"]:
     figure = with_error(bound["bits_per_dim"], bound.get("standard_error"))
     rows[name_of_bound(bound["num_samples"])] = f"{figure} bits/dim, {what}"
-  codecs, best = entry.get("codecs") or [], entry["bounds"][-1]["bits_per_dim"]
+  best = entry["bounds"][-1]["bits_per_dim"]
+  codecs = entry.get("codecs") or []
   sizes = {f"{codec['codec']}, {how}": codec[key] for codec in codecs for key, how in _HOW.items()}
-  shown = "; ".join(f"{name} {size:.3f}" for name, size in sorted(sizes.items(), key=lambda item: item[1])[:4])
+  smallest = sorted(sizes.items(), key=lambda item: item[1])[:4]
   fewer = [f"{name}, {size:.3f}" for name, size in sizes.items() if size < best]
   if sizes:
-    rows["codecs"] = f"{shown} bits/dim"
+    rows["codecs"] = "; ".join(f"{name} {size:.3f}" for name, size in smallest) + " bits/dim"
     rows["what it loses to"] = "; ".join(fewer) or "none of the codecs measured on these images"
   return rows
 
@@ -85,26 +87,28 @@ _HOW = {"each": "a file for each image", "sheet": "all images on one sheet"}
 
 
 def _training(card):
-  """What the rows of a run say of its length."""
+  """Return the number of steps and the duration of a training from its rows; None without rows."""
   steps = [row["step"] for row in card.rows]
   if not steps:
     return None
-  batch, seconds = card.settings.get("batch_size"), math.nan
+  batch = card.settings.get("batch_size")
+  seconds = math.nan
   if isinstance(batch, int):
     lengths = [after - before for before, after in zip([0, *steps], steps)]
     speeds = [row.get("images_per_second", math.nan) for row in card.rows]
-    taken = [(length, speed) for length, speed in zip(lengths, speeds) if length]  # step 0 has taken none
-    seconds = sum(length * batch / speed if speed > 0 else math.nan for length, speed in taken)
+    intervals = [(length, speed) for length, speed in zip(lengths, speeds) if length]  # a row at step 0 took no time
+    seconds = sum(length * batch / speed if speed > 0 else math.nan for length, speed in intervals)
   hours = f", some {seconds / 3600:.2g} hours by its rows" if math.isfinite(seconds) else ""
-  return f"{steps[-1]:,} steps{f' of {batch} images' if batch else ''}{hours}"
+  images = f" of {batch} images" if batch else ""
+  return f"{steps[-1]:,} steps{images}{hours}"
 
 
 def _paragraphs(text):
-  return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+  return [paragraph.strip() for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
 
 
 def _without_own_links(text):
-  """Markdown without links to files of the package, which the page does not serve."""
+  """Return Markdown without links to files of the package, which the page does not serve."""
   return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
@@ -115,18 +119,15 @@ def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, An
   """Return Markdown that describes a model from the path `source`; `metadata` as in `ModelCard`."""
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))
-  lines = [
-    f"`{source}`, {engine.parameters:,} parameters",
-    f"Trained on {describe(data)}"
-    if data
-    else f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
-    _measured(metadata, data),
-  ]
+  trained_on = f"images of {shape}, {engine.config.levels} levels; which is not recorded"
+  if data:
+    trained_on = describe(data)
+  lines = [f"`{source}`, {engine.parameters:,} parameters", f"Trained on {trained_on}", _measured(metadata, data)]
   return "  \n".join(lines)
 
 
 def evaluated_split(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None]:
-  """Return the name and the entry of the test split, else of another one that was evaluated; None if none was."""
+  """Return the name and the entry of the test split, else of another evaluated split; ("", None) without any."""
   splits = {
     split: entry
     for split, entry in (metadata.get("evaluation") or {}).items()
@@ -137,18 +138,19 @@ def evaluated_split(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any] | 
 
 
 def _measured(metadata, trained_on):
-  """Return the bits/dim of the test split, else of another split, else of validation in training."""
+  """Return a line with the bits/dim of the test split, else of another split, else of validation in training."""
   split, entry = evaluated_split(metadata)
   if entry is not None:
-    single, best = entry["bounds"][0], entry["bounds"][-1]
-    text = (
-      "" if best is single else (f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; ")
-    )
+    single = entry["bounds"][0]
+    best = entry["bounds"][-1]
+    images = f"{entry['images']:,} {split} images"
     measured = entry.get("data")
-    other = (
-      f" of {describe(measured)}" if trained_on and measured and measured["digest"] != trained_on["digest"] else ""
-    )
-    return f"Bits/dim of {entry['images']:,} {split} images{other}: {text}{single['bits_per_dim']:.3f} single-sample"
+    if trained_on and measured and measured["digest"] != trained_on["digest"]:
+      images += f" of {describe(measured)}"
+    bits = f"{single['bits_per_dim']:.3f} single-sample"
+    if best is not single:
+      bits = f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; {bits}"
+    return f"Bits/dim of {images}: {bits}"
   validation = (metadata.get("checkpoint") or {}).get("val_bits_per_dim")
   if validation is not None:
     return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"

@@ -1,4 +1,4 @@
-"""Charts and small pictures of the page as HTML, which the browser enlarges: an answer takes a few kilobytes."""
+"""Draw the page's charts and small pictures as HTML of a few kilobytes; the browser enlarges the pictures."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float
   A run that was never validated has no points.
   """
   names = {"val_bits_per_dim": "validation", "bits_per_dim": "training"}
-  points = [
-    (row["step"], row[name], title) for name, title in names.items() for row in rows if _is_finite(row.get(name))
-  ]
+  points = []
+  for name, title in names.items():
+    points += [(row["step"], row[name], title) for row in rows if _is_finite(row.get(name))]
   validated = [(value, step) for step, value, title in points if title == "validation"]
   if not validated:
     return "No curve is recorded.", []
@@ -33,28 +33,29 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float
   return f"{about}Training is with dropout and the current weights.", points
 
 
-def histogram(values: np.ndarray, value: float, of: str) -> str:
-  """Return the histogram of bits/dim `[N]` with one value among them, and which place this has.
+def histogram(values: np.ndarray, value: float, what: str) -> str:
+  """Return the histogram of bits/dim `[N]` with one more value, and a line on its rank; `what` the N images are.
 
   Raises:
     InputError (a ValueError): if a value is not finite.
   """
   if not (np.all(np.isfinite(values)) and math.isfinite(value)):
     raise InputError("the bound of an image is not finite")
-  edges = np.histogram_bin_edges([*values, value], bins=min(_MOST_BINS, max(4, len(values) // 3)))
+  num_bins = min(_MOST_BINS, max(4, len(values) // 3))
+  edges = np.histogram_bin_edges([*values, value], num_bins)
   counts, _ = np.histogram(values, edges)
   (own,) = np.flatnonzero(np.histogram([value], edges)[0])
   texts = [f"{count}{', and this' if i == own else ''}" for i, count in enumerate(counts)]
   bins = [f"{low:.3f} to {high:.3f}" for low, high in zip(edges, edges[1:])]
   fewer = int(np.sum(values < value))
-  place = f" bits/dim: more than {fewer} of {len(values)} {of}, no more than the other {len(values) - fewer}"
+  place = f" bits/dim: more than {fewer} of {len(values)} {what}, no more than the other {len(values) - fewer}"
   return f"{_bars(zip(bins, counts / counts.max(), texts))}<p><b>{value:.3f}</b>{html.escape(place)}.</p>"
 
 
 def bars(names: Sequence[str], shares: np.ndarray) -> str:
-  """Return a bar for each of the largest shares, of at most ten names."""
-  chosen = sorted(range(len(names)), key=lambda i: -shares[i])[:10]
-  return _bars((str(names[i]), float(shares[i]), _percent(float(shares[i]))) for i in chosen)
+  """Return bars of the ten largest shares."""
+  ranked = sorted(zip(map(str, names), map(float, shares)), key=lambda pair: -pair[1])
+  return _bars((name, share, _percent(share)) for name, share in ranked[:10])
 
 
 def size_bars(sizes: Mapping[str, float]) -> str:
@@ -86,13 +87,13 @@ def _is_finite(value):
 
 
 def figure(picture: Image.Image, caption: str) -> str:
-  """Return a picture with a caption under it, which is its text for those who do not see it too."""
+  """Return a picture with a caption, which is its alternative text too."""
   caption = html.escape(caption)
   return f"<figure><img src='{data_uri(picture)}' alt='{caption}'><figcaption>{caption}</figcaption></figure>"
 
 
 def row(figures: list[str]) -> str:
-  """Return figures in a row, which breaks where the page is narrow."""
+  """Return figures in a row that wraps on a narrow page."""
   return f"<div class='figures'>{''.join(figures)}</div>"
 
 
@@ -103,7 +104,7 @@ def thumbnail(image: np.ndarray, levels: int) -> Image.Image:
 
 
 def film(images: np.ndarray, levels: int) -> str:
-  """Return frames `[F, H, W, C]` of which one is seen, that of the number `--frame` of CSS."""
+  """Return an element that shows one of the frames `[F, H, W, C]`, chosen by CSS's variable `--frame`."""
   strip = np.concatenate([*images], axis=0)
   _, height, width, _ = images.shape
   return (
@@ -114,7 +115,7 @@ def film(images: np.ndarray, levels: int) -> str:
 
 
 def data_uri(picture: Image.Image) -> str:
-  """Return a picture as an address that holds it, as PNG."""
+  """Return a picture as a data URI of a PNG."""
   file = io.BytesIO()
   picture.save(file, "PNG")
   return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,7 +1,7 @@
-"""The functions of a model that the page calls, on NumPy arrays, for a trained model or a SavedModel.
+"""Run a trained model or a SavedModel for the page, on NumPy arrays.
 
-No function is traced more than once, regardless of the request. What a model cannot do raises an `InputError`, whose
-line the page shows in its place.
+Each function is traced only once, regardless of the requests. A function that the model cannot offer raises an
+`InputError`, and the page shows its message instead.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ _MOST_REFERENCES = 100  # images whose bits/dim an upload is compared with, meas
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KnownImages:
-  """The images that a model is known by; each may be missing.
+  """Images of a model's data set; each field may be missing.
 
   Attributes:
     train: training images.
-    test: test images, with which an upload's bits/dim are compared.
+    test: test images, for comparison with an upload's bits/dim.
     classes: names of the classes.
-    what: says of `train` what they are.
+    what: describes the images in `train`.
   """
 
   train: Images | None = None
@@ -46,7 +46,7 @@ class KnownImages:
 
 
 class _References:
-  """What both engines know of other images."""
+  """Comparison of an upload with other images, for both engines."""
 
   known: KnownImages
   most_samples: int
@@ -55,15 +55,16 @@ class _References:
 
   @functools.cached_property
   def references(self) -> tuple[str, np.ndarray]:
-    """What an upload is compared with, and the bits/dim of these images, single-sample bound: at most 100 images."""
+    """A description of at most 100 reference images, and their single-sample bounds in bits/dim."""
     test = self.known.test
     if test is not None:
       chosen = typical_indices(len(test), _MOST_REFERENCES)
       return "test images", self.bound(np.asarray(test[chosen]))
-    return "of the model's own samples", self.bound(self.sample(min(_MOST_REFERENCES, self.most_samples), 1.0, seed=1))
+    samples = self.sample(min(_MOST_REFERENCES, self.most_samples), 1.0, seed=1)
+    return "of the model's own samples", self.bound(samples)
 
   def neighbours(self, image: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the nearest training images, their L2 distances in levels, and among how many they were looked for."""
+    """Return the nearest training images, their L2 distances in levels, and the number of images searched."""
     train = self.known.train
     if train is None or photographs_of(train) is not None:
       raise InputError("the training images are not on this machine, or are crops, others in each step")
@@ -75,8 +76,8 @@ class _References:
 class Engine(_References):
   """Runs a `FlowPlusPlus`; the same seed gives the same results as in `bin/sample` and `bin/score`.
 
-  `encode` and `decode` are those of `FlowPlusPlus`, of a model with classes without a label; `scores(images)` returns
-  arrays `[N]` by the names in `evaluation.SCORES`.
+  `encode` and `decode` are methods of a `BatchedModel`, without labels. `scores(images)` returns arrays `[N]` by the
+  names in `evaluation.SCORES`.
 
   Args:
     model: the model.
@@ -88,8 +89,8 @@ class Engine(_References):
     config: `FlowPlusPlusConfig`.
     parameters: number of parameters.
     most_samples: maximum number of samples per request.
-    can_guide: whether samples take `guidance`.
-    can_compress: whether images become archives.
+    can_guide: whether `sample` takes `guidance`.
+    can_compress: whether `compress` works.
   """
 
   def __init__(
@@ -102,17 +103,21 @@ class Engine(_References):
     self.known = known
     self.can_guide = model.config.label_dropout > 0
     self.can_compress = not model.config.is_conditional
-    self._model, self._batched = model, BatchedModel(model)
-    self.encode, self.decode = self._batched.encode, self._batched.decode
+    self._model = model
+    self._batched = BatchedModel(model)
+    self.encode = self._batched.encode
+    self.decode = self._batched.decode
     self.scores = Scorer(model, num_samples, typical=typical)
-    self._single, self._positions = self.scores.first_draws(1), PositionScorer(model, num_samples)
+    self._single = self.scores.first_draws(1)
+    self._positions = PositionScorer(model, num_samples)
     if self.can_guide:
       dtype = tf.as_dtype(model.variable_dtype)
-      self._guided = DistributedFunction(
-        model,
-        lambda z, labels, guidance: model.decode(z, labels, guidance=guidance[0]),
-        [(model.coupling_flow.latent_shape, dtype), ((), tf.int32), ((), dtype)],
-      )
+      specs = [(model.coupling_flow.latent_shape, dtype), ((), tf.int32), ((), dtype)]
+
+      def decode_guided(z, labels, guidance):
+        return model.decode(z, labels, guidance=guidance[0])
+
+      self._decode_guided = DistributedFunction(model, decode_guided, specs)
 
   def sample(
     self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None, guidance: float = 0.0
@@ -121,10 +126,11 @@ class Engine(_References):
     if not guidance:
       return self._batched.sample(n, temperature, seed, labels)
     z = self._model.sample_latents(n, temperature, seed)
-    return self._guided(z, np.asarray(labels, np.int32), np.full(n, guidance, z.dtype.as_numpy_dtype))
+    guidances = np.full(n, guidance, z.dtype.as_numpy_dtype)
+    return self._decode_guided(z, np.asarray(labels, np.int32), guidances)
 
   def bound(self, images: np.ndarray) -> np.ndarray:
-    """Return the single-sample bound in bits/dim, `[N]`, of the first of the draws of `scores`."""
+    """Return the single-sample bound in bits/dim, `[N]`, with the first draw of `scores`."""
     return self._single.bits_per_dim(images)
 
   def class_log_likelihoods(self, images: np.ndarray) -> np.ndarray:
@@ -132,7 +138,7 @@ class Engine(_References):
     return self.scores.class_log_likelihoods(images)[:, : self.config.num_classes]
 
   def positions(self, images: np.ndarray, label: int | None = None) -> PositionBits:
-    """Return the bits of each position; they add up to the bound of `scores`, given the label if there is one."""
+    """Return the bits of each position; they add up to the bound of `scores`, given the label unless it is None."""
     return self._positions(images, label)
 
   def compress(self, images: np.ndarray) -> bytes:
@@ -147,7 +153,7 @@ class Engine(_References):
 class SavedModelEngine(_References):
   """`Engine` for a `LoadedModel`, without typicality; `num_samples` above its `max_batch` is an `InputError`.
 
-  `encode` and the bounds take at most `max_batch` images: the page gives one.
+  `encode` and the bounds take at most `max_batch` images; the page passes one image.
   """
 
   def __init__(self, loaded: LoadedModel, num_samples: int = 16) -> None:
@@ -161,7 +167,8 @@ class SavedModelEngine(_References):
     self.parameters = sum(int(np.prod(weight.shape)) for weight in loaded.saved_model.weights)
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
-    self.known = KnownImages(classes=tuple((loaded.metadata.get("data") or {}).get("classes") or ()))
+    data = loaded.metadata.get("data") or {}
+    self.known = KnownImages(classes=tuple(data.get("classes") or ()))
     self.can_guide = self.can_compress = False
 
   def sample(
@@ -169,14 +176,17 @@ class SavedModelEngine(_References):
   ) -> np.ndarray:
     if guidance:
       raise InputError("a SavedModel has no guidance")
-    return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
+    return self._loaded.sample(n, temperature, seed, **self._conditioning(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
-    return self._loaded.encode(images, seed, **self._given(len(images))).numpy()
+    return self._loaded.encode(images, seed, **self._conditioning(len(images))).numpy()
 
   def decode(self, z: np.ndarray) -> np.ndarray:
-    parts = [z[part] for part in batches(len(z), self._max_batch)]
-    return np.concatenate([self._loaded.decode(part, **self._given(len(part))).numpy() for part in parts])
+    images = []
+    for rows in batches(len(z), self._max_batch):
+      batch = z[rows]
+      images.append(self._loaded.decode(batch, **self._conditioning(len(batch))).numpy())
+    return np.concatenate(images)
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
     return scores_of(images, self._log_likelihoods(images, self.num_samples))
@@ -201,11 +211,13 @@ class SavedModelEngine(_References):
     return self._loaded.log_prob_bound(images, num_samples, seed=0).numpy().astype(np.float64)
 
   def _class_bounds(self, images, num_samples):
-    labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
-    bounds = [self._loaded.log_prob_bound(images, num_samples, seed=0, labels=label).numpy() for label in labels]
+    bounds = []
+    for label in range(self.config.num_classes):
+      labels = np.full(len(images), label)
+      bounds.append(self._loaded.log_prob_bound(images, num_samples, seed=0, labels=labels).numpy())
     return np.stack(bounds, axis=1).astype(np.float64)
 
-  def _given(self, count, labels=None):
+  def _conditioning(self, count, labels=None):
     if not self.config.num_classes:
       return {}
     return {"labels": np.full(count, -1) if labels is None else labels}

@@ -1,9 +1,9 @@
-"""Which requests reach the page: those of a trusted host and of the page's own origin that are small enough.
+"""Refuse requests unless they name a trusted host, come from the page's own origin, and are small enough.
 
-A page of another site can send requests to a server on the visitor's machine: by a form, or under a name of its own
-that it lets point to 127.0.0.1 (DNS rebinding). Starlette's `TrustedHostMiddleware` compares `Host` with
-`trusted_hosts`. Gradio lets no other site read the answers of a page at localhost; `Guard` refuses such requests at any
-address. Limits on connections, rates and guesses of passwords are a proxy's: docs/serving.md.
+A page of another site can send requests to a server on the visitor's machine: by a form, or under a host name that
+resolves to 127.0.0.1 (DNS rebinding). Starlette's `TrustedHostMiddleware` compares `Host` with `trusted_hosts`. Gradio
+lets no other site read the answers of a page at localhost, and `Guard` refuses such requests at any address. A proxy
+can limit connections, rates and guesses of passwords: docs/serving.md.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,33 +17,37 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
-UPLOAD = 64 << 20  # bytes of all files of a request
-_FORM = 64 << 10  # bytes around the files of an upload, and of any other body
-_FREE = 256 << 20  # bytes of the disk that uploads leave
-# Gradio would fetch what is at an address, and write a file at each deep link, which the page does not have.
+UPLOAD = 64 << 20  # most bytes of all files in a request
+_FORM = 64 << 10  # most bytes around the files of an upload, and of any other body
+_FREE = 256 << 20  # bytes that uploads leave free on the disk
+# Gradio would fetch the content of an address, and write a file for each deep link, which the page does not offer.
 _NOT_SERVED = re.compile(r"/(file|proxy)[=/]/*https?:|/deep_link/*$", re.IGNORECASE)
 
 
 class Guard:
-  """ASGI middleware that refuses requests of other sites, for addresses, and of too many bytes.
+  """ASGI middleware that refuses requests from other sites, for addresses, and with too many bytes.
 
   Args:
     app: the application.
     uploads: folder to which the application writes uploads.
-    log_fn: is called with each exception of the application: the server would print a traceback for any visitor.
+    log_fn: function of an exception of the application, for which the server would print a traceback.
   """
 
   def __init__(self, app: Any, uploads: pathlib.Path, log_fn: Callable[[Exception], None]) -> None:
-    self._app, self._uploads, self._log_fn = app, uploads, log_fn
+    self._app = app
+    self._uploads = uploads
+    self._log_fn = log_fn
 
   async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
       await self._app(scope, receive, send)
       return
     headers = Headers(scope=scope)
-    origin, is_upload = headers.get("origin"), scope["path"].endswith("/upload")
+    is_upload = scope["path"].endswith("/upload")
+    host = headers.get("host", "").lower()
+    origin = headers.get("origin")
     app = self._app
-    if origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower():
+    if origin is not None and origin.lower().partition("://")[2] != host:
       app = PlainTextResponse("requests from other sites are refused", 403)
     elif _NOT_SERVED.search(scope["path"]):
       app = PlainTextResponse("the page does not serve this", 403)
@@ -56,8 +60,9 @@ class Guard:
       started = True
       await send(message)
 
+    most = UPLOAD + _FORM if is_upload else _FORM
     try:
-      await app(scope, _limited(receive, UPLOAD + _FORM if is_upload else _FORM), answer)
+      await app(scope, _limited(receive, most), answer)
     except Exception as error:
       self._log_fn(error)
       if not started and scope["type"] == "http":
@@ -65,11 +70,12 @@ class Guard:
 
 
 def _limited(receive, most):
-  """Return a `receive` of ASGI that ends a body of more than `most` bytes, or one that breaks off.
+  """Return an ASGI `receive` that raises for a body of more than `most` bytes, or one that breaks off.
 
-  It ends as a bad form: then Gradio answers 413 or 400, and removes the files that it has begun.
+  The error is the one of a bad form: then Gradio answers 413 or 400, and removes the incomplete files.
   """
-  received, complete = 0, False
+  received = 0
+  complete = False
 
   async def limited():
     nonlocal received, complete
@@ -86,15 +92,16 @@ def _limited(receive, most):
 
 
 def trusted_hosts(host: str, more: Iterable[str] = ()) -> list[str]:
-  """Return the names and addresses of a page that listens at `host`: those of this machine, and `more`."""
-  names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host, *more}
+  """Return the names and addresses of a page that listens at `host`: this machine's, and `more`."""
+  own_name = f"[{host}]" if ":" in host else host
+  names = {"localhost", "127.0.0.1", "[::1]", own_name, *more}
   if host in ("0.0.0.0", "::"):
     names |= {socket.gethostname(), socket.getfqdn(), _own_address()}
   return sorted({name.lower() for name in names})  # not all versions of Starlette ignore their case
 
 
 def _own_address():
-  """Return the address of this machine in its network, without sending anything."""
+  """Return the address of this machine in its network; no packet is sent."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
     try:
       probe.connect(("192.0.2.1", 9))  # an address for documentation

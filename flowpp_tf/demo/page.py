@@ -1,10 +1,9 @@
-"""The layout of the Gradio page: what a model is, and tabs for samples, interpolation, an image, and the card.
+"""Lay out the Gradio page: a summary of the model, and tabs for samples, interpolation, an image, and the card.
 
-The model handles one request at a time; the others wait in a queue, which their visitors see.
+The model handles one request at a time; the others wait in a queue, and visitors see their place in it.
 """
 
 from collections.abc import Callable, Sequence
-import contextlib
 import dataclasses
 import functools
 import html
@@ -28,7 +27,8 @@ LOOK = {  # arguments of `gr.Blocks.launch`
   "footer_links": ["api"],
 }
 _SEEN = ("As the model sees it", "Encoded and decoded", "Difference")
-_LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
+_LONGEST_QUEUE = 32
+_KEPT_SECONDS = 3600
 _MOVE = """(at) => {
   const film = document.querySelector("#%s .film");
   if (film) film.style.setProperty("--frame", Math.round(at * (film.dataset.frames - 1)));
@@ -40,12 +40,12 @@ class DemoModel:
   """A model on the page.
 
   Attributes:
-    name: of the model, for its tab and for its part of the API, if there are several.
+    name: name of the model's tab and prefix of its API, if the page has several models.
     answers: answers of the model.
     summary: Markdown above its tabs.
     provenance: Markdown of its card.
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
-    rows: of the run's metrics.
+    rows: rows of the run's metrics.
   """
 
   name: str
@@ -57,7 +57,7 @@ class DemoModel:
 
 
 class Page(gr.Blocks):
-  """A page that fetches no address, and where a call that fails is a line in the log: Gradio prints a traceback."""
+  """A page that fetches no addresses, and logs a line for a call that fails where Gradio prints a traceback."""
 
   log_fn: Callable[[Exception], None]
 
@@ -69,7 +69,7 @@ class Page(gr.Blocks):
     except gr.Error as error:
       error.print_exception = False
       raise
-    except Exception as error:  # of a call that no browser makes, or of a bug
+    except Exception as error:  # a bug, or a call that no browser makes
       self.log_fn(error)
       raise gr.Error(f"The request cannot be answered ({type(error).__name__}).", print_exception=False) from None
 
@@ -83,7 +83,7 @@ def _names_an_address(value):
 
 
 def _with_message(function):
-  """Return the function with its `InputError`s shown as messages on the page, which stay until they are closed."""
+  """Wrap a function so that the page shows its `InputError`s as messages, which stay until they are closed."""
 
   @functools.wraps(function)
   def answer(*args):
@@ -99,7 +99,7 @@ def _with_message(function):
 def _call(function, inputs, outputs, status):
   """Return the arguments of an event that calls a function of the model, one at a time, with its progress in `status`.
 
-  Gradio shows an error in place of all outputs of a call, or in `status`: then the outputs stay.
+  Without `status`, Gradio would show an error in place of all outputs.
   """
   return dict(
     fn=_with_message(function),
@@ -112,40 +112,45 @@ def _call(function, inputs, outputs, status):
 
 
 def _on(triggers, api_name, call):
-  """Make a call on each of the triggers, and under a name of the API; return the event."""
+  """Connect a call to all triggers and to a name of the API; return the event."""
   return gr.on([*triggers], api_name=api_name, trigger_mode="always_last", **call)
 
 
 def _after(event, call):
-  """Make a call after an event that has not failed; return the event of the call."""
+  """Connect a call to the success of an event; return the event of the call."""
   return event.success(api_visibility="private", **call)
 
 
 def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Exception], None]) -> gr.Blocks:
-  """Build the page of one model, or of several with a tab for each, to be launched with `**LOOK`.
+  """Build the page of one model, or of several models with a tab each; launch it with `**LOOK`.
 
-  Each tab starts with an answer, so that its functions are traced before the first request; an archive's are not.
+  Each tab starts with an answer, so that its functions except `compress` are traced before the first request.
 
   Args:
-    title: of the page.
-    models: what it shows.
-    log_fn: is called with each exception that is not the visitor's `InputError`.
+    title: title of the page.
+    models: models on the page.
+    log_fn: function of each exception that is not an `InputError`.
   """
   with Page(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
     page.log_fn = log_fn
     gr.Markdown(f"# {title}")
-    for model in models:
-      with gr.Tab(model.name) if len(models) > 1 else contextlib.nullcontext():
-        _ModelTabs(model, f"{model.name}_" if len(models) > 1 else "").draw()
+    if len(models) == 1:
+      _ModelTabs(models[0], "").draw()
+    else:
+      for model in models:
+        with gr.Tab(model.name):
+          _ModelTabs(model, f"{model.name}_").draw()
   # Requests by the REST routes would bypass the queue and reach the model in parallel.
   return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
 
 
 class _ModelTabs:
-  """The tabs of a model; `prefix` begins the names of its functions in the API."""
+  """The tabs of a model; the names of its functions in the API start with `prefix`."""
 
   def __init__(self, model, prefix):
-    self._model, self._prefix, self._answers = model, prefix, model.answers
+    self._model = model
+    self._prefix = prefix
+    self._answers = model.answers
     self._files = _write_examples(model.examples, model.answers)
 
   def draw(self):
@@ -160,7 +165,8 @@ class _ModelTabs:
       self._card()
 
   def _samples(self):
-    answers, most = self._answers, self._answers.engine.most_samples
+    answers = self._answers
+    most = answers.engine.most_samples
     start = min(64, most), 1.0, 0
     with gr.Row():
       with gr.Column(scale=2):
@@ -168,7 +174,7 @@ class _ModelTabs:
           start[2], step=1, label="Seed", info="Kept until you change it: the same seed gives the same samples."
         )
         new_seed = gr.Button("New seed", variant="primary")
-        of_classes = self._class_controls()
+        class_controls = self._class_controls()
         status = _status()
       with gr.Column(scale=5):
         with gr.Row(elem_classes="wall"):
@@ -182,11 +188,11 @@ class _ModelTabs:
           temperature = gr.Slider(0, limits.HOTTEST, start[1], step=0.05, label="Temperature")
           button = gr.Button("Sample")
           picture = _picture("Samples", _own(answers, "samples", answers.samples(*start)))
-    if self._answers.engine.can_guide:
-      answers.samples(1, 1, 0, None, 1.0)  # traced now
-    draw_wall = _call(answers.wall, [seed, *of_classes], wall, status)
-    draw_samples = _call(answers.samples, [n, temperature, seed, *of_classes], [picture], status)
-    changed = [control.release if isinstance(control, gr.Slider) else control.change for control in of_classes]
+    if answers.engine.can_guide:
+      answers.samples(1, 1, 0, None, 1.0)  # traces the function now
+    draw_wall = _call(answers.wall, [seed, *class_controls], wall, status)
+    draw_samples = _call(answers.samples, [n, temperature, seed, *class_controls], [picture], status)
+    changed = [control.release if isinstance(control, gr.Slider) else control.change for control in class_controls]
     _on([seed.submit, *changed], f"{self._prefix}wall", draw_wall)
     drawn = new_seed.click(
       None, None, seed, js="() => Math.floor(Math.random() * 2 ** 32)", api_visibility="private", queue=False
@@ -195,7 +201,7 @@ class _ModelTabs:
     _on([button.click, n.release, temperature.release], f"{self._prefix}sample", draw_samples)
 
   def _class_controls(self):
-    """The controls of a model with classes, of its class and its guidance."""
+    """Add controls for the class and the guidance of a model with classes; return them."""
     engine = self._answers.engine
     if not engine.config.num_classes:
       return []
@@ -209,37 +215,43 @@ class _ModelTabs:
     return controls
 
   def _interpolation(self):
-    answers, (first_file, last_file) = self._answers, [path for _, path, _ in self._files[:2]]
-    start = first_file, last_file, 16
-    grid_there, animation_there, film_there, ends_there = answers.interpolation(*start)
-    place = f"{self._prefix}film"
+    answers = self._answers
+    first_file, last_file = [path for _, path, _ in self._files[:2]]
+    first_grid, first_animation, first_film, first_ends = answers.interpolation(first_file, last_file, 16)
+    film_id = f"{self._prefix}film"
     with gr.Row():
       with gr.Column(scale=2):
-        first = _upload("From", start[0])
-        last = _upload("To", start[1])
-        frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
+        first = _upload("From", first_file)
+        last = _upload("To", last_file)
+        frames = gr.Slider(2, limits.MOST_FRAMES, 16, step=1, label="Frames")
         button = gr.Button("Interpolate", variant="primary")
         status = _status()
-        pairs = list(zip(self._files[::2], self._files[1::2]))
-        pictures = [(self._side_by_side(i, a[0], b[0]), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
-        chosen = _examples(pictures, [(a[1], b[1]) for a, b in pairs], [first, last])
+        pictures = []
+        paths = []
+        for i in range(0, len(self._files) - 1, 2):
+          label, path, _ = self._files[i]
+          other_label, other_path, _ = self._files[i + 1]
+          pictures.append((self._side_by_side(i // 2, label, other_label), f"{label} to {other_label}"))
+          paths.append((path, other_path))
+        chosen = _examples(pictures, paths, [first, last])
       with gr.Column(scale=2):
-        film = gr.HTML(film_there, elem_id=place, elem_classes="answer")
+        film = gr.HTML(first_film, elem_id=film_id, elem_classes="answer")
         at = gr.Slider(0, 1, 0, step=0.01, label="From the one to the other")
       with gr.Column(scale=3):
-        grid = _picture("Frames, in rows", _own(answers, "frames", grid_there))
-        ends = gr.Markdown(ends_there, elem_classes="text")
+        grid = _picture("Frames, in rows", _own(answers, "frames", first_grid))
+        ends = gr.Markdown(first_ends, elem_classes="text")
         with gr.Accordion("There and back, as an animated PNG", open=False):
-          animation = _picture("There and back", _own(answers, "animation", animation_there))
+          animation = _picture("There and back", _own(answers, "animation", first_animation))
     walk = _call(answers.interpolation, [first, last, frames], [grid, animation, film, ends], status)
     changed = [button.click, frames.release, first.upload, last.upload]
     for event in (_on(changed, f"{self._prefix}interpolate", walk), _after(chosen, walk)):
       event.success(None, None, at, js="() => 0", api_visibility="private", queue=False)
-    at.input(None, at, None, js=_MOVE % place, api_visibility="private", queue=False)
+    at.input(None, at, None, js=_MOVE % film_id, api_visibility="private", queue=False)
 
   def _image(self):
-    answers, (_, start, _) = self._answers, self._files[0]
-    *pictures_there, text_there = answers.score(start)
+    answers = self._answers
+    _, start, _ = self._files[0]
+    *first_pictures, first_text = answers.score(start)
     with gr.Row():
       with gr.Column(scale=2):
         upload = _upload("Image", start)
@@ -249,14 +261,14 @@ class _ModelTabs:
         status = _status()
         sizes = gr.HTML(elem_classes="answer")
         archive = gr.File(label="Archive", interactive=False, visible=False, height=110)
-        pictures_of = [(picture, label) for label, _, picture in self._files]
-        chosen = _examples(pictures_of, [(path,) for _, path, _ in self._files], [upload])
+        thumbnails = [(picture, label) for label, _, picture in self._files]
+        chosen = _examples(thumbnails, [(path,) for _, path, _ in self._files], [upload])
       with gr.Column(scale=5):
         with gr.Row(elem_classes="wall"):
           pictures = [
-            _picture(label, _own(answers, label, there)) for label, there in zip(_SEEN, pictures_there, strict=True)
+            _picture(label, _own(answers, label, picture)) for label, picture in zip(_SEEN, first_pictures, strict=True)
           ]
-        text = gr.Markdown(text_there, elem_classes="text")
+        text = gr.Markdown(first_text, elem_classes="text")
         explained = gr.HTML(answers.explain(start), elem_classes="answer parts")
     score = _call(answers.score, [upload], [*pictures, text], status)
     explain = _call(answers.explain, [upload], [explained], status)
@@ -268,9 +280,12 @@ class _ModelTabs:
       return gr.update(value=file, visible=True), text
 
     _on([pack.click], f"{self._prefix}compress", _call(compressed, [upload], [archive, sizes], status))
-    # An archive is of the image that is there.
-    empty = lambda: (gr.update(value=None, visible=False), "")
-    upload.change(empty, None, [archive, sizes], api_visibility="private", queue=False, show_progress="hidden")
+
+    def clear():
+      return gr.update(value=None, visible=False), ""
+
+    # Another image needs another archive.
+    upload.change(clear, None, [archive, sizes], api_visibility="private", queue=False, show_progress="hidden")
 
   def _side_by_side(self, number, *labels):
     """Write a picture of two examples; return its path."""
@@ -286,10 +301,10 @@ class _ModelTabs:
         gr.Markdown(text, elem_classes="text")
         if points:
           bits = [value for _, value, _ in points]
-          # As in `plot_curves`: the first rows would flatten the rest.
-          limits_of_bits = [min(bits) - 0.02, float(np.quantile(bits, 0.9)) + 0.2]
+          # As in `plot_curves`, limit the axis, so that the first rows do not flatten the rest.
+          y_lim = [min(bits) - 0.02, float(np.quantile(bits, 0.9)) + 0.2]
           table = pandas.DataFrame(points, columns=["step", "bits/dim", "curve"])
-          gr.LinePlot(table, "step", "bits/dim", color="curve", y_lim=limits_of_bits)
+          gr.LinePlot(table, "step", "bits/dim", color="curve", y_lim=y_lim)
 
 
 def _picture(label, value):
@@ -314,7 +329,7 @@ def _status():
 
 
 def _examples(pictures, values, inputs):
-  """Draw thumbnails with names; return the event after which the inputs have the values of the one clicked."""
+  """Draw thumbnails with names; return the event of a click, after which the inputs hold the values of its example."""
   gallery = gr.Gallery(
     pictures,
     label="Examples",
@@ -335,10 +350,10 @@ def _examples(pictures, values, inputs):
 
 
 def _write_examples(examples, answers):
-  """Write a file for each example, and a picture of it; return their labels and the paths of both."""
+  """Write a file and a picture of each example; return its label and the paths of both."""
   files = []
   for label, image in examples.items():
-    name = "_".join(re.findall(r"[^\W_]+", label))[-40:]  # whose end has the number; a class may have a long name
+    name = "_".join(re.findall(r"[^\W_]+", label))[-40:]  # the number is at the end; a class may have a long name
     file = picture = answers.folder / f"{name}.png"
     thumbnail(image, answers.engine.config.levels).save(picture)
     if image.dtype == np.uint16:  # a picture has 8 bits
@@ -350,10 +365,9 @@ def _write_examples(examples, answers):
 
 
 def _own(answers, label, picture):
-  """Write a first answer, an image or a file that the next replaces, to a file of the page; return its path.
+  """Write a first answer, an image or a file that the next answer replaces, to a static file; return its path.
 
-  Gradio serves such files as they are. It would copy others to where uploads and answers to visitors are, which are
-  removed after some time.
+  Gradio would copy other files into the folder of uploads and answers, which it clears after some time.
   """
   path = answers.folder / f"first_{label.replace(' ', '_').lower()}.png"
   if isinstance(picture, Image.Image):

@@ -1,4 +1,4 @@
-"""The look of the page: fonts of the visitor's machine, and CSS in Gradio's colours, which follow light and dark."""
+"""Style the page: fonts of the visitor's machine, and CSS in Gradio's colours, which follow light and dark mode."""
 
 FONTS = ("system-ui", "sans-serif")  # the page loads nothing from elsewhere
 CSS = """
