@@ -48,8 +48,10 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
   if batch_size is not None:
     check_count("batch_size", batch_size, high=INT32_MAX)
   cores = len(usable_cores())
-  if automatic:
-    splits = 1 if has_accelerator() else _largest_divisor(batch_size, min(cores, _MOST_LANES))
+  if automatic and has_accelerator():
+    splits = 1
+  elif automatic:
+    splits = _largest_divisor(batch_size, min(cores, _MOST_LANES))
   if splits > 1:
     try:
       tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))
@@ -66,30 +68,36 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
 
 def lane_count(size: Any = None) -> int:
   """Return the number of lanes for a batch: the largest that divides its size, if the size is known."""
-  return _largest_divisor(size if isinstance(size, int) else None, _count)
+  return _largest_divisor(size, _count)
 
 
 def _largest_divisor(size, most):
-  """Return the largest number up to `most` that divides a size; `most` if the size is None."""
-  return most if size is None else max(n for n in range(1, most + 1) if size % n == 0)
+  """Return the largest number up to `most` that divides a size; `most` if the size is unknown: None or a tensor."""
+  if size is None or tf.is_tensor(size):
+    return most
+  return max(n for n in range(1, most + 1) if size % n == 0)
 
 
 def map_shards(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
-  """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
+  """Return the results of `function(*shards)` for each of the equal shards of `tensors [B, ...]`.
 
   In a graph the calls run in parallel. Eagerly there is one call, with the whole batch.
 
   Args:
-    function: function of tensors. If B is unknown, its calls may get parts of different sizes.
+    function: function of tensors. If B is unknown, its calls may get shards of different sizes.
     *tensors: split along the first axis.
   """
   size = shape_of(tensors[0])[0]
-  count = 1 if tf.executing_eagerly() else lane_count(size)
-  if count == 1:
+  count = lane_count(size)
+  if count == 1 or tf.executing_eagerly():
     return [function(*tensors)]
   traced = tf.function(function, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
   bounds = [size * i // count for i in range(count + 1)]
-  return [traced(*(tensor[start:stop] for tensor in tensors)) for start, stop in zip(bounds, bounds[1:])]
+  results = []
+  for start, stop in zip(bounds, bounds[1:]):
+    shards = [tensor[start:stop] for tensor in tensors]
+    results.append(traced(*shards))
+  return results
 
 
 def concat_shards(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
