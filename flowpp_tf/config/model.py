@@ -39,7 +39,7 @@ class NetworkConfig(Settings):
   filters: int = setting(dataclasses.MISSING, "Channels inside.", COUNT)
   blocks: int = setting(dataclasses.MISSING, "Number of blocks.", at_least(0, 2**16))
   mixer: str = setting(
-    "attention", "Of positions: attention, pointwise (the paper's ablation) or none.", one_of(*MIXERS)
+    "attention", "Mixer of positions: attention, pointwise (the paper's ablation) or none.", one_of(*MIXERS)
   )
   heads: int = setting(4, "Heads of the attention.", COUNT)
   layer_norm: bool = setting(True, "Whether to normalise after each residual sum.")
@@ -47,7 +47,9 @@ class NetworkConfig(Settings):
   weight_norm: bool = setting(False, "As in `InitNormConv2D`.")
   remat: bool = setting(False, "Whether gradients recompute blocks rather than keep their intermediate tensors.")
   padding: str = setting(
-    "zeros", "Of convolutions: zeros or periodic; periodic networks have no position embedding.", one_of(*PADDINGS)
+    "zeros",
+    "Padding of convolutions: zeros or periodic; periodic networks have no position embedding.",
+    one_of(*PADDINGS),
   )
 
   @classmethod
@@ -76,7 +78,7 @@ class FlowPlusPlusConfig(Settings):
   """
 
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
-  levels: int = setting(256, "Pixel values, 0 .. levels - 1.", at_least(2, 2**16))
+  levels: int = setting(256, "Number of pixel values, 0 .. levels - 1.", at_least(2, 2**16))
   pixel_transform: str = setting(
     "none",
     "Increasing map of the pixels before their logit: asinh stretches the dark part of images whose values have a wide "
@@ -109,14 +111,14 @@ class FlowPlusPlusConfig(Settings):
   )
   invertible_conv_init: str = setting(
     "identity",
-    "How 1x1 convolutions begin: identity, or whitening, where the first one at each resolution begins such that the "
-    "channels of each half are uncorrelated, with variance 1, on the images that initialise the model.",
+    "Initialisation of 1x1 convolutions: identity, or whitening, by which the first one at each resolution makes the "
+    "channels of each half uncorrelated, with variance 1, on the images that initialise the model.",
     one_of("identity", "whitening"),
   )
   act_norm_per_position: bool = setting(
     True,
-    "Whether ActNorm has parameters of each position, as in Flow++; off, of each channel, as in Glow, which learns "
-    "faster where all positions are alike, as in crops. On a torus they are of each channel.",
+    "Whether ActNorm has parameters per position, as in Flow++; off, per channel, as in Glow, which learns faster if "
+    "all positions are alike, as in crops. On a torus they are per channel.",
   )
   act_norm_min_variance: float = setting(
     0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", at_least(0)
@@ -144,27 +146,28 @@ class FlowPlusPlusConfig(Settings):
   context_attention: bool = setting(False, "Self-attention in the context net.")
   augment_channels: int = setting(
     0,
-    "Channels added to the image, drawn given it and dropped from samples, which make "
-    "the flow wider (VFlow); 0 as in Flow++.",
+    "Channels added to the image to make the flow wider (VFlow); they are drawn given the image, and dropped from "
+    "samples. 0 as in Flow++.",
     _CHANNELS,
   )
   augment_posterior: str = setting(
     "flow",
-    "Their distribution given the image: a conditional flow like the dequantizer's, or normal for every image.",
+    "Distribution of the added channels: a conditional flow like the dequantizer's, or normal for every image.",
     one_of("flow", "normal"),
   )
   augment_end: str = setting(
-    "none", "End of that flow: none, or sigmoid for channels in (0, 1) (VFlow).", one_of("none", "sigmoid")
+    "none",
+    "End of the flow of added channels: none, or sigmoid for values in (0, 1) (VFlow).",
+    one_of("none", "sigmoid"),
   )
-  augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
+  augment_blocks: int = setting(3, "Blocks of a conditioner of the flow of added channels.", COUNT)
   num_classes: int = setting(0, "Classes of labelled images, p(image | label); 0 for a model without.", _CHANNELS)
   label_dropout: float = setting(
     0.0, "Rate at which training leaves labels out, so that the model is unconditional too, for guidance.", FRACTION
   )
   condition_shape: tuple[int, ...] = setting(
     (),
-    "Height, width and channels of an image that images are given, "
-    "p(image | image), whose sides divide theirs; empty for none.",
+    "Height, width and channels of a condition image, p(image | image); its sides divide the image's. Empty for none.",
     Range(lambda shape: len(shape) == 0 or _SHAPE.holds(shape), f"empty or {_SHAPE.expected}"),
   )
   tile_neighbours: bool = setting(
@@ -172,7 +175,9 @@ class FlowPlusPlusConfig(Settings):
     "Whether images are tiles of larger pictures, p(tile | left, upper and upper left neighbour); `condition_shape` "
     "follows from it.",
   )
-  condition_channels: int = setting(16, "Channels of what label and condition become for the flow's couplings.", COUNT)
+  condition_channels: int = setting(
+    16, "Channels of the context that the flow's couplings get from label and condition.", COUNT
+  )
   condition_blocks: int = setting(2, "Blocks of the network that reads the condition.", COUNT)
   remat: str = setting(
     "off",
@@ -224,7 +229,7 @@ class FlowPlusPlusConfig(Settings):
     if self.has_context_net:
       stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
       only_columns = all(stage.kind == "columns" for stage in stages)
-      self._require("dequant_structure", only_columns, "columns:N alone, which the context of the image fits")
+      self._require("dequant_structure", only_columns, "columns:N only, to fit the context of the image")
 
   # --- Configs of the parts ---------------------------------------------------------------------
 

@@ -228,6 +228,4 @@ def _parse_text(field, text):
   if get_origin(kind) is tuple:
     item_type, *_ = get_args(kind)
     return tuple(item_type(item) for item in text.split(",") if item)
-  if kind is bool:
-    return text == "true"
-  return kind(text)
+  return text == "true" if kind is bool else kind(text)

@@ -26,17 +26,13 @@ class Stage:
   def split_shape(self) -> tuple[int, ...]:
     """Shape of the couplings' input: both halves next to each other on the channels."""
     height, width, channels = self.shape
-    if self.kind == "columns":
-      return height, width // 2, 2 * channels
-    return self.shape
+    return (height, width // 2, 2 * channels) if self.kind == "columns" else self.shape
 
   @property
   def output_shape(self) -> tuple[int, ...]:
     """Shape of the output."""
     height, width, channels = self.shape
-    if self.kind == "squeeze":
-      return height // 2, width // 2, 4 * channels
-    return self.shape
+    return (height // 2, width // 2, 4 * channels) if self.kind == "squeeze" else self.shape
 
 
 def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> list[Stage]:

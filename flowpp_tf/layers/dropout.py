@@ -80,9 +80,7 @@ class Dropout(keras.layers.Dropout):
 
   def scale(self, keep: KeepMask) -> float:
     """Return the factor of the inputs that a mask keeps: 1 / (1 - rate), or 1 without a mask and at rate 1."""
-    if keep is None or self.rate == 1:
-      return 1.0
-    return 1 / (1 - self.rate)
+    return 1.0 if keep is None or self.rate == 1 else 1 / (1 - self.rate)
 
 
 def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:

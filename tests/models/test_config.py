@@ -129,7 +129,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(invertible_conv_stddev=-1.0), "`invertible_conv_stddev` must be at least 0, got -1.0"),
     (dict(dtype="float16"), "`dtype` must be one of float32, float64, mixed_bfloat16, mixed_float16, got"),
     (dict(flow_dtype="float32"), "`flow_dtype` must be float64 or empty, got 'float32'"),
-    (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),
+    (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N only"),
     (dict(dequant_structure="rows:1"), "`dequant_structure` 'rows:1' has an entry"),
     (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),
   ],
