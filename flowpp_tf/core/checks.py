@@ -92,9 +92,7 @@ def shown(value: Any) -> str:
       return f"{type_name} of shape {tuple(shape)}"
     return f"an array of {getattr(dtype, 'name', dtype)} and shape {tuple(shape)}"
   text = " ".join(repr(value).split())
-  if len(text) > _MOST_SHOWN:
-    return type_name
-  return text
+  return text if len(text) <= _MOST_SHOWN else type_name
 
 
 def is_integer(value: Any) -> bool:

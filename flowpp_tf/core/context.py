@@ -55,9 +55,7 @@ def tfp_seed(seed: Seed) -> tf.Tensor | None:
   """
   if isinstance(seed, int) and not isinstance(seed, bool):
     seed = (seed + 2**63) % 2**64 - 2**63
-  if seed is None:
-    return None
-  return tf.cast(as_seed(seed), tf.int32)
+  return None if seed is None else tf.cast(as_seed(seed), tf.int32)
 
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:

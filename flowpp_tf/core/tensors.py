@@ -24,9 +24,7 @@ def finfo(dtype: tf.DType) -> Any:
 
 def at_least_float32(x: tf.Tensor) -> tf.Tensor:
   """Return `x` in float32 if its dtype is narrower: low precision pays off only in matrix products."""
-  if x.dtype.size < 4:
-    return tf.cast(x, tf.float32)
-  return x
+  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,7 +1,7 @@
 """The bijectors of a flow in an inference graph, in both directions.
 
-1x1 convolutions become matrices, their inverses and log-dets constants, in float64. Each value has its part of the
-log-det, as in `bijectors.by_element`.
+1x1 convolutions become matrices; their inverses and log-dets are constants, computed in float64. Each value has its
+part of the log-det, as in `bijectors.by_element`.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class Tensor(NamedTuple):
     return self.places.shape
 
   def mapped(self, value: Value, log_dets: Value | float) -> Tensor:
-    """Return what a bijector makes of this, of which the log-dets are the bijector's."""
+    """Return a bijector's output; the bijector's log-dets are added to those so far."""
     return self._replace(value=value, log_dets=self.log_dets + log_dets)
 
   def rearranged(self, ops: Ops, order: np.ndarray) -> Tensor:
-    """Return this with its values in another order, whose shape is the new one."""
-    value, log_dets = _taken(ops, self.value, order), _taken(ops, self.log_dets, order)
-    return Tensor(value, log_dets, self.places.reshape(-1)[order])
+    """Return the tensor with its values in another order, in the shape of `order`."""
+    places = self.places.reshape(-1)[order]
+    return Tensor(_taken(ops, self.value, order), _taken(ops, self.log_dets, order), places)
 
   def moved_back(self, ops: Ops, y: Value, shape: Shape) -> Value:
-    """Return a tensor like this one with each value where it came from; `shape` is that of the first tensor."""
+    """Return a value of this shape with each element where it came from; `shape` is the first tensor's."""
     return _taken(ops, y, np.argsort(self.places.reshape(-1)).reshape(shape))
 
 
@@ -78,8 +78,8 @@ def normal_log_probs(x: Value) -> Value:
   return x * x * -0.5 - 0.5 * math.log(2 * math.pi)
 
 
-def of_events(ops: Ops, reduction: Callable[[Value], Value], x: Value, shape: Shape) -> Value:
-  """Return a reduction over all values of each event, of a shape, `[N]`."""
+def reduce_events(ops: Ops, reduction: Callable[[Value], Value], x: Value, shape: Shape) -> Value:
+  """Reduce all values of each event, which has a shape, to one: `[N]`."""
   rows = ops.reshape(x, [-1, math.prod(shape)])
   return ops.reshape(reduction(rows), [-1])
 
@@ -96,7 +96,8 @@ def transform(bijector: Any, ops: Ops, x: Tensor, inverse: bool, context: Value 
 
 @transform.register
 def _(bijector: fb.Chain, ops, x, inverse, context):
-  for part in bijector.bijectors if inverse else reversed(bijector.bijectors):
+  bijectors = bijector.bijectors if inverse else reversed(bijector.bijectors)
+  for part in bijectors:
     x = transform(part, ops, x, inverse, context)
   return x
 
@@ -121,17 +122,18 @@ def _(bijector: fb.Invert, ops, x, inverse, context):
 @transform.register
 def _(bijector: OnSupport, ops, x, inverse, context):
   value, log_dets = posterior_graph.transform(bijector.bijector, ops, x.value, inverse, x.places.size)
-  (size,) = (bijector.inverse_event_shape if inverse else bijector.forward_event_shape)([x.places.size])
+  event_shape = bijector.inverse_event_shape if inverse else bijector.forward_event_shape
+  (size,) = event_shape([x.places.size])
   if size == x.places.size:
     return x.mapped(value, log_dets)
-  mean = (ops.sum(x.log_dets) + log_dets) * (1 / size)  # of other values
+  mean = (ops.sum(x.log_dets) + log_dets) * (1 / size)  # the new values share the log-det
   return Tensor.first(ops, value, (size,)).mapped(value, mean)
 
 
 @transform.register
 def _(bijector: fb.ActNorm, ops, x, inverse, context):
-  scale, bias = np.maximum(array_of(bijector.scale), SMALLEST_SCALE), array_of(bijector.bias)
-  return _affine(ops, x, scale, bias, inverse)
+  scale = np.maximum(array_of(bijector.scale), SMALLEST_SCALE)
+  return _affine(ops, x, scale, array_of(bijector.bias), inverse)
 
 
 @transform.register
@@ -141,7 +143,8 @@ def _(bijector: fb.Standardization, ops, x, inverse, context):
 
 def _affine(ops, x, scale, shift, inverse):
   log_dets = np.log(np.broadcast_to(scale, (1, *x.shape)))
-  scale, shift = ops.constant(scale), ops.constant(shift)
+  scale = ops.constant(scale)
+  shift = ops.constant(shift)
   if inverse:
     return x.mapped((x.value - shift) / scale, ops.constant(-log_dets))
   return x.mapped(x.value * scale + shift, ops.constant(log_dets))
@@ -151,29 +154,33 @@ def _affine(ops, x, scale, shift, inverse):
 @transform.register(fb.Invertible1x1ConvLU)
 def _(bijector, ops, x, inverse, context):
   with tf.init_scope():
-    kernel, log_det = bijector._inverse_kernel_and_log_det() if inverse else bijector._kernel_and_log_det()
-  kernel, channels = array_of(kernel), x.shape[-1]
+    if inverse:
+      kernel, log_det = bijector._inverse_kernel_and_log_det()
+      log_det = -log_det
+    else:
+      kernel, log_det = bijector._kernel_and_log_det()
+  channels = x.shape[-1]
   size = kernel.shape[-1]
   blocks = np.arange(channels // size)
   matrix = np.zeros([len(blocks), size, len(blocks), size])  # block-diagonal
-  matrix[blocks, :, blocks] = kernel
-  log_det = float(log_det) / channels  # of each value
+  matrix[blocks, :, blocks] = array_of(kernel)
   y = ops.matmul(x.value, ops.constant(matrix.reshape(channels, channels)))
-  return x.mapped(y, -log_det if inverse else log_det)
+  return x.mapped(y, float(log_det) / channels)
 
 
 @transform.register
 def _(bijector: Rearrangement, ops, x, inverse, context):
   with tf.init_scope():
-    numbers = tf.reshape(tf.range(x.places.size, dtype=tf.float64), [1, *x.shape])
-    order, _ = evaluate(bijector, numbers, inverse)
+    numbers = tf.range(x.places.size, dtype=tf.float64)
+    order, _ = evaluate(bijector, tf.reshape(numbers, [1, *x.shape]), inverse)
   return x.rearranged(ops, order.numpy()[0].astype(int))
 
 
 @transform.register
 def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
-  alpha, levels = bijector.alpha, bijector.levels
-  if inverse:  # only samples are made so: their log-det is not used
+  alpha = bijector.alpha
+  levels = bijector.levels
+  if inverse:  # only for samples, which do not need the log-det
     y = ops.sigmoid(x.value) - alpha
     return x.mapped(y * (levels / (1 - 2 * alpha)), math.nan)
   slope = (1 - 2 * alpha) / levels
@@ -197,8 +204,11 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   kept = x.shape[-1] // 2 if bijector.kept is None else bijector.kept
   sizes = [kept, x.shape[-1] - kept]
   event = (*x.shape[:-1], sizes[1])
-  # Runtimes have no tensors of no values.
-  x1, x2 = ops.split(x.value, sizes, -1) if kept else (_zeros(ops, ops.sum(x.value)), x.value)
+  if kept:
+    x1, x2 = ops.split(x.value, sizes, -1)
+  else:  # runtimes have no empty tensors
+    x1 = _zeros(ops, ops.sum(x.value))
+    x2 = x.value
   parameters = apply_network(bijector.conditioner, ops, x1, context)
   components, start = _map_of(bijector, sizes[1])
   parameters = ops.reshape(parameters, [-1, len(start)])
@@ -206,7 +216,8 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
     parameters = parameters + ops.constant(start)
   x2 = ops.reshape(x2, [-1, 1])
   y2, log_det = _mapped(ops, x2, parameters, components, inverse)
-  y2, log_det = (ops.reshape(values, [-1, *event]) for values in (y2, log_det))
+  y2 = ops.reshape(y2, [-1, *event])
+  log_det = ops.reshape(log_det, [-1, *event])
   if not kept:
     return x.mapped(y2, log_det)
   y = ops.concat([x1, y2], -1)
@@ -249,13 +260,16 @@ def _mapped(ops, x, parameters, components, inverse):
     x = (x - shift) * ops.exp(-log_scale)
     if mixture:
       x = mixture_graph.logit_quantile(ops, x, *mixture)
-  y, log_det = x, log_scale
+  y = x
+  log_det = log_scale
   if mixture:
     y, log_slope = mixture_graph.logit_cdf(ops, x, *mixture)
     log_det = log_det + log_slope
-  return (x, -log_det) if inverse else (y * ops.exp(log_scale) + shift, log_det)
+  if inverse:
+    return x, -log_det
+  return y * ops.exp(log_scale) + shift, log_det
 
 
 def _zeros(ops, x):
-  """Zeros like x, even where it is infinite."""
+  """Return zeros like x, even where it is infinite."""
   return ops.minimum(ops.abs(x), 0.0)

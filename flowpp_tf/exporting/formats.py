@@ -36,7 +36,7 @@ from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
-_FORMATS = {  # the options of each, and the file by which an export is known
+_FORMATS = {  # the options of each, and the file that every export in it has
   "saved_model": (["max_batch"], "saved_model.pb"),
   "onnx": (["weight_dtype"], "log_prob.onnx"),
   "litert": ([], "log_prob.tflite"),
@@ -101,7 +101,8 @@ def export(
   if format == "preset" or max_batch is not None:
     check_type("model", model, FlowPlusPlus)
   check_weights_finite(model.weights if isinstance(model, keras.layers.Layer) else model.variables)
-  target, metadata = pathlib.Path(path).absolute(), metadata or {}
+  target = pathlib.Path(path).absolute()
+  metadata = metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     check_replaceable(pathlib.Path(path), f"an export in the format {format!r}", known_by, overwrite)
     if format == "preset":
@@ -132,9 +133,10 @@ def _save_preset(model, target, metadata, license="unknown"):
 
 
 def _write_saved_model(folder, model, metadata, max_batch=256):
+  if isinstance(model, Flow):
+    model = model.distribution
   if not isinstance(model, FlowPlusPlus):
-    module = saved_module(model.distribution if isinstance(model, Flow) else model)
-    return write_module(module, folder, {"metadata": _metadata_text(metadata, {})})
+    return write_module(saved_module(model), folder, {"metadata": _metadata_text(metadata, {})})
   check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
   write_saved_model(model, folder, max_batch, _metadata_text(metadata, {"max_batch": int(max_batch)}))
 

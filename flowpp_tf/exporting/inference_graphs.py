@@ -1,20 +1,20 @@
 """The inference graphs of a model: what each computes from which inputs, for any backend.
 
-Of images, with labels and a condition of models that take them as further inputs:
+For images, with labels and a condition as further inputs if the model takes them:
 
     log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, position_bits, latents
     decode     latents -> images uint8, valid
 
-Of vectors, with a context of flows that take one, of as many rows or of one row for all:
+For vectors, with a context if the flow takes one, with a row for each vector or one row for all:
 
     log_prob   x -> log_prob (nats), latents
     sample     latents -> x
 
-An ensemble has no latents of its own: log_prob has only the log density, and `member` says from which flow to sample.
-Ensembles of ensembles are one of all their flows.
+An ensemble has no latents of its own: log_prob has only the log density, and the input `member` chooses the flow to
+sample from. Ensembles in an ensemble become one ensemble of all flows.
 
-position_bits are the three terms of the bound at each pixel, whose sum is the bound: evaluation/positions.py explains
-them, and computes them in TensorFlow.
+position_bits are the three terms of the bound at each pixel; their sum is the bound. evaluation/positions.py explains
+them and computes them in TensorFlow.
 
 The batch size is free; all else is fixed. Weights are folded, nothing is drawn inside: noise and latents are inputs.
 """
@@ -54,13 +54,13 @@ class Graph(NamedTuple):
 def inference_graphs(
   model: FlowPlusPlus | Flow | FlowDistribution | Ensemble,
 ) -> tuple[dict[str, Graph], dict[str, Any]]:
-  """Return the graphs by name, and what their user must know, for JSON.
+  """Return the graphs by name, and a description for their users, for JSON.
 
   Raises:
-    InputError (a ValueError): if a weight is not finite, a flow has a base that `vector_flow` has not, or a flow of
+    InputError (a ValueError): if a weight is not finite, a flow has another base than `vector_flow` gives, or a flow of
       images is given a context. A part that inference graphs do not have is an error where a graph computes.
   """
-  return _of_images(model) if isinstance(model, FlowPlusPlus) else _of_vectors(model)
+  return _image_graphs(model) if isinstance(model, FlowPlusPlus) else _vector_graphs(model)
 
 
 def _spec(*shape, dtype=tf.float32):
@@ -71,15 +71,17 @@ def _spec(*shape, dtype=tf.float32):
 # --- Images -------------------------------------------------------------------------------------
 
 
-def _of_images(model):
+def _image_graphs(model):
   config = model.config
   if model.has_exact_density or config.levels > 256 or config.padding != "zeros" or config.augment_channels:
     raise InputError(
       "a model of real-valued images, of more than 256 levels, or with periodic `padding` or `augment_channels` cannot "
       "be exported to this format: export it as a SavedModel"
     )
-  images, number = _spec(*config.image_shape, dtype=tf.uint8), _spec()
-  latents, bits = _spec(*model.coupling_flow.latent_shape), _spec(*config.image_shape[:2], 3)
+  images = _spec(*config.image_shape, dtype=tf.uint8)
+  latents = _spec(*model.coupling_flow.latent_shape)
+  number = _spec()
+  bits = _spec(*config.image_shape[:2], 3)
   conditioning = conditioning_specs(config, tf.float32)
   graphs = {
     "log_prob": Graph(
@@ -114,15 +116,17 @@ def _log_prob_of_images(model, ops, images, noise, labels=None, condition=None):
   rows, context = _conditioning(ops, model, labels, condition)
   if config.dequantization == "uniform":
     valid = valid & (noise >= 0.0) & (noise < 1.0)
-    u, log_q = noise, ops.sum(x * 0.0)
+    u = noise
+    log_q = ops.sum(x * 0.0)
   else:
     u, log_q = _posterior(ops, model.dequantizer, x, noise, rows)
   # The pixel value is the floor: x + u may round to x + 1.
   dequantized = Tensor.first(ops, ops.minimum(x + u, (x + 1.0) * flow_graph.BELOW_ONE), shape)
   z = flow_graph.transform(model.flow.bijector, ops, dequantized, True, context)
   prior = z.moved_back(ops, flow_graph.normal_log_probs(z.value), shape)
-  prior, log_det = ops.sum(prior), ops.sum(z.moved_back(ops, z.log_dets, shape))  # by position
-  bound = flow_graph.of_events(ops, ops.sum, log_det + prior - log_q, shape[:2])
+  prior = ops.sum(prior)  # at each position
+  log_det = ops.sum(z.moved_back(ops, z.log_dets, shape))
+  bound = flow_graph.reduce_events(ops, ops.sum, log_det + prior - log_q, shape[:2])
   valid = _everywhere(ops, valid, shape)
   bound = ops.where(valid, bound, math.nan)
   bits = ops.concat([log_det, prior, -log_q], -1) * _BITS
@@ -146,8 +150,9 @@ def _decode_images(model, ops, latents, labels=None, condition=None):
 
 def _conditioning(ops, model, labels, condition):
   """Return the rows of `apply_embedding` for labels, and the context of the flow's couplings; None without."""
-  rows, context, config = None, None, model.config
-  if labels is not None:  # those that the model does not have get the last row
+  config = model.config
+  rows = context = None
+  if labels is not None:  # unknown labels get the last row
     is_known = (labels >= lowest_label(config)) & (labels < config.num_classes)
     rows = ops.where(is_known, labels + 1, ops.constant(config.num_classes + 1, "int32"))
   if model.condition_net is not None:
@@ -156,8 +161,8 @@ def _conditioning(ops, model, labels, condition):
 
 
 def _everywhere(ops, conditions, shape):
-  """Return of each image whether a condition holds at all its values, which it does not for NaN."""
-  return flow_graph.of_events(ops, ops.min, ops.cast(conditions, "float32"), shape) > 0.5
+  """Return for each image whether a condition holds at all its values, which it does not for NaN."""
+  return flow_graph.reduce_events(ops, ops.min, ops.cast(conditions, "float32"), shape) > 0.5
 
 
 def _posterior(ops, layer, images, noise, rows):
@@ -173,60 +178,74 @@ def _posterior(ops, layer, images, noise, rows):
 # --- Vectors ------------------------------------------------------------------------------------
 
 
-def _of_vectors(model):
+def _vector_graphs(model):
   flow = model.distribution if isinstance(model, Flow) else model
   if isinstance(flow, Ensemble):
-    flows, weights = zip(*single_flows(flow))
-    members, abouts = zip(*[_of_vectors(one) for one in flows])
-    shapes, *others = [{key: value for key, value in about.items() if key != "base"} for about in abouts]
-    if any(other != shapes for other in others):
-      raise InputError("the flows of an ensemble must have latents of one shape to be exported")
-    about = {**shapes, "members": [dict(base=about["base"], weight=w) for about, w in zip(abouts, weights)]}
-    return posterior_graph.mixture(members, weights, _spec(dtype=tf.int32)), about
+    return _ensemble_graphs(flow)
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
-  shape, latent_shape, context_size = tuple(flow.event_shape), tuple(flow.distribution.event_shape), flow.context_size
-  if context_size and len(shape) != 1:
+  shape = tuple(flow.event_shape)
+  latent_shape = tuple(flow.distribution.event_shape)
+  if flow.context_size and len(shape) != 1:
     raise InputError(f"a flow given a context must be one of vectors to be exported, got events of shape {[*shape]}")
   base, log_probs = _base(flow.distribution)
   embed = functools.partial(posterior_graph.embed, getattr(flow, "embedding", None))
 
+  def transform(ops, value, value_shape, inverse, context):
+    x = Tensor.first(ops, value, value_shape)
+    return flow_graph.transform(flow.bijector, ops, x, inverse, embed(ops, context))
+
   def log_prob(ops, x, context=None):
-    z = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, x, shape), True, embed(ops, context))
+    z = transform(ops, x, shape, True, context)
     densities = log_probs(ops, z.value) + z.log_dets
-    return {"log_prob": flow_graph.of_events(ops, ops.sum, densities, latent_shape), "latents": z.value}
+    return {"log_prob": flow_graph.reduce_events(ops, ops.sum, densities, latent_shape), "latents": z.value}
 
   def sample(ops, latents, context=None):
-    x = flow_graph.transform(flow.bijector, ops, Tensor.first(ops, latents, latent_shape), False, embed(ops, context))
-    return {"x": x.value}
+    return {"x": transform(ops, latents, latent_shape, False, context).value}
 
-  event, of_latents = _spec(*shape), _spec(*latent_shape)
-  context_shape = [*flow.context_shape] if context_size else None
-  if context_shape and None in context_shape:
-    raise InputError(f"`embedding` must have an input of one shape to be exported, got {context_shape}")
-  conditioning = {} if context_shape is None else {"context": _spec(*context_shape)}
+  event_spec = _spec(*shape)
+  latent_spec = _spec(*latent_shape)
+  context_shape = None
+  conditioning = {}
+  if flow.context_size:
+    context_shape = [*flow.context_shape]
+    if None in context_shape:
+      raise InputError(f"`embedding` must have an input of one shape to be exported, got {context_shape}")
+    conditioning = {"context": _spec(*context_shape)}
   graphs = {
-    "log_prob": Graph({"x": event, **conditioning}, {"log_prob": _spec(), "latents": of_latents}, log_prob),
-    "sample": Graph({"latents": of_latents, **conditioning}, {"x": event}, sample),
+    "log_prob": Graph({"x": event_spec, **conditioning}, {"log_prob": _spec(), "latents": latent_spec}, log_prob),
+    "sample": Graph({"latents": latent_spec, **conditioning}, {"x": event_spec}, sample),
   }
   shapes = {"event_shape": [*shape], "latent_shape": [*latent_shape], "context_shape": context_shape}
   return graphs, {**shapes, "base": base}
 
 
+def _ensemble_graphs(ensemble):
+  flows, weights = zip(*single_flows(ensemble))
+  members, abouts = zip(*map(_vector_graphs, flows))
+  bases = [about.pop("base") for about in abouts]
+  if any(about != abouts[0] for about in abouts):
+    raise InputError("the flows of an ensemble must have latents of one shape to be exported")
+  about = {**abouts[0], "members": [dict(base=base, weight=weight) for base, weight in zip(bases, weights)]}
+  return posterior_graph.mixture(members, weights, _spec(dtype=tf.int32)), about
+
+
 def _base(distribution):
-  """Return what the latents' distribution is, for JSON, and its log density at each value, `f(ops, z)`."""
+  """Return a description of the latents' distribution, for JSON, and its log density at each value, `f(ops, z)`."""
   tfd = tfp.distributions
   values: Any = distribution.distribution if isinstance(distribution, tfd.Sample) else None
   is_known = isinstance(values, (tfd.Normal, tfd.StudentT)) and values.batch_shape == []
   if is_known and values.loc == 0 and values.scale == 1:
     if isinstance(values, tfd.Normal):
       return "normal", lambda ops, z: flow_graph.normal_log_probs(z)
-    df, at_zero = float(values.df), float(values.log_prob(0.0))
+    df = float(values.df)
+    at_zero = float(values.log_prob(0.0))
 
     def student_t_log_probs(ops, z):
       size = ops.abs(z) * (1 / math.sqrt(df))  # the square of a large one is infinite
       largest = ops.maximum(size, 1.0)
-      ratio, log_largest = size / largest, ops.log(largest)
+      log_largest = ops.log(largest)
+      ratio = size / largest
       log_factor = ops.log(ratio * ratio + ops.exp(log_largest * -2.0)) + log_largest * 2.0
       return log_factor * (-(df + 1) / 2) + at_zero
 

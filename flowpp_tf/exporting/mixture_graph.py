@@ -1,7 +1,7 @@
 """The elementwise map of a coupling in an inference graph: equation 11, its log-det, and its inverse.
 
-The formulas are those of bijectors/mixture_logistic.py and mixture_quantile.py, without gradients, for parameters of
-N values, `[N, K]` each, and values `[N, 1]`.
+These are the formulas of bijectors/mixture_logistic.py and mixture_quantile.py, without gradients, for N values
+`[N, 1]` and their parameters, `[N, K]` each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from flowpp_tf.exporting.ops import Ops, Value
 
-# Of the search for a quantile. In float32 the hardest mixtures take fewer, see tests/exporting/test_runtimes.py.
+# The search for a quantile takes fewer in float32 for the hardest mixtures, see tests/exporting/test_runtimes.py.
 MAX_ITERATIONS = 64
 _EPSILON = float(np.finfo(np.float32).eps)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -19,9 +19,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 def logit_cdf(ops: Ops, x: Value, logits: Value, loc: Value, log_scale: Value) -> tuple[Value, Value]:
   """Return the logit of the CDF of a mixture of logistics and the log of its derivative, `[N, 1]` each."""
   z = (x - loc) * ops.exp(-log_scale)
-  below, above = -ops.softplus(-z), -ops.softplus(z)
-  largest_below, largest_above = ops.max(below), ops.max(above)
-  below, above = below - largest_below, above - largest_above
+  log_below = -ops.softplus(-z)
+  log_above = -ops.softplus(z)
+  largest_below = ops.max(log_below)
+  largest_above = ops.max(log_above)
+  below = log_below - largest_below
+  above = log_above - largest_above
   log_pi = _log_softmax(ops, logits)
   log_cdf = _log_sum_exp(ops, log_pi + below)
   log_survival = _log_sum_exp(ops, log_pi + above)
@@ -37,13 +40,15 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
   sign = ops.where(target > 0.0, ops.constant([[-1.0]]), 1.0)
   depth = ops.abs(target)
   loc = loc * sign
-  scale, rate = ops.exp(log_scale), ops.exp(-log_scale)
+  scale = ops.exp(log_scale)
+  rate = ops.exp(-log_scale)
   log_pi = _log_softmax(ops, logits)
   pi = ops.exp(log_pi)
   log_pi = log_pi + depth  # F times exp(depth)
 
   quantiles = loc - scale * depth
-  low, high = ops.min(quantiles), ops.max(quantiles)
+  low = ops.min(quantiles)
+  high = ops.max(quantiles)
   mean = ops.sum(pi * quantiles)
   x = ops.minimum(ops.maximum(mean, low), high)
   narrowest = ops.min(scale)

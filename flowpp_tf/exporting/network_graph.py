@@ -47,9 +47,11 @@ def _(network: DenseConditioner, ops, x, context):
   if context is not None:
     context = ops.where(ops.sum(x) > 0.0, context, context)  # one row counts for all of x
     x = ops.concat([x, context], -1)
-    x = x if network.size else ops.split(x, [1, network.context_size], -1)[1]  # without the zeros of no values
+    if not network.size:  # x is a column of zeros in place of no values
+      _, x = ops.split(x, [1, network.context_size], -1)
   near = ops.minimum(ops.maximum(x, -network.far), network.far)
-  h = _product(ops, network.input_layer, near + near * (1 / network.far) * ops.log(ops.abs(x - near) + 1.0))
+  x = near + near * (1 / network.far) * ops.log(ops.abs(x - near) + 1.0)
+  h = _product(ops, network.input_layer, x)
   for inner, outer in zip(network.inner, network.outer):
     hidden = _product(ops, inner, ops.elu(h))
     h = h + _product(ops, outer, ops.elu(hidden))
@@ -80,9 +82,9 @@ def apply_condition_net(ops: Ops, network: ConditionNet, rows: Any, condition: A
 
 
 def apply_embedding(ops: Ops, embedding: LabelEmbedding, rows: Value) -> Value:
-  """Return vectors, `[N, 1, 1, C]`: row 0 is that of no label, then come those of the labels, and NaN."""
-  *of_labels, of_no_label = array_of(embedding.table)
-  table = np.stack([of_no_label, *of_labels, np.full_like(of_no_label, math.nan)])
+  """Return vectors, `[N, 1, 1, C]`: for row 0 the one without a label, then the labels', and NaN for the last row."""
+  *labels, no_label = array_of(embedding.table)
+  table = np.stack([no_label, *labels, np.full_like(no_label, math.nan)])
   vectors = ops.gather(ops.constant(table), rows, axis=0)
   return ops.reshape(vectors, [-1, 1, 1, table.shape[1]])
 
@@ -111,7 +113,7 @@ def _block(ops, block, x, position_embedding, context, shape):
 
 
 def _product(ops, layer, x):
-  """A convolution or dense layer."""
+  """Return the output of a convolution or a dense layer."""
   padding = getattr(layer, "padding", "zeros")
   if padding != "zeros":
     raise InputError(f"a network with `padding` {padding} cannot be exported to this format")
@@ -153,7 +155,7 @@ def _attention(ops, qkv, positions, filters, heads):
 
 
 def _blocks_to_channels(ops, context, network):
-  """The condition of the size of the input: each block of its pixels is one position."""
+  """Return a context with the height and width of the input: each block of its pixels becomes one position."""
   rows, columns = network.context_block
   if rows * columns == 1:
     return context

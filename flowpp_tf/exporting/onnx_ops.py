@@ -17,11 +17,12 @@ import numpy as np
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 
-_OPSET, _IR_VERSION = 17, 8
+_OPSET = 17
+_IR_VERSION = 8
 
 
 def _operator(kind, dtype=None):
-  """Return the operator of a tensor, and of another if it takes two, that is a node of a kind."""
+  """Return the operator, of one tensor or two, that adds a node of a kind."""
   return lambda x, *other: x.ops.node(kind, x, *other, dtype=dtype)
 
 
@@ -49,12 +50,12 @@ class Value:
 
 
 def _function(kind, **attributes):
-  """Return the operation that is a node of a kind, with these attributes and those of a call."""
+  """Return the operation that adds a node of a kind, with these attributes and a call's own ones."""
   return lambda ops, *inputs, **others: ops.node(kind, *inputs, **attributes, **others)
 
 
 class OnnxOps:
-  """The nodes, constants, inputs and outputs of a graph that is being written. Operations are those of `TensorFlowOps`.
+  """The nodes, constants, inputs and outputs of a graph that is being written, with the operations of `TensorFlowOps`.
 
   Args:
     weight_dtype: how kernels of networks are stored, "float32", "float16" or "int8" (with a scale for each output). The
@@ -73,7 +74,7 @@ class OnnxOps:
   # --- The graph --------------------------------------------------------------------------------
 
   def input(self, name: str, dtype: str, shape: Sequence[int | None]) -> Value:
-    """Add an input; None is a size that is not fixed, and the same in all inputs, except `context`, and outputs."""
+    """Add an input. None is a size that is not fixed; it is the same in all inputs, except `context`, and outputs."""
     value = Value(self, name, dtype)
     self._inputs.append(self._info(value, shape))
     return value
@@ -86,7 +87,8 @@ class OnnxOps:
   def model(self, name: str, properties: Mapping[str, str] | None = None) -> Any:
     """Return the `onnx.ModelProto` of what the outputs need, with texts by name as its metadata."""
     helper = self._onnx.helper
-    nodes, used = [], {output.name for output in self._outputs}
+    nodes = []
+    used = {output.name for output in self._outputs}
     for node in reversed(self._nodes):
       if used & {*node.output}:
         nodes.append(node)
@@ -110,10 +112,15 @@ class OnnxOps:
 
   def node(self, kind: str, *inputs: Value | float, dtype: str | None = None, **attributes: Any) -> Value:
     """Return the output of a node; numbers among the inputs become constants of the others' type."""
-    of_inputs = next(value.dtype for value in inputs if isinstance(value, Value))
-    values = [value if isinstance(value, Value) else self.constant(value, of_inputs) for value in inputs]
-    (output,) = self._add_node(kind, values, [dtype or of_inputs], **attributes)
+    input_dtype = next(value.dtype for value in inputs if isinstance(value, Value))
+    values = [self._as_value(value, input_dtype) for value in inputs]
+    (output,) = self._add_node(kind, values, [dtype or input_dtype], **attributes)
     return output
+
+  def _as_value(self, value, dtype):
+    if isinstance(value, Value):
+      return value
+    return self.constant(value, dtype)
 
   def _add_node(self, kind, inputs, dtypes, **attributes):
     """Add a node, and return its outputs, of these dtypes."""
@@ -156,8 +163,7 @@ class OnnxOps:
     return self.node("Cast", x, dtype=dtype, to=self._tensor_dtype(dtype))
 
   def where(self, condition: Value, x: Value, y: Value | float) -> Value:
-    other = y if isinstance(y, Value) else self.constant(y, x.dtype)
-    return self.node("Where", condition, x, other, dtype=x.dtype)
+    return self.node("Where", condition, x, self._as_value(y, x.dtype), dtype=x.dtype)
 
   def product(self, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
     if kernel.ndim == 2:
@@ -169,7 +175,7 @@ class OnnxOps:
     return self.transpose(x, [0, 2, 3, 1])
 
   def _kernel(self, array, axis):
-    """Return the kernel of a product, of `weight_dtype`; `axis` is that of the outputs."""
+    """Return the kernel of a product, in `weight_dtype`; `axis` is the axis of the outputs."""
     if self._weight_dtype == "float32":
       return self.constant(array)
     others = tuple(i for i in range(array.ndim) if i != axis)
@@ -197,20 +203,21 @@ class OnnxOps:
     return self._add_node("Split", inputs, [x.dtype] * len(sizes), axis=axis)
 
   def loop(self, step: Callable[..., Sequence[Value]], state: Sequence[Value], most: int) -> list[Value]:
-    outer, self._nodes = self._nodes, []
+    outer = self._nodes
+    self._nodes = []
     before = [self._new("state", value.dtype) for value in state]
     counters = [self._new("iteration", "int64"), self._new("going", "bool")]
     after = step(*before)
     again = self._any(after[-1])
-    inputs_of_body = [self._info(value, []) for value in counters]
-    inputs_of_body += [self._info(value) for value in before]
-    outputs_of_body = [self._info(value) for value in (again, *after)]
-    body = self._onnx.helper.make_graph(self._nodes, "body", inputs_of_body, outputs_of_body)
+    body_inputs = [self._info(value, []) for value in counters]
+    body_inputs += [self._info(value) for value in before]
+    body_outputs = [self._info(value) for value in (again, *after)]
+    body = self._onnx.helper.make_graph(self._nodes, "body", body_inputs, body_outputs)
     self._nodes = outer
     inputs = [self.constant(most, "int64"), self._any(state[-1]), *state]
     return self._add_node("Loop", inputs, [value.dtype for value in state], body=body)
 
   def _any(self, x):
-    """Whether any value is true, a scalar."""
+    """Return whether any value is true, a scalar."""
     largest = self.node("ReduceMax", self.cast(x, "float32"), keepdims=0)
     return self.node("Greater", largest, 0.0, dtype="bool")

@@ -1,7 +1,7 @@
-"""What `fpp.export` writes of posteriors: supports, ensembles and embeddings in inference graphs, and SavedModels.
+"""Posteriors in exports: supports, ensembles and embeddings in inference graphs, and flows as SavedModels.
 
-Graphs are made of the operations of exporting/ops.py, in float32. They have no quantile of the normal distribution: it
-is algorithm AS 241 (Wichura 1988), to seven digits.
+Graphs are made of the operations of ops.py, in float32. These lack the quantile of the normal distribution, for which
+algorithm AS 241 (Wichura 1988) has seven digits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import math
+import operator
 from typing import Any
 
 import keras
@@ -19,25 +20,31 @@ import tensorflow_probability as tfp
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.posterior.support import TOLERANCE, Box, Simplex
 
-_LOWEST, _SMALLEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
 _ACTIVATIONS = "linear", "relu", "elu", "tanh", "sigmoid", "softplus"
-_CENTRE = (  # of (p - 1/2)^2, both from the highest power
+# Coefficients of numerators and denominators, from the highest power.
+_CENTRE = (  # in (p - 1/2)^2
   (59.109374720, 159.29113202, 50.434271938, 3.3871327179),
   (67.187563600, 78.757757664, 17.895169469, 1.0),
 )
-_TAIL = (  # of sqrt(-log p) - 1.6
+_TAIL = (  # in sqrt(-log p) - 1.6
   (0.17023821103, 1.3067284816, 2.7568153900, 1.4234372777),
   (0.12021132975, 0.73700164250, 1.0),
 )
-_FAR = (  # of sqrt(-log p) - 5
+_FAR = (  # in sqrt(-log p) - 5
   (0.017337203997, 0.42868294337, 3.0812263860, 6.6579051150),
   (0.012258202635, 0.24197894225, 1.0),
 )
 
 
 def _rational(x, coefficients):
-  numerator, denominator = (functools.reduce(lambda y, c: y * x + c, parts[1:], parts[0]) for parts in coefficients)
-  return numerator / denominator
+  numerator, denominator = coefficients
+  return _polynomial(x, numerator) / _polynomial(x, denominator)
+
+
+def _polynomial(x, coefficients):
+  return functools.reduce(lambda y, coefficient: y * x + coefficient, coefficients)
 
 
 def normal_quantile(ops: Any, p: Any) -> Any:
@@ -59,15 +66,18 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool, size: int) -> tupl
     InputError (a ValueError): for a support that graphs do not have.
   """
   parts = getattr(bijector, "bijectors", [])
-  has_blocks = hasattr(bijector, "block_sizes")  # which both classes of `tfb.Blockwise` have
+  has_blocks = hasattr(bijector, "block_sizes")  # as both classes of `tfb.Blockwise`
   if not has_blocks or any(part.forward_min_event_ndims for part in parts):
     raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
   with tf.init_scope():
     sizes = [*map(int, bijector.block_sizes)]
-  columns = ops.split(x, sizes, -1)
-  of_parts = zip(parts, columns, sizes)
-  values, log_dets = zip(*[transform(part, ops, column, inverse, count) for part, column, count in of_parts])
-  return ops.concat(list(values), -1), ops.concat(list(log_dets), -1)
+  values = []
+  log_dets = []
+  for part, column, count in zip(parts, ops.split(x, sizes, -1), sizes):
+    value, log_det = transform(part, ops, column, inverse, count)
+    values.append(value)
+    log_dets.append(log_det)
+  return ops.concat(values, -1), ops.concat(log_dets, -1)
 
 
 @transform.register
@@ -75,13 +85,15 @@ def _(bijector: Box, ops, x, inverse, size):
   if not hasattr(ops, "erf"):
     raise InputError("LiteRT has no error function, which a box needs: export it as ONNX or as a SavedModel")
   with tf.init_scope():
-    low, high, first, last = (ops.constant(np.asarray(bound)) for bound in bijector._bounds(tf.float32))
+    bounds = [np.asarray(bound) for bound in bijector._bounds(tf.float32)]
+  low, high, first, last = map(ops.constant, bounds)
   width = high - low
   constant = ops.log(width) - 0.5 * math.log(2 * math.pi)
   if inverse:
     is_outside = (x < low) | (x > high)
     x = ops.minimum(ops.maximum(x, first), last)
-    below, above = (x - low) / width, (high - x) / width
+    below = (x - low) / width
+    above = (high - x) / width
     z = normal_quantile(ops, ops.minimum(below, above))
     z = ops.where(below < above, z, -z)
     return z, z * z * 0.5 - constant + _log_inside(ops, is_outside)
@@ -92,20 +104,21 @@ def _(bijector: Box, ops, x, inverse, size):
 
 @transform.register(tfp.bijectors.Exp)
 def _(bijector, ops, x, inverse, size):
-  if inverse:  # smaller numbers are 0, as processors have it that do not know them
-    z = ops.log(ops.minimum(ops.maximum(x, _SMALLEST), -_LOWEST))
-    return z, _log_inside(ops, (x < _SMALLEST) | (x > -_LOWEST)) - z
-  return ops.minimum(ops.maximum(ops.exp(x), _SMALLEST), -_LOWEST), x
+  if inverse:  # subnormal numbers are 0 to some processors
+    z = ops.log(ops.minimum(ops.maximum(x, _SMALLEST), _LARGEST))
+    return z, _log_inside(ops, (x < _SMALLEST) | (x > _LARGEST)) - z
+  return ops.minimum(ops.maximum(ops.exp(x), _SMALLEST), _LARGEST), x
 
 
 @transform.register
 def _(bijector: Simplex, ops, x, inverse, size):
-  count = size - 1 if inverse else size
+  count = size - inverse  # of the real numbers
   offset = ops.constant(np.log(np.arange(count, 0, -1)))
   if inverse:
     is_outside = (ops.min(x) < _SMALLEST) | (ops.abs(ops.sum(x) - 1.0) > TOLERANCE)
     y = ops.where(is_outside, ops.constant(1 / size), x)
-    log_y, rest = ops.log(y), ops.matmul(y, ops.constant(np.tri(size, count, -1)))
+    log_y = ops.log(y)
+    rest = ops.matmul(y, ops.constant(np.tri(size, count, -1)))
     first, _ = ops.split(log_y, [count, 1], -1)
     return first - ops.log(rest) + offset, _log_inside(ops, is_outside) - ops.sum(log_y)
   x = x - offset
@@ -116,28 +129,30 @@ def _(bijector: Simplex, ops, x, inverse, size):
 
 
 def _log_inside(ops, is_outside):
-  """Return 0, and -inf where a condition holds; LiteRT's converter would make a constant -inf finite."""
+  """Return 0, or -inf outside; LiteRT's converter would make a constant -inf finite."""
   return ops.log(1.0 - ops.cast(is_outside, "float32"))
 
 
 @transform.register(tfp.bijectors.Identity)
 def _(bijector, ops, x, inverse, size):
-  is_outside = ops.abs(x) > -_LOWEST  # as the library has it of supports
+  is_outside = ops.abs(x) > _LARGEST  # as in `OnSupport`
   return ops.where(is_outside, ops.constant(0.0), x), _log_inside(ops, is_outside)
 
 
 def mixture(members: Sequence[dict[str, Any]], weights: Sequence[float], member: tf.TensorSpec) -> dict[str, Any]:
-  """Return the graphs of a mixture from those of its members; `sample` takes the number of the member to draw from."""
+  """Return the graphs of a mixture from its members' graphs; `sample` takes the number of the member to draw from."""
   log_prob, sample = members[0]["log_prob"], members[0]["sample"]
 
   def mean_log_prob(ops, **inputs):
-    computed = [graphs["log_prob"].compute(ops, **inputs)["log_prob"] for graphs in members]
-    log_probs = [one + math.log(weight) for one, weight in zip(computed, weights)]
-    largest = ops.maximum(functools.reduce(ops.maximum, log_probs), _LOWEST)  # all may be -inf
-    total = functools.reduce(lambda x, y: x + y, [ops.exp(one - largest) for one in log_probs])
+    log_probs = []
+    for graphs, weight in zip(members, weights):
+      outputs = graphs["log_prob"].compute(ops, **inputs)
+      log_probs.append(outputs["log_prob"] + math.log(weight))
+    largest = ops.maximum(functools.reduce(ops.maximum, log_probs), -_LARGEST)  # all may be -inf
+    total = functools.reduce(operator.add, [ops.exp(member - largest) for member in log_probs])
     return {"log_prob": ops.log(total) + largest}
 
-  def sample_of(ops, member, **inputs):
+  def sample_member(ops, member, **inputs):
     x, *others = [graphs["sample"].compute(ops, **inputs)["x"] for graphs in members]
     number = ops.reshape(ops.cast(member, "float32"), [-1, 1])
     for i, other in enumerate(others):
@@ -146,7 +161,7 @@ def mixture(members: Sequence[dict[str, Any]], weights: Sequence[float], member:
 
   return {
     "log_prob": log_prob._replace(outputs={"log_prob": log_prob.outputs["log_prob"]}, compute=mean_log_prob),
-    "sample": sample._replace(inputs={**sample.inputs, "member": member}, compute=sample_of),
+    "sample": sample._replace(inputs={**sample.inputs, "member": member}, compute=sample_member),
   }
 
 
@@ -154,15 +169,17 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
   """Return the context that a network makes, if any; raise an `InputError` for a layer that graphs do not have."""
   if embedding is None:
     return x
-  for layer in embedding.layers if isinstance(embedding, keras.Sequential) else [embedding]:
+  layers = embedding.layers if isinstance(embedding, keras.Sequential) else [embedding]
+  for layer in layers:
     if isinstance(layer, keras.layers.Dense) and len(layer.input.shape) == 2:
       with tf.init_scope():
         kernel, *bias = layer.get_weights()
-      x = ops.product(x, kernel, bias[0] if bias else np.zeros(layer.units))
+      x = ops.product(x, kernel, *(bias or [np.zeros(layer.units)]))
       name = keras.activations.serialize(layer.activation)
       if name not in _ACTIVATIONS:
         raise InputError(f"the activation {name!r} of `embedding` cannot be exported: export it as a SavedModel")
-      x = x if name == "linear" else getattr(ops, name)(x)
+      if name != "linear":
+        x = getattr(ops, name)(x)
     elif isinstance(layer, keras.layers.Flatten):
       x = ops.reshape(x, [-1, math.prod(layer.input.shape[1:])])
     else:
@@ -173,14 +190,19 @@ def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
 
 def saved_module(flow: tfp.distributions.Distribution) -> tf.Module:
   """Return a flow of vectors for a SavedModel: `log_prob(x, context)`, and `sample(n, seed, context)` per context."""
-  rows = lambda *shape: tf.TensorSpec([None, *shape], flow.dtype)
-  context = [rows(*flow.context_shape)] if getattr(flow, "context_size", 0) else []
-  given = lambda context: flow.given(*context) if context else flow
-  number = tf.TensorSpec([], tf.int32)
+  number_spec = tf.TensorSpec([], tf.int32)
+  x_spec = tf.TensorSpec([None, *flow.event_shape], flow.dtype)
+  context_shapes = [flow.context_shape] if getattr(flow, "context_size", 0) else []
+  context_specs = [tf.TensorSpec([None, *shape], flow.dtype) for shape in context_shapes]
+
+  def given(context):
+    return flow.given(*context) if context else flow
+
+  def sample(n, seed, *context):
+    return given(context).sample(n, seed=[seed, 0])
+
   module = tf.Module()
   module.weights = flow.variables
-  module.log_prob = tf.function(lambda x, *context: given(context).log_prob(x), [rows(*flow.event_shape), *context])
-  module.sample = tf.function(
-    lambda n, seed, *context: given(context).sample(n, seed=[seed, 0]), [number, number, *context]
-  )
+  module.log_prob = tf.function(lambda x, *context: given(context).log_prob(x), [x_spec, *context_specs])
+  module.sample = tf.function(sample, [number_spec, number_spec, *context_specs])
   return module

@@ -6,9 +6,9 @@
     encode(images, seed)                       -> latents
     decode(latents)                            -> images
 
-Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`. Those of a model of
-images given labels or a condition have them as their last inputs, one for each image. assets/config.json
-and assets/metadata.json describe the model; docs/serving.md describes its use.
+Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`. If the model takes
+labels or a condition, they are the last inputs, one for each image. assets/config.json and assets/metadata.json
+describe the model; docs/serving.md describes its use.
 """
 
 import dataclasses
@@ -39,6 +39,7 @@ from flowpp_tf.pretrained.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _NAMES = ("sample", "log_prob_bound", "bits_per_dim", "encode", "decode")
+_DEFAULTS = {"num_samples": 1, "seed": np.int64(0), "temperature": 1.0}
 
 # --- Writing ------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ def _functions(model, max_batch):
 def _signature(names):
   """Return the signature by which TensorFlow knows the inputs of a function, and their defaults."""
   # Only defaults that are tensors are stored. All inputs after the first have one, as a parameter after them needs one.
-  defaults = {"num_samples": tf.constant(1), "seed": tf.constant(0, tf.int64), "temperature": tf.constant(1.0)}
+  defaults = {name: tf.constant(value) for name, value in _DEFAULTS.items()}
   kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
   first, *others = names
   parameters = [inspect.Parameter(name, kind, default=defaults.get(name)) for name in others]
@@ -136,7 +137,7 @@ def _signature(names):
 
 
 def _checked(config, max_batch, specs, inputs):
-  """Return inputs by name once they fit the model. TensorFlow checks their types, `ensure_shape` their shapes."""
+  """Return inputs by name after checks. TensorFlow itself checks their types, and `ensure_shape` their shapes."""
   inputs = {name: tf.ensure_shape(value, specs[name].shape) for name, value in inputs.items()}
   done: list[tf.Operation] = []
   for holds, words, found in _requirements(config, max_batch, inputs):
@@ -147,8 +148,10 @@ def _checked(config, max_batch, specs, inputs):
 
 
 def _requirements(config, max_batch, inputs):
-  """Yield what must hold for inputs by name: whether it does, in words, and what was found."""
-  levels, lowest, highest = config.pixel_levels, lowest_label(config), config.num_classes - 1
+  """Yield the requirements on inputs by name: whether one holds, the requirement in words, and the value found."""
+  levels = config.pixel_levels
+  lowest = lowest_label(config)
+  highest = config.num_classes - 1
   counted = next(name for name in ("n", "images", "latents") if name in inputs)
   count = inputs["n"] if counted == "n" else tf.shape(inputs[counted])[0]
   what = "`n`" if counted == "n" else f"the number of `{counted}`"
@@ -157,7 +160,9 @@ def _requirements(config, max_batch, inputs):
     draws = tf.cast(inputs["num_samples"], tf.int64) * tf.cast(count, tf.int64)
     yield draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws
   finite = "be finite", tf.math.is_finite
-  pixels = finite if levels is None else (f"be integers in 0 .. {levels - 1}", lambda x: pixels_are_valid(x, levels))
+  pixels = finite
+  if levels is not None:
+    pixels = f"be integers in 0 .. {levels - 1}", lambda x: pixels_are_valid(x, levels)
   expected = {
     "images": pixels,
     "latents": finite,
@@ -168,8 +173,8 @@ def _requirements(config, max_batch, inputs):
   }
   for name, value in inputs.items():
     if name in ("labels", "condition"):
-      of_conditioning = tf.shape(value)[0]
-      yield of_conditioning == count, f"`{name}` must be one for each image, got", of_conditioning
+      rows = tf.shape(value)[0]
+      yield rows == count, f"`{name}` must be one for each image, got", rows
     if name in expected:
       words, is_valid = expected[name]
       values = tf.reshape(value, [-1])

@@ -81,9 +81,7 @@ class Calibration(NamedTuple):
     return not self.findings
 
   def __str__(self) -> str:
-    verdict = "no miscalibration found"
-    if self.findings:
-      verdict = "not calibrated"
+    verdict = "not calibrated" if self.findings else "no miscalibration found"
     smallest = f"smallest of {len(self.p_values)} p-values {min(self.p_values.values()):.3f}"
     lines = [f"{name}: the flow is {what} (p = {self.p_values[name]:.3f})" for name, what in self.findings.items()]
     return "\n".join([f"{len(self.ranks):,} rows: {verdict} ({smallest})", *lines])
@@ -109,9 +107,7 @@ class Calibration(NamedTuple):
       axes.fill_between(z, low - base, high - base, color="0.5", alpha=0.25, linewidth=0)  # on dark ground too
       axes.plot(z, z - base, ":", color="0.5")
       for name in names:
-        style: dict[str, Any] = dict(color="silver")
-        if name in named:
-          style = dict(label=name, zorder=3)
+        style = dict(label=name, zorder=3) if name in named else dict(color="silver")
         axes.plot(z, _with_ends(self.curves[name]) - base, **style)
       axes.grid(alpha=0.3)
       axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, fontsize="small", frameon=False)
@@ -164,8 +160,7 @@ def calibration(
     (200, 2)
     >>> result.plot("calibration.png")
   """
-  if isinstance(flow, Flow):
-    flow = flow.distribution
+  flow = flow.distribution if isinstance(flow, Flow) else flow
   if not hasattr(flow, "given"):
     raise InputError(f"`flow` must have `given(context)`, as a conditional flow has, got {shown(flow)}")
   check_count("draws", draws)

@@ -162,9 +162,7 @@ def single_flows(
 
 def _kind(flow):
   """Return what the flows of an ensemble have in common: shapes of event, batch and context, and dtype."""
-  context_shape = None
-  if getattr(flow, "context_size", 0):
-    context_shape = tuple(flow.context_shape)
+  context_shape = tuple(flow.context_shape) if getattr(flow, "context_size", 0) else None
   return tuple(flow.event_shape), tuple(flow.batch_shape), flow.dtype, context_shape
 
 

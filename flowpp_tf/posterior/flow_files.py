@@ -48,8 +48,7 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
     >>> bool(again.log_prob([0.5, 0.5]) == flow.log_prob([0.5, 0.5]))
     True
   """
-  if isinstance(flow, Flow):
-    flow = flow.distribution
+  flow = flow.distribution if isinstance(flow, Flow) else flow
   about = {"format": _FORMAT, "flow": flow.source.to_config()}
   content = named_weights_to_bytes(weights_by_name(flow))
   target = pathlib.Path(path).absolute()
@@ -60,10 +59,8 @@ def save(flow: FlowDistribution | Ensemble | Flow, path: Path, overwrite: bool =
 
   with writing(repr(str(path))):
     check_replaceable(target, "a flow", FLOW, overwrite)
-    others = []
-    if target.is_dir():
-      others = sorted({*os.listdir(target)} - {FLOW, _WEIGHTS})
-    if others:
+    present = os.listdir(target) if target.is_dir() else []
+    if others := sorted({*present} - {FLOW, _WEIGHTS}):
       raise InputError(f"{str(path)!r} cannot be overwritten: it also holds {', '.join(others)[:300]}")
     replace_directory(target, write)
 

@@ -329,9 +329,7 @@ def from_config(config: Any) -> Support | None:
     return [from_config(part) for part in config]
   if isinstance(config, dict):
     return box(*config["box"])
-  if config is None:
-    return None
-  return _WORDS[config]()
+  return None if config is None else _WORDS[config]()
 
 
 _WORDS = {"positive": positive, "simplex": simplex}
