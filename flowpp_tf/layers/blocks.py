@@ -17,7 +17,7 @@ from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.remat import rematerialized
 from flowpp_tf.core.tracing import traced_once
 
-_Functions: TypeAlias = dict[bool, Callable[..., Any]]  # by `training`
+_Functions: TypeAlias = dict[bool, Callable[..., Any]]  # the function of training and of evaluation
 
 # The first block of each kind, and its functions. Keras would save them if they were attributes of the block.
 _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValueDictionary()

@@ -97,7 +97,7 @@ class Conditioner(keras.layers.Layer):
       )
     inside = (None, height, width, network.filters)
     output_filters = 2 * network.filters if output_concat_elu else network.filters
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # part of the weights' paths
       self.input_conv.build((None, *image_shape))
       for block in self.blocks:
         block.build(inside, context_shape=(*inside[:-1], context_channels * math.prod(context_block)))

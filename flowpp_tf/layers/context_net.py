@@ -77,7 +77,7 @@ class ContextNet(keras.layers.Layer):
     self.blocks = [_block(network, i, self.dtype_policy) for i in range(network.blocks)]
     self.half_shape = (height, width // 2, 2 * channels)
     inside = (height, width // 2, network.filters)
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # part of the weights' paths
       self.input_conv.build((None, *self.half_shape))
       for block in self.blocks:
         block.build((None, *inside))
@@ -165,7 +165,7 @@ class ConditionNet(keras.layers.Layer):
     self._condition_shape = tuple(condition_shape)
     self.embedding = self.input_conv = None
     self.blocks: list[ConvAttentionBlock] = []
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # part of the weights' paths
       if num_classes:
         self.embedding = LabelEmbedding(num_classes, network.filters, name="embedding", dtype=self.dtype_policy)
       if len(condition_shape):

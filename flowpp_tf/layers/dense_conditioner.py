@@ -78,7 +78,7 @@ class DenseConditioner(keras.layers.Layer):
       layer.build((None, inputs))
       return layer
 
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # part of the weights' paths
       self.input_layer = dense(hidden, max(size + context_size, 1), "input_layer")
       self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
       self.outer = [dense(hidden, hidden, f"block_{i}_outer", _INIT_SCALE) for i in range(blocks)]

@@ -1,7 +1,7 @@
 """Dropout whose mask is a function of a seed and of the image's index in the batch.
 
 With such masks a step can be repeated exactly: a rematerialized block, a resumed run and the inverse of a coupling all
-see the same ones.
+see the same masks.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class Dropout(keras.layers.Dropout):
-  """`keras.layers.Dropout` that takes the stateless `seed` of its mask, `[2]` integers, in a call.
+  """`keras.layers.Dropout` whose calls take the stateless `seed` of the mask, `[2]` integers.
 
   Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed generator, as
   in Keras. `apply(x, layer.keep_mask(shape))` is the layer in two steps.
@@ -70,9 +70,9 @@ class Dropout(keras.layers.Dropout):
     if seed is None:
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
     dropped = round(self.rate * 2**16)
-    if dropped == 2**16:  # one more than an int16 can be compared with
+    if dropped == 2**16:  # the comparison would need a number above the range of int16
       return tf.zeros(shape, tf.bool)
-    return sixteen_bits(shape, seed, batch_offset) >= dropped - 2**15
+    return random_int16(shape, seed, batch_offset) >= dropped - 2**15
 
   def apply(self, inputs: Float[tf.Tensor, "*n"], keep: KeepMask) -> Float[tf.Tensor, "*n"]:
     """Return the scaled inputs where `keep` is true, and 0 elsewhere."""
@@ -83,11 +83,11 @@ class Dropout(keras.layers.Dropout):
     return 1.0 if keep is None or self.rate == 1 else 1 / (1 - self.rate)
 
 
-def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
-  """Return uniform int16 of a shape; 32 random bits, the cost of dropout, make two of them.
+def random_int16(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
+  """Return uniform int16 of a shape. Dropout takes as long as its random bits, so 32 bits make two values.
 
-  Each count of Philox's counter gives four int32. The counts of an image begin at its index in the batch times their
-  number per image.
+  Each count of Philox's counter gives four int32. The first count of an image is its index in the batch times the
+  number of counts per image.
   """
   batch, *image = shape
   values = math.prod(image)

@@ -189,7 +189,7 @@ class GatedConv(_Gated):
 
 
 class _GatedMixer(_Gated):
-  """1x1 to three times the channels, `mix` them back to one, dropout, 1x1, gate, residual."""
+  """Base class of gated mixers: 1x1 to 3 times the channels, `mix` back to once, dropout, 1x1, gate, residual."""
 
   @check_arguments
   def __init__(self, filters: int, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any) -> None:

@@ -55,7 +55,7 @@ class _InitNormLayer(keras.layers.Layer):
   def after(
     self, function: Callable[..., tf.Tensor], *arguments: Any, input_scale: float = 1.0, initialize: bool = False
   ) -> Float[tf.Tensor, "*n units"]:
-    """Return the layer's output for `input_scale function(*arguments)`, whose gradient computes the function again.
+    """Return the layer's output for `input_scale function(*arguments)`; its gradient recomputes the function.
 
     Args:
       function: of tensors or None, cheap, and applied at each position separately.

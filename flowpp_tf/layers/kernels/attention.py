@@ -31,7 +31,7 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
 
   Args:
     qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads.
-    heads: their number, which divides `filters`.
+    heads: number of heads, which divides `filters`.
 
   Returns:
     `[N, positions, filters]`.
