@@ -1,4 +1,4 @@
-"""Which images a data set has that is loaded by name, as a run's config.json records them."""
+"""Record in a run's config.json which images its data set has, if the data set was loaded by name."""
 
 from collections.abc import Mapping
 import os
@@ -8,7 +8,7 @@ DATA_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files"
 
 
 def recorded_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Return the data set's name and all of `DATA_SETTINGS`, None where one is not given.
+  """Return the data set's name and all of `DATA_SETTINGS`, with None for settings that are not given.
 
   Paths become absolute, so that other working directories find them.
 

@@ -382,7 +382,7 @@ _IMAGENET64 = FlowPlusPlusConfig(
 
 # For a few CPU cores.
 _LIGHT = FlowPlusPlusConfig(dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
-# Without attention, and with most couplings after a squeeze: the densest models that code in acceptable time.
+# Without attention, and with most couplings after a squeeze: the best density that a small budget of time allows.
 _SMALL = dataclasses.replace(_LIGHT, blocks=2, attention=False, dequant_structure="columns:2")
 _DIGITS = dataclasses.replace(_LIGHT, image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4)
 _FASHION_MNIST = dataclasses.replace(

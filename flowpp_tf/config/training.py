@@ -11,7 +11,7 @@ TENSORBOARD = ("scalars", "samples", "histograms")
 DEFAULT_EPSILON = 1e-7
 WITHOUT_EPSILON = ("lion", "sgd")
 
-# Settings that must not differ when a run is resumed.
+# Settings that determine the weights; the others may change when a run is resumed.
 _DETERMINE_THE_RUN = (
   "steps batch_size optimizer adam_epsilon learning_rate schedule warmup_steps clip_norm ema_decay ema_warmup "
   "accumulate validate_every init_batch_size seed flip"

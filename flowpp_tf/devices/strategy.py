@@ -1,4 +1,4 @@
-"""Devices: one, all of a host mirrored, several hosts, a TPU."""
+"""Choose a `tf.distribute.Strategy`: one device, all devices of a host, several hosts, or a TPU."""
 
 from collections.abc import Callable, Iterator
 import contextlib
