@@ -9,7 +9,7 @@ from typing import Any
 from flowpp_tf.core.errors import with_error
 from flowpp_tf.data import describe
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.pretrained.card import name_of_bound
+from flowpp_tf.pretrained.card import bound_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def _bounds(metadata):
   rows = {}
   for bound in entry["bounds"]:
     figure = with_error(bound["bits_per_dim"], bound.get("standard_error"))
-    rows[name_of_bound(bound["num_samples"])] = f"{figure} bits/dim, {what}"
+    rows[bound_name(bound["num_samples"])] = f"{figure} bits/dim, {what}"
   best = entry["bounds"][-1]["bits_per_dim"]
   codecs = entry.get("codecs") or []
   sizes = {f"{codec['codec']}, {how}": codec[key] for codec in codecs for key, how in _HOW.items()}

@@ -28,7 +28,7 @@ from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, reason
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
-from flowpp_tf.pretrained.card import name_of_bound
+from flowpp_tf.pretrained.card import bound_name
 from flowpp_tf.tiles.cutting import KEPT_SIZES, by_size, check_inside, coded_sizes
 from flowpp_tf.types import Path, Seed
 
@@ -90,7 +90,7 @@ class BitsPerDim:
       error = math.log(2) * self.best.standard_error
       rows.append(f"  {'exact log density':<39} {with_error(nats, error)} nats/dim")
     for bound in self.bounds[::-1]:
-      name = name_of_bound(bound.num_samples, exact)
+      name = bound_name(bound.num_samples, exact)
       rows.append(f"  {name:<39} {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim")
     terms = ", ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
     return "\n".join([*rows, f"    its terms: {terms}"])

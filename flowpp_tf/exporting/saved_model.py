@@ -35,7 +35,7 @@ from flowpp_tf.io.files import check_digests, write_digests
 from flowpp_tf.io.gate import read_json, reason
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import conditioning_tensors, lowest_label
-from flowpp_tf.pretrained.stored_config import config_of_fields
+from flowpp_tf.pretrained.stored_config import config_from_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _NAMES = ("sample", "log_prob_bound", "bits_per_dim", "encode", "decode")
@@ -219,7 +219,7 @@ class LoadedModel:
   def __init__(self, path: Path) -> None:
     assets = pathlib.Path(path, "assets")
     try:
-      self.config = config_of_fields(read_json(assets / "config.json"), "its config.json")
+      self.config = config_from_fields(read_json(assets / "config.json"), "its config.json")
       self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
       check_count("max_batch", self.metadata["max_batch"], high=INT32_MAX)
       check_digests(pathlib.Path(path))

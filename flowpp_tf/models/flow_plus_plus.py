@@ -43,7 +43,7 @@ from flowpp_tf.models.fitted_transform import FittedTransform, make_standardizat
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import KerasModelMixin
 from flowpp_tf.pretrained.presets import load_preset, save_preset
-from flowpp_tf.pretrained.stored_config import config_of_fields
+from flowpp_tf.pretrained.stored_config import config_from_fields
 from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
 
@@ -99,7 +99,7 @@ class FlowPlusPlus(KerasModelMixin):
 
   def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus") -> None:
     if isinstance(config, dict):  # as Keras has serialised it
-      config = config_of_fields(config, "`config`")
+      config = config_from_fields(config, "`config`")
     check_type("config", config, FlowPlusPlusConfig)
     dtype = config.flow_dtype or config.dtype
     super().__init__(name=name, autocast=False, dtype=dtype)

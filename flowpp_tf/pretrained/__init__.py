@@ -1,1 +1,1 @@
-"""Stored models: the folders of the presets with the code that reads and writes such, cards, published weights."""
+"""Stored models: the folders of the presets, the code that reads and writes them, model cards, published weights."""

@@ -1,4 +1,4 @@
-"""The README.md of a saved preset: a model card in the form of Hugging Face, with metadata that its site reads."""
+"""The README.md of a saved preset: a model card for Hugging Face, with metadata that its site reads."""
 
 from collections.abc import Mapping
 import json
@@ -28,18 +28,18 @@ def model_card(
     name: title of the card.
     config: of the model.
     settings: of its training, as in config.json.
-    about: description, and the SHA-256 of the weights' file, as in preset.json.
+    about: description and SHA-256 of the weights' file, as in preset.json.
     license: of the model, an identifier such as "apache-2.0".
     evaluation: content of an evaluation.json, measured before the weights were rounded.
     dtype: of the weights.
   """
   data = settings.get("fingerprint") or {}
   real_valued = config.pixel_levels is None
-  bounds = [
-    (entry.get("data", {}).get("name", "the data"), split, name_of_bound(bound["num_samples"], real_valued), bound)
-    for split, entry in evaluation.items()
-    for bound in entry["bounds"]
-  ]
+  bounds = []
+  for split, entry in evaluation.items():
+    dataset = entry.get("data", {}).get("name", "the data")
+    for bound in entry["bounds"]:
+      bounds.append((dataset, split, bound_name(bound["num_samples"], real_valued), bound))
   values = "real numbers" if real_valued else f"integers in 0 .. {config.levels - 1}"
   rows = {
     "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
@@ -57,15 +57,15 @@ def model_card(
   lines += [f"images = model.sample(4{labels}{condition}, seed=0)", "```"]
   if bounds:
     lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
-    for of, split, kind, bound in bounds:
+    for dataset, split, kind, bound in bounds:
       figure = with_error(bound["bits_per_dim"], bound["standard_error"])
-      lines.append(f"| {of} {split} | {kind} | {figure} |")
+      lines.append(f"| {dataset} {split} | {kind} | {figure} |")
     lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
   return "\n".join(lines) + "\n"
 
 
 def _header(name, license, bounds):
-  """The lines of YAML; texts are written as JSON, which is YAML."""
+  """Yield the lines of YAML; texts are written as JSON, which is valid YAML."""
   yield f"license: {json.dumps(license)}"
   yield "library_name: flowpp_tf"
   yield "pipeline_tag: unconditional-image-generation"
@@ -76,15 +76,15 @@ def _header(name, license, bounds):
   yield "model-index:"
   yield f"- name: {json.dumps(name)}"
   yield "  results:"
-  for of, split, kind, bound in bounds:
+  for dataset, split, kind, bound in bounds:
     metric = {"type": "bits_per_dim", "value": bound["bits_per_dim"], "name": kind}
     yield "  - task: {type: unconditional-image-generation}"
-    yield f"    dataset: {json.dumps({'name': of, 'type': of, 'split': split})}"
+    yield f"    dataset: {json.dumps({'name': dataset, 'type': dataset, 'split': split})}"
     yield f"    metrics: [{json.dumps(metric)}]"
 
 
-def name_of_bound(num_samples: int, has_exact_density: bool = False) -> str:
-  """Return the name of the bound of so many samples; a model with `has_exact_density` has its density instead."""
+def bound_name(num_samples: int, has_exact_density: bool = False) -> str:
+  """Return the name of the bound with `num_samples` samples, or of the density of a model with `has_exact_density`."""
   if has_exact_density:
     return "negative log density"
   return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"

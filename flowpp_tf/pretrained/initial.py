@@ -1,4 +1,4 @@
-"""Weights that a run begins with instead of a data-dependent initialisation: a warm start or a fine-tuning."""
+"""Initial weights of a run in place of a data-dependent initialisation, for a warm start or fine-tuning."""
 
 import dataclasses
 import os
@@ -48,7 +48,7 @@ class InitialWeights:
       unchecked: whether weights without a checksum are used.
 
     Raises:
-      InputError (a ValueError): if there are no such weights.
+      InputError (a ValueError): if no such weights exist.
     """
     source = os.fsdecode(source)
     path = pathlib.Path(source).expanduser()
@@ -56,7 +56,8 @@ class InitialWeights:
       path /= WEIGHTS  # of a run
     elif path.is_dir() or source in presets() or is_address(source):
       _, folder, _ = open_preset(path.resolve() if path.is_dir() else source, unchecked)
-      path, unchecked = folder / WEIGHTS, True  # by preset.json it is checked
+      path = folder / WEIGHTS
+      unchecked = True  # preset.json has its checksum
     elif not source.lower().endswith(".npz"):
       raise unknown_name("`init_from` (a preset, the directory of a run, or an .npz file)", source, presets())
     with reading(path):
@@ -80,9 +81,11 @@ class InitialWeights:
     weights = read_weights(self.path, unchecked=self.unchecked)
     try:
       for name, weight in weights_by_path(model).items():
-        if name in weights.arrays and weights.arrays[name].ndim == len(weight.shape) == 3 and weight.name != "kernel":
+        array = weights.arrays.get(name)
+        is_by_position = len(weight.shape) == 3 and weight.name != "kernel"
+        if is_by_position and array is not None and array.ndim == 3:
           unit = unit_of(weight.shape, model.config.image_shape, model.config.size_step)
-          weights.arrays[name] = resize_middle(weights.arrays[name], weight.shape, unit)
+          weights.arrays[name] = resize_middle(array, weight.shape, unit)
       weights.load(model)
     except Exception as error:  # Keras raises many
       raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason(error)}") from None

@@ -1,7 +1,7 @@
 """Load and export weights of the published releases, an `.npz` keyed by its TF1 variable names.
 
 The release numbers the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first. It stores the two halves of a
-step's ActNorm and 1x1 convolution as separate variables. VFlow's is made of the same classes; its posterior of the
+step's ActNorm and 1x1 convolution as separate variables. VFlow's release has the same classes; its posterior of the
 augmented channels comes between the dequantizer and the flow.
 """
 
@@ -93,19 +93,21 @@ def export_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
     >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
     >>> fpp.export_official_weights(model, "weights.npz")
   """
-  arrays = {
-    entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape) for entry in official_entries(model)
-  }
+  arrays = {}
+  for entry in official_entries(model):
+    values = np.asarray(entry.variable)[entry.index]
+    arrays[entry.name] = values.reshape(entry.shape)
   content = io.BytesIO()  # to a path without .npz, np.savez would append it
   np.savez(content, **arrays)
   write_file(path, content.getvalue())
 
 
 def official_entries(model: FlowPlusPlusLike) -> list[Entry]:
-  """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
+  """Return the release's arrays for a model, in order of creation; raise an `InputError` for other architectures."""
   config = model.config
   augmented = bool(config.augment_channels)
-  for name, values in (_VFLOW if augmented else _FLOW).items():
+  supported = _VFLOW if augmented else _FLOW
+  for name, values in supported.items():
     if (value := getattr(config, name)) not in values:
       release = f"the release {'with' if augmented else 'without'} `augment_channels`"
       raise InputError(f"{release} has no weights for `{name}` {value}; use {' or '.join(map(str, values))}")
@@ -143,7 +145,8 @@ class _Names:
     for step in flow.steps:
       norm = self._numbered("Norm")
       half = step.scale.shape[-1] // 2
-      for i, index in enumerate((np.s_[..., :half], np.s_[..., half:])):
+      halves = np.s_[..., :half], np.s_[..., half:]
+      for i, index in enumerate(halves):
         for name, variable in (("g", step.scale), ("b", step.bias)):
           yield Entry(f"{norm}/norm{i}/{name}", variable, index, (*variable.shape[:-1], half))
       if step.kernel is not None:

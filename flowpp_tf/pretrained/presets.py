@@ -1,6 +1,6 @@
 """Presets: trained models that ship with the package, and those that a user saves in the same form.
 
-A preset is a folder like that of a run, with everything needed to load and describe the model:
+A preset is a folder like a run's, with everything needed to load and describe the model:
 
     config.json         model config, training settings: `fingerprint` is of the training data, `dataset` what programs
                         read if no other is given, which warn if it is not the training data
@@ -28,7 +28,7 @@ from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, RUN_FORMAT, preset_folder
 from flowpp_tf.io.weights_file import WEIGHTS, WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.pretrained.card import model_card
-from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike, config_of_fields, with_precision
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike, config_from_fields, with_precision
 from flowpp_tf.types import Path
 
 CARD = "README.md"
@@ -43,10 +43,10 @@ def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], 
 
   Args:
     preset: its name, or the path of its folder.
-    unchecked: whether weights are read too that have no checksum, in preset.json and in the file.
+    unchecked: whether to read weights without a checksum in preset.json and in the file.
 
   Raises:
-    InputError (a ValueError): if there is no such preset, or its files are damaged: the weights must have the SHA-256
+    InputError (a ValueError): if no such preset exists, or its files are damaged: the weights must have the SHA-256
       that they were saved with.
 
   Examples:
@@ -63,20 +63,21 @@ def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], 
 
 
 def load_preset(make_model: Callable[..., Any], preset: Path, unchecked: bool, precision: str | None) -> Any:
-  """Return what `make_model(config)` makes of a preset, with its weights; other arguments as in `from_preset`.
+  """Return the model that `make_model(config)` makes, with a preset's weights; other arguments as in `from_preset`.
 
   Raises:
-    InputError (a ValueError): if there is no such preset, or it is damaged.
+    InputError (a ValueError): if no such preset exists, or it is damaged.
   """
   fields, folder, weights = open_preset(preset, unchecked)
-  model = make_model(with_precision(config_of_fields(fields, repr(str(folder / CONFIG))), precision))
+  config = config_from_fields(fields, repr(str(folder / CONFIG)))
+  model = make_model(with_precision(config, precision))
   with reading(folder / WEIGHTS):
     weights.load(model)
   return model
 
 
 def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> WeightsFile:
-  """Return the weights of the folder of a preset, which must have the SHA-256 that its preset.json says.
+  """Return the weights in a preset's folder, which must have the SHA-256 of its preset.json.
 
   Raises:
     InputError, OSError, ValueError, AttributeError: if its files are damaged, or another preset's.
@@ -123,7 +124,7 @@ def save_preset(
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model.weights)
   dtype = model.variable_dtype if model.has_exact_density else "float16"
-  largest = max(np.abs(weight).max(initial=0) for weight in map(np.asarray, model.weights))
+  largest = max(np.abs(np.asarray(weight)).max(initial=0) for weight in model.weights)
   if largest > np.finfo(dtype).max:
     raise InputError(f"the weights do not fit float16: the largest is {largest}")
   target = pathlib.Path(folder)
@@ -153,11 +154,10 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
   Args:
     preset: its name, or the path of its folder.
     folder: folder to write.
-    unchecked: as of `FlowPlusPlus.from_preset`.
+    unchecked: as in `FlowPlusPlus.from_preset`.
 
   Raises:
-    InputError (a ValueError): if there is no such preset, it is damaged, or the folder is that of a run, or cannot be
-      written.
+    InputError (a ValueError): if no such preset exists, it is damaged, or the folder holds a run or cannot be written.
 
   Examples:
     >>> import os
@@ -168,9 +168,10 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
   _, whole, _ = open_preset(preset, unchecked)
   target = pathlib.Path(folder)
   config = target / CONFIG
-  # Neither a preset's, nor the first files of a copy that was stopped.
-  of_run = config.exists() and not (target / ABOUT).exists() and file_sha256(config) != file_sha256(whole / CONFIG)
-  if of_run or any(target.glob("checkpoints/*")):
+  holds_run = any(target.glob("checkpoints/*"))
+  if config.exists() and not (target / ABOUT).exists():  # a run, or a copy that was stopped
+    holds_run |= file_sha256(config) != file_sha256(whole / CONFIG)
+  if holds_run:
     raise InputError(
       f"{str(folder)!r} holds a run, whose files those of preset {str(preset)!r} would replace: move it away"
     )

@@ -12,7 +12,7 @@ from flowpp_tf.io import budget
 
 
 class FlowPlusPlusLike(Protocol):
-  """What stored weights need to know of a `FlowPlusPlus`, the room of which is above this one."""
+  """The parts of a `FlowPlusPlus` that stored weights need; its own module is above this room."""
 
   config: FlowPlusPlusConfig
   weights: list[Any]
@@ -29,12 +29,12 @@ class FlowPlusPlusLike(Protocol):
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
 
 
-def config_of_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
+def config_from_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
   """Return the config of the fields that a file has.
 
   Args:
     fields: by name, as JSON or Keras has them.
-    what: what errors call the fields: "`config`", or the file.
+    what: name of the fields in errors: "`config`", or the file.
 
   Raises:
     InputError (a ValueError): for unknown fields, or values out of range.
@@ -50,7 +50,7 @@ def config_of_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
 
 
 def with_precision(config: FlowPlusPlusConfig, precision: str | None = None) -> FlowPlusPlusConfig:
-  """Return the config of a trained model whose networks compute in a precision, regardless of that of its training.
+  """Return the config of a trained model with networks in a precision, which may differ from the training's.
 
   Args:
     config: of the training.

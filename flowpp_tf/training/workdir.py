@@ -33,7 +33,7 @@ from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check
 from flowpp_tf.io.weights_file import WEIGHTS, WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.pretrained.presets import read_weights_of_preset
-from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
+from flowpp_tf.pretrained.stored_config import config_from_fields, with_precision
 from flowpp_tf.training.checkpoints import Checkpoints, Restored, checkpoint_folders
 from flowpp_tf.training.identity import MAY_CHANGE, check_same_run, identity_of, read_identity
 from flowpp_tf.types import Path
@@ -204,7 +204,7 @@ class Workdir:
     check_holds_run(self.path)
     run = read_identity(self.config)
     with gate.reading(self.config):
-      config = config_of_fields(run["model"], repr(str(self.config)))
+      config = config_from_fields(run["model"], repr(str(self.config)))
     self._loaded = self._read_best()
     with gate.reading(self.best_weights):
       known, fields = self._loaded.about.get("model", {}), identity_of(config, {})["model"]
