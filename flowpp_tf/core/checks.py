@@ -268,14 +268,13 @@ def as_tensor(
   """
   import tensorflow as tf
 
-  wanted = None
-  if dtype is not None:
-    wanted = tf.as_dtype(dtype)
-  if isinstance(value, tf.Tensor) and (value.dtype is wanted or (wanted is None and value.dtype.is_floating)):
-    return value
+  wanted = None if dtype is None else tf.as_dtype(dtype)
+  if isinstance(value, tf.Tensor):
+    if value.dtype is wanted or (wanted is None and value.dtype.is_floating):
+      return value
   if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
     raise InputError(f"`{name}` must be a dense tensor, got a `{type(value).__name__}`")
-  # Keras variables are no tensors to TensorFlow.
+  # To `tf.is_tensor`, Keras variables are not tensors.
   if not any(tf.is_tensor(part) or hasattr(part, "__tf_tensor__") for part in _parts(value)):
     return _array_to_tensor(as_array(name, value), value, wanted, dtype_hint)
   try:
@@ -284,8 +283,8 @@ def as_tensor(
     raise InputError(f"`{name}` must be tensors of one dtype and shape, got {shown(value)}") from None
   if wanted not in (None, tensor.dtype):
     raise InputError(f"`{name}` must be of dtype {wanted.name}, got a tensor of {tensor.dtype.name}")
-  may_hold_integers = dtype_hint is None
-  if not (tensor.dtype.is_floating or (may_hold_integers and (tensor.dtype.is_integer or tensor.dtype.is_bool))):
+  holds_integers = tensor.dtype.is_integer or tensor.dtype.is_bool
+  if not (tensor.dtype.is_floating or (holds_integers and dtype_hint is None)):
     raise InputError(f"`{name}` must hold real numbers, got {tensor.dtype.name}")
   return tensor
 

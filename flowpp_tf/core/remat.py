@@ -6,10 +6,13 @@ all arguments to do so, weights too, and has no second derivatives.
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
+
+TensorFunction: TypeAlias = Callable[..., tf.Tensor]
+TensorsFunction: TypeAlias = Callable[..., tuple[tf.Tensor, ...]]  # with several results
 
 
 def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -23,7 +26,7 @@ def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   return x + tf.where(first == first, tf.zeros_like(first), first)
 
 
-def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Callable[..., tf.Tensor]:
+def rematerialized(function: TensorFunction, wait: bool = False) -> TensorFunction:
   """Return a function that keeps only its arguments for the gradient.
 
   Args:
@@ -45,8 +48,8 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
 
 
 def recomputed_elementwise(
-  function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]]
-) -> Callable[..., tf.Tensor]:
+  function: TensorFunction, gradient: Callable[..., Sequence[tf.Tensor | None]]
+) -> TensorFunction:
   """Return a `rematerialized` function with a formula for its gradient.
 
   Args:
@@ -90,7 +93,7 @@ def _gradients(evaluate, tensors, variables, upstream, unconnected=tf.Unconnecte
   return tape.gradient(results, sources, output_gradients=upstream, unconnected_gradients=unconnected)
 
 
-def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+def checkpointed(function: TensorsFunction) -> TensorsFunction:
   """Return a function of floating tensors, with several results, that keeps only its arguments for the gradient.
 
   The variables that it reads have gradients; other tensors that it captures have none.
