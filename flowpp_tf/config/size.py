@@ -48,10 +48,8 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
   channels = config.image_shape[2]
   context_size = config.image_shape[:2] if config.condition_shape else None
   size = _LAYER + _flow(config.structure, config.flow_shape, config.flow_couplings, context_size)
-  if config.dequantization == "variational":
-    size += _posterior(config, channels, config.dequantizer_couplings)
-  else:
-    size += _LAYER
+  is_variational = config.dequantization == "variational"
+  size += _posterior(config, channels, config.dequantizer_couplings) if is_variational else _LAYER
   if config.pixel_levels is None:
     size += ModelSize(2 * channels)  # mean and standard deviation of each channel
   if config.is_augmented_by_flow:
@@ -153,10 +151,9 @@ def vector_flow_size(
   outputs = (event_size - kept) * registered(COUPLINGS, "mixture_logistic").num_parameters(components)
   coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
   coupling += _linear(inputs, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
-  standardization = 2 * (event_size + context_size)
-  if not context_size:
-    standardization += event_size**2  # the whitening matrix
-  return _LAYER + ModelSize(standardization) + couplings * coupling
+  whitening = 0 if context_size else event_size**2
+  fitted = ModelSize(2 * (event_size + context_size) + whitening)  # with means and standard deviations
+  return _LAYER + fitted + couplings * coupling
 
 
 def _embedding(num_classes, channels):

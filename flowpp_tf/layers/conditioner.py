@@ -122,15 +122,9 @@ class Conditioner(keras.layers.Layer):
     return self.output_conv(h, initialize=ctx.initialize)
 
   def get_config(self) -> dict[str, Any]:
-    return {
-      **super().get_config(),
-      "image_shape": self.image_shape,
-      "outputs": self.outputs,
-      "network": dataclasses.asdict(self.network),
-      "context_channels": self.context_channels,
-      "output_concat_elu": self.output_concat_elu,
-      "context_block": self.context_block,
-    }
+    names = ("image_shape", "outputs", "context_channels", "output_concat_elu", "context_block")
+    config = {name: getattr(self, name) for name in names}
+    return {**super().get_config(), **config, "network": dataclasses.asdict(self.network)}
 
 
 def _blocks_to_channels(context, block):
