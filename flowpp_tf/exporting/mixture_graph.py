@@ -19,12 +19,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 def logit_cdf(ops: Ops, x: Value, logits: Value, loc: Value, log_scale: Value) -> tuple[Value, Value]:
   """Return the logit of the CDF of a mixture of logistics and the log of its derivative, `[N, 1]` each."""
   z = (x - loc) * ops.exp(-log_scale)
-  log_below = -ops.softplus(-z)
-  log_above = -ops.softplus(z)
-  largest_below = ops.max(log_below)
-  largest_above = ops.max(log_above)
-  below = log_below - largest_below
-  above = log_above - largest_above
+  below, above = -ops.softplus(-z), -ops.softplus(z)
+  largest_below, largest_above = ops.max(below), ops.max(above)
+  below, above = below - largest_below, above - largest_above
   log_pi = _log_softmax(ops, logits)
   log_cdf = _log_sum_exp(ops, log_pi + below)
   log_survival = _log_sum_exp(ops, log_pi + above)

@@ -71,12 +71,9 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool, size: int) -> tupl
     raise InputError(f"the support {bijector.name!r} cannot be exported to this format: export it as a SavedModel")
   with tf.init_scope():
     sizes = [*map(int, bijector.block_sizes)]
-  values = []
-  log_dets = []
-  for part, column, count in zip(parts, ops.split(x, sizes, -1), sizes):
-    value, log_det = transform(part, ops, column, inverse, count)
-    values.append(value)
-    log_dets.append(log_det)
+  columns = zip(parts, ops.split(x, sizes, -1), sizes)
+  mapped = [transform(part, ops, column, inverse, count) for part, column, count in columns]
+  values, log_dets = map(list, zip(*mapped))
   return ops.concat(values, -1), ops.concat(log_dets, -1)
 
 

@@ -221,9 +221,8 @@ class EmbeddedFlow(FlowDistribution):
 def as_model(embedding: keras.layers.Layer, shape: Sequence[int]) -> keras.Model:
   """Return a Keras layer as a model of inputs of a shape; a model that has an input is returned unchanged."""
   check_type("embedding", embedding, keras.layers.Layer)
-  if getattr(embedding, "inputs", None):
-    return embedding
-  return keras.Sequential([keras.Input(shape), embedding])
+  has_input = getattr(embedding, "inputs", None)
+  return embedding if has_input else keras.Sequential([keras.Input(shape), embedding])
 
 
 def outputs(embedding: keras.Model, context_size: int) -> int:

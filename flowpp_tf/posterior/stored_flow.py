@@ -139,9 +139,8 @@ def weights_by_name(flow: tfp.distributions.Distribution) -> dict[str, keras.Var
   if hasattr(flow, "flows"):
     parts = {f"flow_{i}": weights_by_name(member) for i, member in enumerate(flow.flows)}
     return {f"{prefix}/{name}": weight for prefix, weights in parts.items() for name, weight in weights.items()}
-  embedding_weights = []
-  if (embedding := getattr(flow, "embedding", None)) is not None:
-    embedding_weights = embedding.weights
+  embedding = getattr(flow, "embedding", None)
+  embedding_weights = [] if embedding is None else embedding.weights
   weights = {f"embedding/{i}/{weight.name}": weight for i, weight in enumerate(embedding_weights)}
   named = {id(weight) for weight in embedding_weights}
   for weight in Flow(flow, name="flow").weights:
