@@ -1,4 +1,4 @@
-"""The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here.
+"""Start a command: the entry points of `bin/train`, `flowpp-train` and `python -m flowpp_tf train`.
 
 train evaluate sample score export demo compress decompress
 """
@@ -37,12 +37,12 @@ def _start(command):
     _explain(command)
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster without AVX-512 too, where TensorFlow leaves it off
-  importlib.import_module("flowpp_tf.programs.command").run_command(command)  # once signals are answered
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster without AVX-512 too, but off there by default
+  importlib.import_module("flowpp_tf.programs.command").run_command(command)  # imported after signals are handled
 
 
 def main() -> None:
-  """Entry point of `flowpp` and `python -m flowpp_tf`: the first argument is the command."""
+  """Run `flowpp` or `python -m flowpp_tf`: the first argument is the command."""
   command = sys.argv[1] if len(sys.argv) > 1 else ""
   if command in COMMANDS:
     sys.argv[:2] = [f"flowpp-{command}"]

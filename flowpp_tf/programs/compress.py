@@ -5,8 +5,8 @@ bin/compress --workdir=runs/mine --images=a.png,b.png --output=two.fpp --test
 bin/compress --preset=fashion_mnist --dataset=fashion_mnist --output=test_split.fpp
 bin/compress --preset=photos --images=my_photos --estimate
 
-The smaller the more the images are like those that the model was trained on. bin/decompress gives them back;
-docs/compression.md has sizes, speeds and limits.
+Archives are smaller if the images resemble the model's training images. bin/decompress restores the images.
+docs/compression.md lists sizes, speeds and limits.
 """
 
 import collections
@@ -61,7 +61,7 @@ class CompressOptions(DataOptions, ModelOptions):
   split: str | None = setting(None, "Split of --dataset. (default: test)", one_of(*SPLITS))
   limit: int | None = setting(None, "Number of images, from the start; all if not given.", at_least(1))
   output: str | None = setting(None, "Archive to write, such as my_photos.fpp.")
-  estimate: bool = setting(False, "Say how large the archive would be, and write nothing.")
+  estimate: bool = setting(False, "Print how large the archive would be, and write nothing.")
   test: bool = setting(False, "Decode the whole archive and compare it with the images before it appears.")
   embed_model: bool = setting(False, "Put the model into the archive, so that nothing else is needed to decode it.")
   lossy_pixels: bool = setting(
@@ -71,16 +71,16 @@ class CompressOptions(DataOptions, ModelOptions):
   )
   keep_bytes: bool = setting(
     False,
-    "Give all files back byte for byte, as those always are whose pixels lie in them without compression (PPM, BMP, "
-    "TIFF): all others are stored verbatim. Else the pixels and metadata of these come back, as PNG.",
+    "Restore all files byte for byte. Files with uncompressed pixels (PPM, BMP, TIFF) always are; with this flag all "
+    "other files are stored verbatim. Else their pixels and metadata are restored, as PNG.",
   )
   segment_images: int = setting(
     SEGMENT_IMAGES,
-    "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
+    "Images or tiles that are decoded together. With fewer, single images are decoded faster, and archives are larger.",
     at_least(1, 1 << 16),
   )
   verbose: bool = setting(False, "Name each file that is stored verbatim, and why.")
-  batch_size: int | None = setting(None, "Largest batch; one that is fast if not given.", at_least(1, 1 << 16))
+  batch_size: int | None = setting(None, "Largest batch size; a fast one if not given.", at_least(1, 1 << 16))
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -94,8 +94,11 @@ def run(options: CompressOptions) -> None:
   if options.output is not None:
     outputs.check_is_new(options.output)
   name, _ = options.find_model()
-  folder, names = _find_files(options.images, options.limit) if options.images else (pathlib.Path(), [])
-  images = f"{len(names)} files of {folder}" if names else options.split_in_words(options.split or "test")
+  if options.images:
+    folder, names = _find_files(options.images, options.limit)
+    images = f"{len(names)} files of {folder}"
+  else:
+    images = options.split_in_words(options.split or "test")
   process.phase(f"compressing {images} with {name} to {options.output or 'see how large the archive would be'}")
   import_tensorflow()
   workdir = options.find_workdir()
@@ -146,16 +149,17 @@ def _compress_images(model, workdir, images, options):
 
   def compare(reader):
     start = 0
-    for part in reader.decoded(codec):
-      if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
-        raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
-      start += len(part.images)
+    for segment in reader.decoded(codec):
+      stop = start + len(segment.images)
+      if segment.problem or not np.array_equal(segment.images, images[start:stop]):
+        raise RuntimeError(f"the archive does not decode to the images: {segment.problem or 'pixels differ'}")
+      start = stop
 
   _write(options, write, compare, f"{len(images)} images", size, size // codec.dtype.itemsize)
 
 
 def _compress_files(model, workdir, folder, names, options):
-  """Write or estimate the archive; return why files are stored verbatim, by name."""
+  """Write or estimate the archive; return the reasons of files that are stored verbatim, by name."""
   from flowpp_tf.compression.files.pictures import check_channels, write_pictures
   from flowpp_tf.compression.files.reading import MAX_VERBATIM_FILE, SMALLER, read_picture
 
@@ -191,13 +195,14 @@ def _compress_files(model, workdir, folder, names, options):
   if options.output is None:
     _estimate_files(model, pictures(), len(names))
     return verbatim
-  codec, total = _codec(model, workdir), sum(sizes.values())
+  codec = _codec(model, workdir)
+  total = sum(sizes.values())
 
   def write(file):
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
       writer = ArchiveWriter(file, codec, "files", options.embed_model, options.batch_size)
-      files = pictures(_bits_of(model), bar.update)
+      files = pictures(_bound_in_bits(model), bar.update)
       replaced = write_pictures(writer, files, config.image_shape, options.segment_images)
     verbatim.update(dict.fromkeys(replaced, SMALLER))
 
@@ -206,22 +211,26 @@ def _compress_files(model, workdir, folder, names, options):
 
 
 def _report_verbatim(options, config, verbatim, files):
-  """Print how many files are stored verbatim by their reasons, and with --verbose which."""
+  """Print the number of files that are stored verbatim by reason, and with --verbose their names."""
   from flowpp_tf.compression.files.reading import LOSSY, SMALLER
 
   if options.verbose:
     for name, reason in sorted(verbatim.items()):
       process.say("", f"stored verbatim: {name} ({reason})")
-  kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
   counts = collections.Counter(verbatim.values())
   reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
-  coded = "" if {*counts} == {SMALLER} else f": the model codes the pixels of lossless {kind} files"
-  lossy = "; JPEG and lossy WebP files do not get smaller" if LOSSY in counts else ""
-  process.warn(f"{len(verbatim)} of {files} files are stored verbatim ({reasons}){coded}{lossy}")
+  text = f"{len(verbatim)} of {files} files are stored verbatim ({reasons})"
+  if {*counts} != {SMALLER}:
+    depth = "" if config.levels <= 256 else "16-bit "
+    colours = "grey" if config.image_shape[2] == 1 else "RGB"
+    text += f": the model codes the pixels of lossless {depth}{colours} files"
+  if LOSSY in counts:
+    text += "; JPEG and lossy WebP files do not get smaller"
+  process.warn(text)
 
 
 def _compare_files(codec, folder, names, read, reader):
-  """Raise a `RuntimeError` unless an archive decodes to files: to their bytes, or to their pixels and metadata."""
+  """Raise a `RuntimeError` unless an archive decodes to the bytes, or the pixels and metadata, of the files."""
   from flowpp_tf.compression.files.pictures import Lost, read_pictures
 
   missing = {*names}
@@ -229,50 +238,68 @@ def _compare_files(codec, folder, names, read, reader):
     if isinstance(decoded, Lost) or decoded.name not in missing:
       raise RuntimeError(f"the archive does not decode to {decoded.name!r}")
     path = folder / decoded.name
-    whole = decoded.data is not None
-    if decoded.content != (gate.read_bytes(path, _size_of(path)) if whole else read(decoded.name).content):
+    if decoded.data is not None:
+      original = gate.read_bytes(path, _size_of(path))
+    else:
+      original = read(decoded.name).content
+    if decoded.content != original:
       raise RuntimeError(f"the archive does not decode to {decoded.name!r}")
     missing.remove(decoded.name)
   if missing:
     raise RuntimeError(f"the archive does not decode to {min(missing)!r}")
 
 
-def _bits_of(model):
-  """Return a function of pixels `[H, W, C]`: their bits in the model's bound, of one sample.
+def _bound_in_bits(model):
+  """Return a function of pixels `[H, W, C]` that returns the bits of their single-sample bound.
 
-  For pictures they differ from those in an archive by less than 1 %. Values that the model does not have count as its
-  largest one.
+  For pictures the bound differs from the bits in an archive by less than 1 %. Values above the model's largest value
+  count as the largest value.
   """
   from flowpp_tf.evaluation import BitMaps
 
-  maps, largest = BitMaps(model), model.config.levels - 1
-  return lambda pixels: float(next(maps([np.minimum(pixels, largest)])).sum())
+  maps = BitMaps(model)
+  largest = model.config.levels - 1
+
+  def bound(pixels):
+    (bits,) = maps([np.minimum(pixels, largest)])
+    return float(bits.sum())
+
+  return bound
 
 
 def _estimate_files(model, pictures, files):
-  """Print how large the archive of so many files would be, from some tiles of each."""
-  config, shape = model.config, model.config.image_shape
+  """Print how large the archive of so many files would be, measured on a sample of their tiles."""
+  config = model.config
+  shape = config.image_shape
   stored_bytes = count = pixel_bytes = 0
-  parts = []  # of each picture: some of its tiles, what they see of their neighbours, and how much of them is inside
+  samples = []  # of each picture: chosen tiles, the contexts of their neighbours, rows and columns inside
   for picture in pictures:
-    stored_bytes += picture.size if picture.data is None or picture.wrapper else len(pack(picture.data))
+    if picture.data is None or picture.wrapper:
+      stored_bytes += picture.size
+    else:
+      stored_bytes += len(pack(picture.data))
     if picture.pixels is None:
       continue
-    tiles = to_tiles(np.minimum(picture.pixels, config.levels - 1), shape)  # as `_bits_of` counts other values
+    tiles = to_tiles(np.minimum(picture.pixels, config.levels - 1), shape)  # clipped as in `_bound_in_bits`
     count += len(tiles)
     pixel_bytes += picture.pixels.nbytes
     chosen = _spread(len(tiles), max(_ESTIMATED_TILES // files, 1))
-    layout = TileLayout.from_runs(shape, [(*picture.pixels.shape[:2], 0, len(tiles))], config.tile_step)
-    parts.append((tiles[chosen], layout.context(tiles, chosen, config.levels), layout.inside[chosen]))
-  if not parts:
+    run = (*picture.pixels.shape[:2], 0, len(tiles))
+    layout = TileLayout.from_runs(shape, [run], config.tile_step)
+    contexts = layout.context(tiles, chosen, config.levels)
+    samples.append((tiles[chosen], contexts, layout.inside[chosen]))
+  if not samples:
     print(f"no file has pixels to code; all {files} would be stored verbatim, {size_text(stored_bytes)}")
     return
-  tiles, *seen = map(np.concatenate, zip(*parts, strict=True))
-  _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, *(seen if config.tile_neighbours else ()))
+  tiles, contexts, inside = map(np.concatenate, zip(*samples, strict=True))
+  if config.tile_neighbours:
+    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts, inside)
+  else:
+    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes)
 
 
 def _size_of(path):
-  with gate.reading(path), gate.open_regular(path) as file:  # before the work begins
+  with gate.reading(path), gate.open_regular(path) as file:  # raises before the work begins
     return os.fstat(file.fileno()).st_size
 
 
@@ -284,7 +311,7 @@ def _codec(model, workdir):
 
 
 def _spread(count, most):
-  """Return at most so many of the indices below `count`, evenly spread."""
+  """Return at most `most` of the indices below `count`, evenly spread."""
   return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
@@ -293,21 +320,24 @@ def _print_estimate(model, tiles, count, pixel_bytes, stored_bytes=0, contexts=N
 
   chosen = _spread(len(tiles), _ESTIMATED_TILES)
   tiles = np.asarray(tiles[chosen])
-  dims, conditioning = count * tiles[0].size, {}
+  dims = count * tiles[0].size
+  conditioning = {}
   if contexts is not None:
-    dims, conditioning, inside = pixel_bytes // tiles.itemsize, {"condition": contexts[chosen]}, inside[chosen]
+    dims = pixel_bytes // tiles.itemsize
+    conditioning = {"condition": contexts[chosen]}
+    inside = inside[chosen]
   process.phase(f"measuring {len(tiles):,} images or tiles")
   bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=conditioning, inside=inside).bounds[0]
-  print(
-    f"estimate: {size_text(int(bound.bits_per_dim * dims / 8) + stored_bytes)} for {size_text(pixel_bytes)} of pixels"
-    + (f" and {size_text(stored_bytes)} of verbatim files, wrappers and metadata" if stored_bytes else "")
-    + f"\n  {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim, measured on {len(tiles)} of {count} "
-    "images or tiles"
-  )
+  size = int(bound.bits_per_dim * dims / 8) + stored_bytes
+  text = f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
+  if stored_bytes:
+    text += f" and {size_text(stored_bytes)} of verbatim files, wrappers and metadata"
+  bits = with_error(bound.bits_per_dim, bound.standard_error)
+  print(f"{text}\n  {bits} bits/dim, measured on {len(tiles)} of {count} images or tiles")
 
 
 def _write(options, write, compare, what, size_before, dims=0):
-  """Write the archive of `what` by `write(file)`, and read it by `compare(reader)` for --test."""
+  """Write the archive of `what` by `write(file)`; with --test, check it by `compare(reader)`."""
   begin = time.monotonic()
 
   def write_and_compare(path):
@@ -321,10 +351,10 @@ def _write(options, write, compare, what, size_before, dims=0):
   outputs.replace(options.output, write_and_compare)
   size = os.path.getsize(options.output)
   rate = f", {8 * size / dims:.3f} bits/dim" if dims else ""
+  tested = "; decoded and compared" if options.test else ""
   print(
     f"wrote {options.output}: {what}, {size_text(size_before)} -> {size_text(size)}, "
-    f"{size / max(size_before, 1):.3f} of it{rate}, in {time.monotonic() - begin:.1f} s"
-    + ("; decoded and compared" if options.test else "")
+    f"{size / max(size_before, 1):.3f} of it{rate}, in {time.monotonic() - begin:.1f} s{tested}"
   )
   if size >= size_before:
     process.warn(

@@ -1,6 +1,6 @@
-"""Options that name the images a command reads, and how a run records them in its config.json.
+"""Define the options that name a command's images, and load data sets from a run's config.json.
 
-The options import no TensorFlow; loading a data set does.
+The options do not import TensorFlow; loading a data set does.
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ class DataOptions(Options):
 
   GROUP = "Data"
 
-  dataset: str | None = setting(None, "Data set; that of the run if not given.", names_among(DATASETS))
+  dataset: str | None = setting(None, "Data set; the run's if not given.", names_among(DATASETS))
   data_dir: str | None = setting(
     None,
     "Data directory of TensorFlow Datasets, or folder with the published files of cifar10, cifar100, mnist, "
     "fashion_mnist, imagenet32_old and imagenet64_old.",
   )
-  download: bool | None = setting(None, "Let TensorFlow Datasets download a set of its own that is missing.")
+  download: bool | None = setting(None, "Let TensorFlow Datasets download a data set that is missing.")
   cache_dir: str | None = setting(
     None, "Directory for decoded images of large data sets; ~/.cache/flowpp_tf if not given."
   )
@@ -56,27 +56,28 @@ class DataOptions(Options):
   )
   crops: bool | None = setting(
     None,
-    "For photos, elpv, sky16 and folders: train on crops at random positions, others in each step, of images larger "
-    "than the model's; else on a grid of patches, or on whole images made smaller.",
+    "For photos, elpv, sky16 and folders with images larger than the model's: train on crops at random positions, "
+    "drawn again in each step; else on a grid of patches, or on whole images that are resized.",
   )
 
   @property
   def given_data(self) -> dict[str, Any]:
-    """What is given of the data, by name."""
+    """The data settings that were given, by name."""
     values = {name: getattr(self, name) for name in ("dataset", *DATA_SETTINGS)}
     return {name: value for name, value in values.items() if value is not None}
 
   def split_in_words(self, split: str) -> str:
-    """Return in words which images a split is; raise an `InputError` for an unknown data set."""
+    """Describe a split of the data set; raise an `InputError` for an unknown data set."""
     if self.dataset is not None:
       dataset_entry(self.dataset)
     return f"the {split} split of " + (self.dataset or "the model's data")
 
   def data_places(self) -> list[str]:
-    """Return the folder or the file of images, and that of splits, which a program leaves as they are."""
+    """Return the paths of the images and of the splits file, which a program must not overwrite."""
     kind, _, path = (self.dataset or "").partition(":")
-    paths = [path if kind in ("folder", "npz") else "", self.splits_file]
-    return [os.path.expanduser(path) for path in paths if path]
+    if kind not in ("folder", "npz"):
+      path = ""
+    return [os.path.expanduser(place) for place in (path, self.splits_file) if place]
 
 
 def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | None = None) -> dict:
@@ -85,7 +86,7 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
   Args:
     given: data settings that were given, from `DataOptions.given_data` or a recipe.
     default: name of the data set if none is given.
-    recorded: settings of a run, which apply where nothing is given.
+    recorded: settings of a run, as defaults of the given settings.
   """
   recorded = dict(recorded or {})
   if given.get("dataset") and recorded:  # these belong to the run's own folder
@@ -100,29 +101,33 @@ def load_from_settings(
 
   Args:
     settings: from `complete_settings`.
-    config: of the model.
+    config: `FlowPlusPlusConfig` of the model.
     any_classes: whether the data may have another number of classes than the config.
     labels: whether to load the labels; None if the model takes them.
   """
   from flowpp_tf.data import load_dataset
 
   given = {name: settings[name] for name in DATA_SETTINGS if settings.get(name) is not None}
+  if labels is None:
+    labels = config.num_classes > 0
   dataset = load_dataset(
     _name_in(settings),
     **{"download": True, **given},
     image_shape=config.image_shape,
     levels=config.levels,
-    labels=config.num_classes > 0 if labels is None else labels,
+    labels=labels,
     neighbours=config.tile_neighbours,
     real_valued=config.pixel_levels is None,
   )
-  dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
+  if any_classes:
+    config = dataclasses.replace(config, num_classes=dataset.num_classes)
+  dataset.check(config)
   return dataset
 
 
 def _name_in(settings):
-  """Return the name of the data set of a run."""
-  if not settings.get("dataset"):  # as of a preset that was saved without settings
+  """Return the name of a run's data set; raise an `InputError` if none is recorded."""
+  if not settings.get("dataset"):  # for example, a preset that was saved without settings
     raise InputError("the model does not name the data it was trained on; --dataset names images to measure")
   return settings["dataset"]
 
@@ -143,31 +148,36 @@ def images_to_measure(
 ) -> tuple["Images", dict[str, np.ndarray], np.ndarray | None]:
   """Return the first `limit` images of a split, their conditioning by name, and how much of each tile is inside.
 
-  Tiles cover their pictures; for a model of whole images the last is None.
+  Tiles cover their pictures; for a model of whole images the last value is None.
   """
   from flowpp_tf.data.random_crops import tiles_of
 
-  covering = dataset.with_edges() if config.tile_neighbours else dataset
-  tiles = tiles_of(covering.split(split)) if config.tile_neighbours else None
-  images, conditioning = chosen_images(covering, split, config, slice(limit))
+  if not config.tile_neighbours:
+    return *chosen_images(dataset, split, config, slice(limit)), None
+  dataset = dataset.with_edges()
+  images, conditioning = chosen_images(dataset, split, config, slice(limit))
+  tiles = tiles_of(dataset.split(split))
   return images, conditioning, None if tiles is None else tiles.inside(np.arange(len(images)))
 
 
 def chosen_images(
   dataset: "ImageDataset", split: str, config: FlowPlusPlusConfig, chosen: slice | np.ndarray
 ) -> tuple["Images", dict[str, np.ndarray]]:
-  """Return chosen images of a split, which are read here, and their conditioning by name."""
+  """Read chosen images of a split; return them and their conditioning by name."""
   from flowpp_tf.data.pipeline import grid_tiles
 
-  images, labels = dataset.split(split), dataset.labels_of(split) if config.num_classes else None
-  conditioning = {} if labels is None else {"labels": labels[chosen]}
+  images = dataset.split(split)
+  labels = dataset.labels_of(split) if config.num_classes else None
+  conditioning = {}
+  if labels is not None:
+    conditioning["labels"] = labels[chosen]
   if config.tile_neighbours:
     conditioning["condition"] = grid_tiles(images, np.arange(len(images))[chosen])[1]
   return images[chosen], conditioning
 
 
 def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> "ImageDataset":
-  """Load the data of a run, or other data if given, with a warning if the model was trained on others.
+  """Load the data of a run, or other data if given; warn if they are not the model's training data.
 
   Args:
     settings: settings of the run, from its config.json.
@@ -178,14 +188,15 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
 
   name = given.get("dataset") or _name_in(settings)
   dataset = load_from_settings(complete_settings(given, name, settings), config)
-  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
+  fingerprint = dataset.fingerprint()
+  trained = settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:
     process.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
   return dataset
 
 
 def load_with_labels(settings: dict, config: FlowPlusPlusConfig) -> "ImageDataset | None":
-  """Load a data set with its labels, if it has any, also for a model that takes none; None without the data."""
+  """Load a data set with its labels, if it has any, even for a model without classes; return None without the data."""
   for labels in (True, None):
     with contextlib.suppress(InputError):
       return load_from_settings(settings, config, any_classes=True, labels=labels)

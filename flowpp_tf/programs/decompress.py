@@ -1,13 +1,14 @@
-"""Give the images of an archive back that bin/compress wrote.
+"""Restore the images in an archive from bin/compress.
 
 bin/decompress my_photos.fpp --preset=photos --output=my_photos
 bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
 bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
 bin/decompress my_photos.fpp --list
 
-An archive of files becomes a folder: pixels as PNG, other files as they were. It is OUTPUT.partial until all files are
-written; after a stop, the same command writes what is missing. An archive of arrays becomes a .npy file. If an archive
-is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. Decoding needs no TensorFlow.
+An archive of files becomes a folder: pixels as PNG, other files verbatim. It is OUTPUT.partial until all files are
+written; after a stop, the same command writes the missing files. An archive of arrays becomes a .npy file. If an
+archive is damaged, the command writes what it can decode, names what is lost, and exits with code 2. Decoding does not
+need TensorFlow.
 """
 
 from collections.abc import Generator, Iterable
@@ -43,10 +44,12 @@ class DecompressOptions(ModelOptions):
   ARGUMENTS = ("archive",)
 
   archive: str | None = setting(None, "The archive.")
-  model: str | None = setting(None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
-  output: str | None = setting(None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
+  model: str | None = setting(None, "File codec_model.HASH.npz that bin/compress wrote next to the weights.")
+  output: str | None = setting(
+    None, "New or empty folder for an archive of files, or .npy file for an archive of arrays."
+  )
   files: tuple[str, ...] | None = setting(None, "Only these files; all if not given.")
-  list: bool = setting(False, "Say what the archive holds, and write nothing.")
+  list: bool = setting(False, "Print what the archive holds, and write nothing.")
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -59,7 +62,7 @@ class DecompressOptions(ModelOptions):
 
 
 def run(options: DecompressOptions) -> None:
-  """Write the images; what is lost is named at the end."""
+  """Write the images; name what is lost at the end."""
   archive = options.archive or ""
   process.phase(f"listing {archive}" if options.list else f"decompressing {archive} to {options.output}")
   with contextlib.ExitStack() as stack:
@@ -68,37 +71,39 @@ def run(options: DecompressOptions) -> None:
     if options.list:
       _print_contents(archive, reader)
       return
-    of_arrays, output = reader.header.kind == "images", pathlib.Path(options.output or "")
-    if of_arrays and options.files:
+    output = pathlib.Path(options.output or "")
+    holds_arrays = reader.header.kind == "images"
+    if holds_arrays and options.files:
       raise InputError("the archive holds arrays: --files is for one of files")
     codec = _find_codec(reader, options)
     reader.check(codec)
     process.phase("decoding")
-    if of_arrays:
+    if holds_arrays:
       _write_array(archive, reader, codec, output)
     else:
       _write_files(archive, reader, codec, output, options.files)
 
 
-def _read(archive: str, parts: Iterable[T]) -> Generator[T, None, None]:
-  """Yield parts of an archive, whose errors name it, where an `OSError` would be taken for one of what is written.
+def _read(archive: str, items: Iterable[T]) -> Generator[T, None, None]:
+  """Yield decoded items of an archive; turn an `OSError` of reading into an `InputError` that names the archive.
 
-  To be closed, as threads decode the next parts, for which the process would wait.
+  Close this generator: threads decode the next items, and the process would wait for them.
   """
   try:
-    yield from parts
+    yield from items
   except OSError as error:
     raise InputError(f"{archive!r} cannot be read: {gate.reason(error)}") from None
 
 
 def _print_contents(archive, reader):
   with gate.reading(archive):
-    header, segments = reader.header, reader.index()
+    header = reader.header
+    segments = reader.index()
   shape = "x".join(map(str, header.image_shape))
+  embedded = " (embedded)" if header.embedded else ""
   text = (
     f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
-    f"levels, in {len(segments)} segments; model {header.model[:12]}..."
-    f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
+    f"levels, in {len(segments)} segments; model {header.model[:12]}...{embedded}, made by {header.made_by}"
   )
   print(printable(text))
 
@@ -107,30 +112,35 @@ def _write_array(archive, reader, codec, output):
   outputs.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
-  with contextlib.closing(_read(archive, reader.decoded(codec))) as parts:
-    outputs.write_file(output, lambda path: counts.extend(_save(path, parts, codec, problems)))
+  with contextlib.closing(_read(archive, reader.decoded(codec))) as segments:
+    outputs.write_file(output, lambda path: counts.extend(_save(path, segments, codec, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
-def _save(path, parts, codec, problems):
-  """Write the images segment by segment; return how many there are, and how many of them are lost."""
+def _save(path, segments, codec, problems):
+  """Write the images segment by segment; return the number of images and the number of lost images."""
   count = lost = 0
-  dtype, shape = np.lib.format.dtype_to_descr(codec.dtype), codec.model.image_shape
-  header = lambda: {"descr": dtype, "fortran_order": False, "shape": (count, *shape)}
+
+  def write_header(file):
+    descr = np.lib.format.dtype_to_descr(codec.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (count, *codec.model.image_shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
   with open(path, "wb") as file:
-    np.lib.format.write_array_header_1_0(file, header())
+    write_header(file)
     try:
-      for part in parts:
-        file.write(part.images.tobytes())
-        if part.problem:
-          indices = np.flatnonzero(~part.known) + count
+      for segment in segments:
+        file.write(segment.images.tobytes())
+        indices = np.flatnonzero(~segment.known) + count
+        if segment.problem:
           which = f"images {indices[0]} to {indices[-1]}" if len(indices) else "no image"
-          problems.append(f"{which} lost ({part.problem})")
-        count, lost = count + len(part.images), lost + int((~part.known).sum())
+          problems.append(f"{which} lost ({segment.problem})")
+        count += len(segment.images)
+        lost += len(indices)
     except ArchiveError as error:
       problems.append(str(error))
     file.seek(0)
-    np.lib.format.write_array_header_1_0(file, header())  # as long as before: NumPy leaves room for the count
+    write_header(file)  # as long as before: NumPy leaves room for the count
   return count, lost
 
 
@@ -138,7 +148,8 @@ def _write_files(archive, reader, codec, folder, names):
   from flowpp_tf.compression.files.folder import OutputFolder  # with Pillow
   from flowpp_tf.compression.files.pictures import read_pictures
 
-  output, seen = OutputFolder(folder), set[str]()
+  output = OutputFolder(folder)
+  seen = set[str]()
   with output.writing(), contextlib.closing(_read(archive, read_pictures(reader, codec, names))) as items:
     problems = _write_all(output, items, seen)
   what = f"{len(output.paths)} files"
@@ -150,7 +161,7 @@ def _write_files(archive, reader, codec, folder, names):
 
 
 def _write_all(output, items, seen):
-  """Write files, and add their names to `seen`; return lines on what cannot be decoded or written."""
+  """Write files, and add their names to `seen`; return a line for each file that cannot be decoded or written."""
   from flowpp_tf.compression.files.folder import is_fatal
   from flowpp_tf.compression.files.pictures import Lost
 
@@ -159,7 +170,8 @@ def _write_all(output, items, seen):
     for item in items:
       seen.add(item.name)
       if isinstance(item, Lost):
-        problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
+        what = _shown(item.name) if item.name else "files of a segment"
+        problems.append(f"{what} lost ({item.reason})")
         continue
       try:
         output.write(item)
@@ -173,12 +185,14 @@ def _write_all(output, items, seen):
 
 
 def _shown(name):
-  """Return a name as text: one of an archive may have millions of characters."""
-  return repr(name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}...")
+  """Return a name as text of limited length: a name in an archive may have millions of characters."""
+  if len(name) > _MOST_CHARACTERS:
+    name = f"{name[:_MOST_CHARACTERS]}..."
+  return repr(name)
 
 
 def _end(problems, what):
-  """End with exit code 2 if something is lost."""
+  """Print the problems, and raise an `InputError` if there are any."""
   for problem in problems[:_MOST_LINES]:
     process.warn(problem)
   if len(problems) > _MOST_LINES:
@@ -188,12 +202,12 @@ def _end(problems, what):
 
 
 def codec_model_name(model_hash: str) -> str:
-  """Return the name of the file that holds the model with a hash."""
+  """Return the name of the file that holds the model with a given hash."""
   return f"codec_model.{model_hash[:12]}.npz"
 
 
 def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
-  """Write a run's `CodecModel` unless it exists; those of earlier weights stay, which earlier archives need."""
+  """Write a run's `CodecModel` unless it exists; keep the models of earlier weights, which earlier archives need."""
   path = workdir / codec_model_name(model.sha256())
   try:
     if not path.exists():
@@ -205,9 +219,12 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
 
 
 def _find_codec(reader, options):
-  """Return the codec of an archive; raise an `InputError` if neither it nor the options have the model that made it."""
-  wanted, named = reader.header.model, options.workdir is not None or options.preset is not None
-  stored = options.find_model()[1] / codec_model_name(wanted) if named else pathlib.Path(options.model or "")
+  """Return the codec of an archive; raise an `InputError` if neither it nor the options name its model."""
+  wanted = reader.header.model
+  named = options.workdir is not None or options.preset is not None
+  stored = pathlib.Path(options.model or "")
+  if named:
+    stored = options.find_model()[1] / codec_model_name(wanted)
   if options.model is not None or stored.is_file():
     return Codec(CodecModel.load(stored))
   if reader.model is not None:

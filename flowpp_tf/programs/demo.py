@@ -1,4 +1,4 @@
-"""Show a trained model on a web page: samples, interpolations, what it says of an image, its card.
+"""Show a trained model on a web page: samples, interpolations, scores of images, its card.
 
 bin/demo
 bin/demo --preset=fashion_mnist
@@ -35,7 +35,7 @@ from flowpp_tf.programs.model_options import ModelOptions
 from flowpp_tf.programs.score import typical_key
 
 _EXAMPLES = 6
-# The system would take an empty address for all of this machine.
+# The system would take an empty address for all addresses of this machine.
 _HOST = Range(lambda host: bool(host.strip()), "an address or a name; 0.0.0.0 is for all addresses of this machine")
 _HOSTS = Range(
   lambda names: all(re.fullmatch(r"(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]", name) for name in names),
@@ -57,7 +57,7 @@ class DemoOptions(ModelOptions):
   port: int = setting(7860, "Port to listen on.", at_least(1, 65535))
   allowed_hosts: tuple[str, ...] = setting(
     (),
-    "More names under which browsers may ask for the page, such as that of a proxy, or *.example; others are refused.",
+    "More host names that browsers may use for the page, such as a proxy's, or *.example; others are refused.",
     _HOSTS,
   )
   auth: str | None = setting(None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
@@ -65,8 +65,13 @@ class DemoOptions(ModelOptions):
 
   @property
   def address(self) -> str:
-    """The address of the page; IPv6 numbers stand in brackets."""
-    return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+    """The address of the page."""
+    return f"http://{self.server_name}:{self.port}"
+
+  @property
+  def server_name(self) -> str:
+    """The host, an IPv6 number in brackets."""
+    return f"[{self.host}]" if ":" in self.host else self.host
 
   def visitors(self) -> list[tuple[str, str]] | None:
     """Return pairs of user and password, or None."""
@@ -77,8 +82,12 @@ class DemoOptions(ModelOptions):
     if auth.startswith("@"):
       with gate.reading(auth[1:]):
         lines = [line for line in gate.read_text(auth[1:]).splitlines() if line.strip()]
-    pairs = [(user, password) for user, _, password in (line.strip().partition(":") for line in lines)]
-    if not pairs or not all(user and password for user, password in pairs) or len(dict(pairs)) < len(pairs):
+    pairs = []
+    for line in lines:
+      user, _, password = line.strip().partition(":")
+      pairs.append((user, password))
+    are_complete = bool(pairs) and all(user and password for user, password in pairs)
+    if not are_complete or len(dict(pairs)) < len(pairs):
       raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines, one for each user")
     return pairs
 
@@ -86,17 +95,25 @@ class DemoOptions(ModelOptions):
 def run(options: DemoOptions) -> None:
   """Serve the page until the program is stopped."""
   check_extra("gradio", "demo", "the page")
-  host, port, auth = options.host, options.port, options.visitors()
+  host = options.host
+  port = options.port
+  auth = options.visitors()
   _check_can_serve(host, port)
-  one = options.workdir or options.preset
-  what = options.saved_model or (options.find_model()[0] if one else "all presets")
+  sources: list[ModelOptions] = []
+  if options.saved_model is not None:
+    what = options.saved_model
+  elif options.workdir or options.preset:
+    what = options.find_model()[0]
+    sources = [options]
+  else:
+    what = "all presets"
+    sources = [ModelOptions(preset=name) for name in presets()]
   process.phase(f"loading {what}, to show on a page")
   import_tensorflow()
   if options.saved_model is not None:
     models = [_from_saved_model(options.saved_model, options.num_samples)]
   else:
-    found = [options] if one else [ModelOptions(preset=name) for name in presets()]
-    models = [_from_workdir(model.find_workdir(), options.num_samples) for model in found]
+    models = [_from_workdir(source.find_workdir(), options.num_samples) for source in sources]
   if auth is None and host not in ("localhost", "127.0.0.1", "::1"):
     process.warn(f"whoever reaches port {port} of this machine can use the page; --auth asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
@@ -113,7 +130,8 @@ def run(options: DemoOptions) -> None:
 
     shown = []
     for i, (engine, card, examples) in enumerate(models):
-      name, own_folder = os.path.basename(card.source), pathlib.Path(folder, str(i))
+      name = os.path.basename(card.source)
+      own_folder = pathlib.Path(folder, str(i))
       own_folder.mkdir()
       with gate.reading(card.source, _EXPECTED):
         texts = summary(name, card, engine), provenance(card)
@@ -127,7 +145,7 @@ def run(options: DemoOptions) -> None:
       Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads"), log_fn=_log),
     ]
     page.launch(
-      server_name=f"[{host}]" if ":" in host else host,
+      server_name=options.server_name,
       server_port=port,
       share=False,
       quiet=True,
@@ -137,7 +155,7 @@ def run(options: DemoOptions) -> None:
       auth=auth,
       state_session_capacity=100,
       app_kwargs={"middleware": middleware},
-      _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
+      _frontend=False,  # else Gradio exits if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
     print(f"the page is at {options.address}; Ctrl-C ends it", flush=True)
@@ -174,7 +192,7 @@ def _from_workdir(workdir, num_samples):
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
   known, examples = _known(_dataset(settings, model.config), settings, model.config)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
-  path = workdir.path / "card.md"  # which only a preset has
+  path = workdir.path / "card.md"  # only presets have one
   with gate.reading(path):
     text = gate.read_text(path) if path.exists() else ""
   metadata = metadata_of_run(workdir, settings)
@@ -182,7 +200,7 @@ def _from_workdir(workdir, num_samples):
 
 
 def _check_takes_uploads(config):
-  """Raise an `InputError` for a model of real numbers, or that needs labels: an upload is an image without one."""
+  """Raise an `InputError` for a model of real-valued images, or that needs labels: uploads have no label."""
   if config.pixel_levels is None:
     raise InputError("the page is for models of integer images, and this one's are real-valued")
   if config.num_classes and not config.label_dropout:
@@ -190,12 +208,12 @@ def _check_takes_uploads(config):
 
 
 def _dataset(settings, config):
-  """Return the data of a run, of which nothing is downloaded; None without the data."""
+  """Return the data of a run, or None if they are missing; download nothing."""
   return data_options.load_with_labels({**settings, "download": False}, config)
 
 
 def _known(dataset, settings, config):
-  """Return the images that a model is known by, and examples of its test split by a name."""
+  """Return the `KnownImages` of a model, and examples of its test split by name."""
   from flowpp_tf.demo.engine import KnownImages
   from flowpp_tf.evaluation.calibration import typical_indices
 
@@ -203,15 +221,16 @@ def _known(dataset, settings, config):
   classes = tuple(trained.get("classes") or ())
   if dataset is None:
     return KnownImages(classes=classes), {}
-  indices = typical_indices(len(dataset.test), _EXAMPLES)
-  of_test = dataset.labels_of("test") if dataset.num_classes else None
-  names = [f"test {i}" if of_test is None else f"{dataset.classes[of_test[i]]} (test {i})" for i in indices]
+  labels = dataset.labels_of("test") if dataset.num_classes else None
+  examples = {}
+  for i in typical_indices(len(dataset.test), _EXAMPLES):
+    name = f"test {i}" if labels is None else f"{dataset.classes[labels[i]]} (test {i})"
+    examples[name] = np.asarray(dataset.test[i])
   own = dataset if config.num_classes else dataclasses.replace(dataset, labels=None, classes=())
-  of_training = trained.get("sha256") in (None, own.fingerprint()["sha256"])
-  what = "training images" if of_training else f"images of {dataset.name}, not those of training"
-  return KnownImages(dataset.train, dataset.test, classes, what), {
-    name: np.asarray(dataset.test[i]) for name, i in zip(names, indices)
-  }
+  what = "training images"
+  if trained.get("sha256") not in (None, own.fingerprint()["sha256"]):
+    what = f"images of {dataset.name}, not those of training"
+  return KnownImages(dataset.train, dataset.test, classes, what), examples
 
 
 def _flag_of(source):
@@ -222,7 +241,7 @@ def _flag_of(source):
 
 
 def _for_visitors(path):
-  """A path as visitors see it: not where it is on this machine."""
+  """Return a path for visitors, without the location on this machine."""
   path = os.path.normpath(path)
   return os.path.basename(path) if os.path.isabs(path) else path
 
@@ -239,7 +258,7 @@ def _from_saved_model(path, num_samples):
 
 
 def _completed(examples, engine):
-  """Return the examples, or samples if there are none, and an image unlike the training images."""
+  """Return the examples, or samples without any, and an image unlike the training images."""
   if not examples:
     samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
     examples = {f"sample {i}": image for i, image in enumerate(samples)}

@@ -25,8 +25,8 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions, load_on_devices
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
-_OF_BITS = ("num_samples", "limit", "gap", "codecs", "classify")  # options of bits/dim, not of samples
-_MOST_CLASSES = 20  # of which the shares are printed
+_BITS_OPTIONS = ("num_samples", "limit", "gap", "codecs", "classify")  # invalid with --samples
+_MOST_CLASSES = 20  # shares of more classes are not printed
 _NEAREST = "nearest training image, RMS in levels: median, lowest 1 %"
 _COUNTS = Range(
   lambda counts: len(counts) > 0 and all(1 <= count <= 1 << 20 for count in counts),
@@ -41,7 +41,7 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   RULES = (
     Rule("gap", lambda options: options.split != "train", "left out with --split=train, which it compares with"),
     Rule("temperature", lambda options: options.samples is not None, "left out without --samples"),
-    *(Rule(name, lambda options: options.samples is None, "left out with --samples") for name in _OF_BITS),
+    *(Rule(name, lambda options: options.samples is None, "left out with --samples") for name in _BITS_OPTIONS),
   )
 
   split: str = setting("test", "Split.", one_of(*SPLITS))
@@ -55,18 +55,18 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   limit: int | None = setting(None, "Number of images, from the start; all if not given.", at_least(1))
   gap: bool = setting(False, "Measure as many training images too, and print the difference.")
   codecs: bool = setting(
-    False, "Print what PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz need for the same images, lossless."
+    False, "Print the bits/dim of PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz for the same images, lossless."
   )
   classify: bool = setting(
     False,
-    "Classify the images, for a model with classes. It prints how often the class of largest likelihood is right, and "
-    "what labels are worth, with the largest of --num_samples.",
+    "Classify the images, for a model with classes. It prints the accuracy of the most likely class, and the bits/dim "
+    "that labels save, with the largest of --num_samples.",
   )
   samples: int | None = setting(
     None,
-    "Measure so many samples rather than bits/dim. It prints the Frechet distance of a small classifier's features to "
-    "those of the split, nearest training images, class balance, and the same of real images. The classifier is "
-    "trained on the data's training images.",
+    "Number of samples to measure, instead of bits/dim. It prints the Frechet distance between a small classifier's "
+    "features of samples and of the split, nearest training images, class balance, and the same of real images. The "
+    "classifier is trained on the data's training images.",
     at_least(20, 100_000),
   )
   temperature: tuple[float, ...] = setting(
@@ -77,12 +77,12 @@ class EvaluateOptions(DeviceOptions, DataOptions, PrecisionOptions):
   seed: int = setting(0, "Seed of the dequantization noise, and of --samples.", SEED)
   output: str | None = setting(
     None,
-    "File for the results; WORKDIR/evaluation.json if not given. An evaluation that was stopped is kept beside it.",
+    "File for the results; WORKDIR/evaluation.json if not given. An evaluation that was stopped is kept next to it.",
   )
 
 
 def run(options: EvaluateOptions) -> None:
-  """Print and record the figures that the options ask for."""
+  """Measure, print and record the results."""
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import read_record
@@ -104,7 +104,7 @@ def run(options: EvaluateOptions) -> None:
 
 
 def _plan(options):
-  """Return what will be done; raise an `InputError` for what is missing here or cannot be written."""
+  """Return a line on the work ahead; raise an `InputError` for missing packages or an output that cannot be written."""
   if options.codecs:
     check_extra("imagecodecs", "codecs", "--codecs")
   model, workdir = options.find_model()
@@ -113,16 +113,18 @@ def _plan(options):
   if not outputs.are_one(output, workdir / EVALUATION):
     outputs.check_can_be_written(output, outputs.RECORD)
   images = options.split_in_words(options.split)
-  what = f"{options.samples} samples of {model} with" if options.samples else f"{model} on"
-  return f"{'comparing' if options.samples else 'evaluating'} {what} {images}, to {output}"
+  if options.samples:
+    return f"comparing {options.samples} samples of {model} with {images}, to {output}"
+  return f"evaluating {model} on {images}, to {output}"
 
 
 def _measure_bits(options, model, dataset, about, output, workers):
-  """Print a table for each split that is measured, and a line for the gap."""
+  """Print a table for each measured split, and a line for the gap."""
   from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, write_record
 
-  counts, split, limit = sorted(options.num_samples), options.split, options.limit
-  fingerprint, checkpoint = about["data"], about["checkpoint"]
+  counts = sorted(options.num_samples)
+  split = options.split
+  fingerprint = about["data"]
 
   def measure(split, limit):
     images, conditioning, inside = data_options.images_to_measure(dataset, split, model.config, limit)
@@ -149,33 +151,36 @@ def _measure_bits(options, model, dataset, about, output, workers):
           f"{codec.sheet:.4f} on one sheet",
           flush=True,
         )
-      write_record(output, split, result, fingerprint, checkpoint, options.seed, codecs)
+      write_record(output, split, result, fingerprint, about["checkpoint"], options.seed, codecs)
     return result.best, images, conditioning
 
-  held_out, images, conditioning = measure(split, limit)
+  held_out, images, conditioning = measure(split, options.limit)
   if options.classify:
     process.phase("measuring the images given each class")
-    result = classify(model, np.asarray(images), conditioning["labels"], counts[-1], options.batch_size, options.seed)
+    labels = conditioning["labels"]
+    result = classify(model, np.asarray(images), labels, counts[-1], options.batch_size, options.seed)
     if workers.chief:
       print(f"{dataset.name} {split}: {result}", flush=True)
-  seen = measure("train", len(dataset.split(split)[:limit]))[0] if options.gap else None
-  if seen and workers.chief:
-    error = math.hypot(held_out.standard_error, seen.standard_error)
-    gap = with_error(held_out.bits_per_dim - seen.bits_per_dim, error, "+.4f")
-    print(f"gap, {split} - train: {gap} bits/dim")
+  if options.gap:
+    train, _, _ = measure("train", len(dataset.split(split)[: options.limit]))
+    error = math.hypot(held_out.standard_error, train.standard_error)
+    gap = with_error(held_out.bits_per_dim - train.bits_per_dim, error, "+.4f")
+    if workers.chief:
+      print(f"gap, {split} - train: {gap} bits/dim")
 
 
 def _measure_samples(options, model, dataset, settings, about, output, workers):
-  """Print the figures of samples at some temperatures, and of real images, and write them to the record."""
+  """Print and record the figures of samples at each temperature, and of real images."""
   from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator
   from flowpp_tf.evaluation.record import write_entry
   from flowpp_tf.evaluation.sample_quality import draw_samples
 
-  batched, wanted = BatchedModel(model, options.batch_size), options.samples or 0
+  batched = BatchedModel(model, options.batch_size)
+  num_samples = options.samples or 0
   samples = {}
   for temperature in options.temperature:
-    process.phase(f"drawing {wanted:,} samples at temperature {temperature}")
-    samples[str(temperature)] = draw_samples(batched, dataset, wanted, temperature, options.seed)
+    process.phase(f"drawing {num_samples:,} samples at temperature {temperature}")
+    samples[str(temperature)] = draw_samples(batched, dataset, num_samples, temperature, options.seed)
   if not workers.chief:
     return
   name = options.dataset or settings["dataset"]
@@ -185,29 +190,31 @@ def _measure_samples(options, model, dataset, settings, about, output, workers):
   features = FeatureNetwork.train(labelled)
   evaluator = SampleEvaluator(features, options.split)
   process.phase("comparing the images")
-  real = evaluator.real(wanted)
-  found = {temperature: evaluator(images) for temperature, images in samples.items()}
-  kind, accuracy = "classes" if labelled.classes else "rotations", features.accuracy(options.split)
+  real = evaluator.real(num_samples)
+  qualities = {temperature: evaluator(images) for temperature, images in samples.items()}
+  kind = "classes" if labelled.classes else "rotations"
+  accuracy = features.accuracy(options.split)
   count = len(dataset.split(options.split))
   print(
-    f"{dataset.name} {options.split}, data {about['data']['digest']}: {count:,} images, {wanted:,} samples\n"
+    f"{dataset.name} {options.split}, data {about['data']['digest']}: {count:,} images, {num_samples:,} samples\n"
     f"  features of a classifier of {kind}, right for {accuracy:.4f} of them: no figures of Inception's FID"
   )
-  rows = {f"real, {real.images:,} of train": real}
-  rows |= {f"temperature {temperature}": quality for temperature, quality in found.items()}
-  _print_table(["", "Frechet distance", _NEAREST, "class imbalance"], [[name, *_texts(rows[name])] for name in rows])
+  rows = [[f"real, {real.images:,} of train", *_texts(real)]]
+  rows += [[f"temperature {temperature}", *_texts(quality)] for temperature, quality in qualities.items()]
+  _print_table(["", "Frechet distance", _NEAREST, "class imbalance"], rows)
   if 0 < len(labelled.classes) <= _MOST_CLASSES:
-    shares = np.array([evaluator.class_shares, *(quality.class_shares for quality in found.values())]).T
-    cells = [[f"{100 * share:.1f}" for share in of_class] for of_class in shares]
-    head = ["share of a class, %", options.split, *found]
-    _print_table(head, [[name, *texts] for name, texts in zip(labelled.classes, cells)])
+    columns = [evaluator.class_shares, *(quality.class_shares for quality in qualities.values())]
+    rows = []
+    for name, *shares in zip(labelled.classes, *columns):
+      rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
+    _print_table(["share of a class, %", options.split, *qualities], rows)
   entry = {"images": count, "features": kind, "accuracy": accuracy, "real": dataclasses.asdict(real)}
-  entry["temperatures"] = {temperature: dataclasses.asdict(quality) for temperature, quality in found.items()}
+  entry["temperatures"] = {temperature: dataclasses.asdict(quality) for temperature, quality in qualities.items()}
   write_entry(output, f"{options.split} samples", {**entry, **about, "seed": options.seed})
 
 
 def _texts(quality):
-  """Return the figures of samples as they stand in the table."""
+  """Return the figures of samples as texts of the table."""
   distance = with_error(quality.frechet_distance, quality.standard_error, ".2f")
   imbalance = "" if quality.imbalance is None else f"{quality.imbalance:.3f}"
   return [distance, f"{quality.neighbour_distance:.2f}, {quality.closest:.2f}", imbalance]

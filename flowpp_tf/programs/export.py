@@ -23,11 +23,12 @@ if TYPE_CHECKING:
   from flowpp_tf.training import Workdir
 
 _FORMATS = ("saved_model", "onnx", "litert", "openvino", "preset")
-_STORED = ("onnx", "openvino")  # whose weights may have another dtype
-# What --overwrite may replace; `save_preset` knows the files of a preset.
+_TYPED_FORMATS = ("onnx", "openvino")  # formats with a choice of the weights' dtype
+# Files that --overwrite may replace; `save_preset` knows the files of a preset.
 _WRITTEN = ("metadata.json", "*.onnx", "*.tflite", "*.xml", "*.bin", "*.pb", "variables", "assets", "assets.extra")
 _FALSE_ALARMS = (0.1, 0.05, 0.01, 0.001)
-_MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
+_MOST_CALIBRATION_IMAGES = 1000
+_BATCH_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ExportOptions(PrecisionOptions):
 
   RULES = (
     Rule("max_batch", lambda options: options.format == "saved_model", "left out unless --format=saved_model"),
-    Rule("weight_dtype", lambda options: options.format in _STORED, "left out unless --format=onnx or openvino"),
+    Rule("weight_dtype", lambda options: options.format in _TYPED_FORMATS, "left out unless --format=onnx or openvino"),
     Rule("license", lambda options: options.format == "preset", "left out unless --format=preset, whose card names it"),
     Rule("calibrate", lambda options: options.format != "preset", "left out with --format=preset, without functions"),
   )
@@ -44,7 +45,7 @@ class ExportOptions(PrecisionOptions):
   format: str = setting("saved_model", "What to write.", one_of(*_FORMATS))
   output: str | None = setting(
     None,
-    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1 if not given, or "
+    "Directory to write, with a number as its name for TensorFlow Serving; WORKDIR/saved_model/1 if not given, or "
     "WORKDIR/onnx and so on.",
   )
   max_batch: int | None = setting(
@@ -57,28 +58,28 @@ class ExportOptions(PrecisionOptions):
   )
   calibrate: bool = setting(
     False,
-    "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like those of training exceed, from up to "
-    "1,000 images of the run's validation split.",
+    "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like the training images exceed, measured "
+    "on up to 1,000 images of the run's validation split.",
   )
   weight_dtype: str | None = setting(
     None,
-    "How --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim (docs/serving.md). "
-    "(default: float32)",
+    "Dtype in which --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim "
+    "(docs/serving.md). (default: float32)",
     one_of(*WEIGHT_DTYPES),
   )
   overwrite: bool = setting(False, "Replace an existing export of the same format.")
 
 
 def run(options: ExportOptions) -> None:
-  """Write the files of a run."""
-  if options.format in _STORED:
+  """Export a run."""
+  if options.format in _TYPED_FORMATS:
     check_extra("onnx", "onnx", f"--format={options.format}")
     check_extra(options.format, options.format, f"--format={options.format}")
   name, folder = options.find_model()
   options.check_output(options.output, folder)
   default = folder / ("saved_model/1" if options.format == "saved_model" else options.format)
   output = pathlib.Path(options.output or default)
-  if folder.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
+  if folder.resolve().is_relative_to(output.resolve()):  # --overwrite would replace the run
     raise InputError(f"--output={output} holds the model itself, {folder}; give another directory")
   if options.overwrite and options.format != "preset":
     outputs.check_holds_only(output, _WRITTEN)
@@ -110,9 +111,9 @@ def run(options: ExportOptions) -> None:
 
 
 def metadata_of_run(workdir: "Workdir", settings: dict[str, Any]) -> dict[str, Any]:
-  """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights.
+  """Return the fingerprints of a run's data and weights, and the bits/dim measured with these weights.
 
-  These are figures of float32 weights, and say so: an export may store them as int8, which is another model.
+  The entries name the dtype of the measured weights, float32: an export may store them as int8, which is another model.
   """
   from flowpp_tf.evaluation import read_record
 
@@ -126,10 +127,9 @@ def metadata_of_run(workdir: "Workdir", settings: dict[str, Any]) -> dict[str, A
 
 
 def _calibration_of_run(model, settings):
-  """Return thresholds of the single-sample bound, bits/dim, by the share of images like those of training above them.
+  """Return thresholds of the single-sample bound, bits/dim, by the share of sound images above them.
 
-  Each image has noise of its own, as in calls of an exported model. Shares that the split is too small for are left
-  out.
+  Each image has its own noise, as in calls of an exported model. Shares that need a larger split are left out.
   """
   from flowpp_tf.evaluation import conformal_threshold
   from flowpp_tf.evaluation.calibration import typical_indices
@@ -138,10 +138,10 @@ def _calibration_of_run(model, settings):
   chosen = typical_indices(len(dataset.validation), _MOST_CALIBRATION_IMAGES)
   images, conditioning = data_options.chosen_images(dataset, "validation", model.config, chosen)
   batches = []
-  for start in range(0, len(images), _BATCH):
-    part = slice(start, start + _BATCH)
-    batch = {name: values[part] for name, values in conditioning.items()}
-    batches.append(model.bits_per_dim(images[part], seed=start, **batch).numpy())
+  for start in range(0, len(images), _BATCH_SIZE):
+    rows = slice(start, start + _BATCH_SIZE)
+    batch_conditioning = {name: values[rows] for name, values in conditioning.items()}
+    batches.append(model.bits_per_dim(images[rows], seed=start, **batch_conditioning).numpy())
   bits = np.concatenate(batches)
   thresholds = {str(share): conformal_threshold(bits, share) for share in _FALSE_ALARMS}
   return {

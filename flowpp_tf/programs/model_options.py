@@ -1,4 +1,4 @@
-"""Options of what computes: a trained model, the precision of its networks, devices."""
+"""Define the options of a trained model, the precision of its networks, and devices."""
 
 import dataclasses
 import functools
@@ -31,15 +31,15 @@ class ModelOptions(Options):
   _: dataclasses.KW_ONLY  # so that the archive of bin/decompress comes first
   preset: str | None = setting(
     None,
-    "Trained model instead of a run, the folder of a preset, or hf://USER/MODEL. It is copied to presets/NAME, which "
-    "is then the directory of the run.",
+    "Preset in place of a run: its name, its folder, or hf://USER/MODEL. It is copied to presets/NAME, which is then "
+    "the directory of the run.",
     names_among(presets()),
   )
   workdir: str | None = setting(None, "Directory of the run.")
-  accept_unchecked: bool = setting(False, "Use weights whose checksum is lost.")
+  accept_unchecked: bool = setting(False, "Use weights without a checksum.")
 
   def find_model(self) -> tuple[str, pathlib.Path]:
-    """Return the model in words, and the directory of its run.
+    """Return a description of the model, and the directory of its run.
 
     Raises:
       InputError (a ValueError): unless one of the options is given, and names a run or a preset.
@@ -52,7 +52,7 @@ class ModelOptions(Options):
     return f"preset {self.preset}", pathlib.Path("presets", name_of_preset(self.preset))
 
   def find_workdir(self) -> "Workdir":
-    """Return the directory of the run, to which a preset is copied; errors as of `find_model`."""
+    """Return the directory of the run, after copying a preset to it; errors as in `find_model`."""
     from flowpp_tf.models import copy_preset
     from flowpp_tf.training import Workdir
 
@@ -64,7 +64,7 @@ class ModelOptions(Options):
 
   @staticmethod
   def check_output(output: str | None, folder: pathlib.Path) -> None:
-    """Raise an `InputError` if no output is given, and no file can be written in the model's folder instead."""
+    """Raise an `InputError` if no output is given, and the model's folder is not writable."""
     if output is None and folder.exists() and not os.access(folder, os.W_OK):
       raise InputError(f"no file can be written in {str(folder)!r}; --output names another place for the result")
 
@@ -77,31 +77,31 @@ class PrecisionOptions(ModelOptions):
 
   precision: str | None = setting(
     None,
-    "Of the networks. By default float32, whatever training took: rounded to less, decode(encode(image)) is not the "
-    "image.",
+    "Precision of the networks. By default float32, regardless of training: with less precision, "
+    "decode(encode(image)) is not the image.",
     one_of(*PRECISIONS),
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions(Options):
-  """Options of devices: strategy, lanes of a CPU, what XLA compiles."""
+  """Options of devices: strategy, lanes of a CPU, compilation by XLA."""
 
   GROUP = "Devices"
 
   strategy: str = setting("auto", "Devices; see flowpp_tf/devices/strategy.py.", one_of(*STRATEGIES))
   tpu: str | None = setting(None, "Name or address of the TPU, for --strategy=tpu.")
-  num_virtual_cpus: int = setting(0, "Split the CPU into so many devices, to try mirrored.", at_least(0, 256))
+  num_virtual_cpus: int = setting(0, "Number of devices to split the CPU into, to try mirrored.", at_least(0, 256))
   cpu_splits: int = setting(
     0,
-    "Equal parts of a batch that the cores of a CPU work on side by side; 1 for none, 0 for one per core, up to 8, "
-    "where there is no GPU or TPU; a training batch has as many as divide it.",
+    "Number of equal parts of a batch that the cores of a CPU process in parallel. 1 does not split; 0 takes one part "
+    "per core, up to 8, without a GPU or TPU. A training batch gets fewer parts if they do not divide it.",
     at_least(0, 256),
   )
   jit: str = setting(
     "auto",
-    "What XLA compiles: nothing (off), or the blocks of the networks (blocks). auto is blocks on GPUs and TPUs, off on "
-    "CPUs.",
+    "What XLA compiles: nothing (off), or the blocks of the networks (blocks). auto means blocks on GPUs and TPUs, and "
+    "off on CPUs.",
     one_of("auto", *JIT),
   )
 
@@ -109,9 +109,9 @@ class DeviceOptions(Options):
     """Set up lanes and XLA and return the strategy; call it before anything else uses a device.
 
     Args:
-      deterministic: whether to enable determinism. Batches are then not split unless `cpu_splits` asks for it; the
-        parts come one after the other.
-      batch_size: of a device, if it is known; see `use_cpu_lanes`.
+      deterministic: whether to enable determinism. Batches are then split only if `cpu_splits` asks for it, and their
+        parts are processed one after the other.
+      batch_size: batch size per device, if it is known; see `use_cpu_lanes`.
     """
     from flowpp_tf.core.environment import has_accelerator
     from flowpp_tf.core.lanes import use_cpu_lanes
@@ -119,9 +119,14 @@ class DeviceOptions(Options):
     from flowpp_tf.devices import Workers, enable_determinism, get_strategy
 
     accelerated = has_accelerator() or self.strategy == "tpu"
-    whole = deterministic or self.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
-    use_cpu_lanes(self.cpu_splits or (1 if whole else 0), batch_size)
-    set_jit(("blocks" if accelerated else "off") if self.jit == "auto" else self.jit)
+    lanes = self.cpu_splits
+    if not lanes and (deterministic or self.num_virtual_cpus > 1 or accelerated):
+      lanes = 1
+    use_cpu_lanes(lanes, batch_size)
+    jit = self.jit
+    if jit == "auto":
+      jit = "blocks" if accelerated else "off"
+    set_jit(jit)
     if deterministic:
       enable_determinism()
     strategy = get_strategy(self.strategy, self.num_virtual_cpus, self.tpu, functools.partial(process.say, ""))
@@ -134,6 +139,7 @@ def load_on_devices(options: Any) -> "tuple[Workdir, Workers, FlowPlusPlus, dict
   """Return the run that `PrecisionOptions` name, the workers of `DeviceOptions`, the model, and the run's settings."""
   from flowpp_tf.devices import Workers
 
-  workdir, workers = options.find_workdir(), Workers(options.set_up_devices())
+  workdir = options.find_workdir()
+  workers = Workers(options.set_up_devices())
   with workers.scope():
     return workdir, workers, *workdir.load(options.precision)

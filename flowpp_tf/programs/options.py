@@ -1,12 +1,13 @@
-"""Options of a command as a dataclass, from which flags, bounds, lists, messages, --help and the reference page come.
+"""Define a command's options as a dataclass: the source of its flags, their checks, --help and the reference page.
 
     @dataclasses.dataclass(frozen=True)
     class ScoreOptions(ModelOptions):
       images: str | None = setting(None, "Folder of images.")
       num_samples: int = setting(16, "Samples of the bound.", at_least(1, 1 << 20))
 
-`score.run(ScoreOptions(preset="digits", images="my_images"))` does what `bin/score --preset=digits --images=my_images`
-does. A flag that is not given is a field with its default; where it matters whether a flag was given, that is None.
+`score.run(ScoreOptions(preset="digits", images="my_images"))` is the same as `bin/score --preset=digits
+--images=my_images`. A flag that is not given leaves its field at the default, which is None if the command must know
+whether the flag was given.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,10 +42,10 @@ class Flag(NamedTuple):
   """A flag of the command line.
 
   Attributes:
-    name: its name.
+    name: name of the flag.
     kind: type of its value; tuple for several values in one flag, list for several flags.
-    help: what it does, and at the end its default, as "(default: 16)".
-    names: the names that it takes, or some of them; empty for any value.
+    help: its description, and at the end its default, as "(default: 16)".
+    names: known values to list in the help; empty for none.
   """
 
   name: str
@@ -54,21 +55,22 @@ class Flag(NamedTuple):
 
   @property
   def title(self) -> str:
-    """How the help names the flag."""
+    """The flag's name in the help."""
     return f"--[no]{self.name}" if self.kind is bool else f"--{self.name}"
 
   def define(self) -> None:
-    """Define the flag; its value is None unless it is given."""
+    """Define the flag in absl; its value is None unless it is given."""
     _DEFINE[self.kind](self.name, None, self.help)
 
   def describe(self, brief: bool = False) -> str:
-    """Return what the flag does, or only the first sentence of that, with the names that it takes and its default."""
+    """Return the description of the flag, or only its first sentence, with its known values and its default."""
     text, _, default = " ".join(self.help.split()).partition(" (default: ")
     if brief:
       text = f"{text.partition('. ')[0].removesuffix('.')}."
     if any(not re.search(rf"\b{re.escape(name)}\b", text) for name in self.names):
       text = f"{text.removesuffix('.')}: {', '.join(self.names)}."
-    text = text.removesuffix(".") if brief else text
+    if brief:
+      text = text.removesuffix(".")
     return f"{text} (default: {default}" if default else text
 
 
@@ -77,10 +79,10 @@ class Options(Settings):
   """Base class of the options of a command, a frozen dataclass whose fields are made by `setting`.
 
   Attributes:
-    GROUP: title above the flags of the fields that a class adds; classes below it do not inherit it.
-    ARGUMENTS: names of fields that have no flag, in the order of the arguments that stand without one.
-    SETTINGS: classes of settings whose fields are flags too, by the title above them, and what the help says is the
-      default of all; the field `settings` has the values that are given.
+    GROUP: title above the flags of the fields that a class adds; subclasses do not inherit it.
+    ARGUMENTS: names of fields that are positional arguments, in their order.
+    SETTINGS: settings classes whose fields are flags too, by the title above them, each with the help's text for the
+      default of its flags, or None. The field `settings` holds the given values.
   """
 
   GROUP: ClassVar[str] = "This command"
@@ -102,7 +104,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def names_among(names: Iterable[str]) -> Range:
-  """Return the range of names that the help lists, and of other values such as paths."""
+  """Return a range that accepts any value, such as a path, and lists the given names in the help."""
   return Range(lambda value: True, "a name or a path", names=tuple(names))
 
 
@@ -114,14 +116,14 @@ def flags_in_groups(options_class: type[Options]) -> dict[str, list[Flag]]:
       groups.setdefault(_title(options_class, field), []).append(_flag(field, None))
   for title, (settings_class, default) in options_class.SETTINGS.items():
     groups[title] = [_flag(field, default) for field in dataclasses.fields(settings_class)]
-  return {title: found for title, found in groups.items() if found}
+  return {title: group for title, group in groups.items() if group}
 
 
 def options_from_flags(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
   """Return the options of a command from the flags and arguments that were given.
 
   Raises:
-    InputError (a ValueError): if one has a value that it cannot have, or they do not go together.
+    InputError (a ValueError): if a value is invalid, or options contradict each other.
   """
   given = given_flags()
   values = _values(options_class, given)
@@ -138,11 +140,18 @@ def given_flags() -> dict[str, Any]:
 def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]], full: bool) -> str:
   """Return the text of --help or --helpfull: the docstring of the command's module, and its flags."""
   width = min(max(shutil.get_terminal_size((100, 0)).columns, _WIDTHS[0]), _WIDTHS[1])
-  about = (sys.modules[options_class.__module__].__doc__ or "").strip().split("\n\n")
-  lines = [line for text in (about if full else about[:2]) for line in (*_filled(text, width).splitlines(), "")]
+  paragraphs = (sys.modules[options_class.__module__].__doc__ or "").strip().split("\n\n")
+  if not full:
+    paragraphs = paragraphs[:2]
+  lines = []
+  for paragraph in paragraphs:
+    lines += [*_fill(paragraph, width).splitlines(), ""]
   if full:
-    for title, found in groups.items():
-      lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]
+    for title, group in groups.items():
+      lines.append(f"{title}:")
+      for flag in group:
+        lines += _entry(flag, width)
+      lines.append("")
     lines.append("--flagfile=FILE reads flags from a file, one in a line. Of a flag given twice the later one counts.")
     return "\n".join(lines)
   shown = [flag for title in _BRIEF for flag in groups.get(title, ())]
@@ -154,19 +163,23 @@ def help_text(options_class: type[Options], groups: Mapping[str, Sequence[Flag]]
 
 
 def _flag(field, default):
-  """Return the flag of a field; `default`: what the help says instead of the field's own default."""
-  kind, value, allowed = value_type(field), field.default, field.metadata["range"]
-  shown = default or (",".join(map(str, value)) if isinstance(value, tuple) else value)
+  """Return the flag of a field; `default` replaces the field's own default in the help unless it is None."""
+  if default is None:
+    default = field.default
+    if isinstance(default, tuple):
+      default = ",".join(map(str, default))
   text = field.metadata["help"]
-  if shown is not False and shown not in (None, "", dataclasses.MISSING):
-    text += f" (default: {shown})"
+  if default is not False and default not in (None, "", dataclasses.MISSING):
+    text += f" (default: {default})"
+  kind = value_type(field)
+  allowed = field.metadata["range"]
   return Flag(field.name, get_origin(kind) or kind, text, allowed.names if allowed else ())
 
 
 def _title(options_class, field):
-  """Return the title above the flag of a field: that of the class which adds the field."""
-  has_field = [cls for cls in options_class.__mro__ if field.name in getattr(cls, "__dataclass_fields__", ())]
-  return vars(has_field[-1]).get("GROUP", Options.GROUP)
+  """Return the title above the flag of a field: the title of the class that adds the field."""
+  owners = [cls for cls in options_class.__mro__ if field.name in getattr(cls, "__dataclass_fields__", ())]
+  return vars(owners[-1]).get("GROUP", Options.GROUP)
 
 
 def _values(settings_class, given):
@@ -176,7 +189,7 @@ def _values(settings_class, given):
 
 
 def _value(field, value):
-  """Return the value of a flag as the field's type: absl's lists are lists of texts."""
+  """Convert the value of a flag to the field's type: absl's lists hold strings."""
   if not isinstance(value, list):
     return value
   item_type, *_ = get_args(value_type(field))
@@ -195,7 +208,7 @@ def _entry(flag, width):
   return [f"  {flag.title}", *textwrap.wrap(flag.describe(), width, initial_indent=indent, subsequent_indent=indent)]
 
 
-def _filled(paragraph, width):
-  """A paragraph in the terminal's width; commands and tables keep their lines."""
+def _fill(paragraph, width):
+  """Wrap a paragraph to the terminal's width; commands and tables keep their lines."""
   is_verbatim = re.search(r"(?m)^(bin/|  )", paragraph)
   return paragraph if is_verbatim else textwrap.fill(paragraph, width)

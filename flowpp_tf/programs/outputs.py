@@ -1,7 +1,7 @@
-"""Files that a command writes: checked before the work, replaced as a whole, named in a line.
+"""Check a command's output files before the work, replace them atomically, and print their names.
 
-A file that exists is replaced only if it is empty, or begins as the files that the flag writes: another PNG, another
-array, another table of scores. A name that a run or a preset has for its own files is refused in its folder.
+An existing file is replaced only if it is empty, or of the kind that the flag writes: a picture, an array, a table of
+scores. In the folder of a run or a preset, the names of its own files are refused.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from flowpp_tf.io.image_folder import DEEP_SUFFIXES
 from flowpp_tf.io.model_folders import CONFIG, RUN_FILES
 from flowpp_tf.types import Path
 
-# How files begin that flags write.
+# The first bytes of files that flags write.
 PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", re.DOTALL)
 ARRAY = re.compile(rb"\x93NUMPY")
 SCORES = re.compile(rb"image,log_likelihood,")
@@ -26,12 +26,12 @@ RECORD = re.compile(rb"\{")  # `read_record` reads the rest
 
 
 def check_can_be_written(path: Path, begins: re.Pattern[bytes], inputs: Iterable[Path] = ()) -> None:
-  """Raise an `InputError` if a file cannot or must not be written. Call this before the work of producing it.
+  """Raise an `InputError` if a file cannot or must not be written. Call this before the work.
 
   Args:
     path: the file.
-    begins: how files of the kind begin that is written; another file is not replaced.
-    inputs: files that the program reads, and folders of images, which must stay as they are.
+    begins: pattern of the first bytes of such files; a file with another beginning is not replaced.
+    inputs: files and folders of images that the program reads, which must not be overwritten.
   """
   folder = os.path.dirname(path) or "."
   reasons = {
@@ -49,7 +49,7 @@ def check_can_be_written(path: Path, begins: re.Pattern[bytes], inputs: Iterable
 
 
 def _is_read(path, place):
-  """Return whether a file is what is read at a place, or one of the images below it."""
+  """Return whether a file is the input at `place`, or one of the images below that folder."""
   if os.path.isdir(place):
     folder = pathlib.Path(place).resolve()
     return str(path).lower().endswith(DEEP_SUFFIXES) and folder in pathlib.Path(path).resolve().parents
@@ -57,7 +57,7 @@ def _is_read(path, place):
 
 
 def are_one(path: Path | None, other: Path | None) -> bool:
-  """Return whether two outputs are given that name one place to write."""
+  """Return whether two outputs are given, and both name the same place."""
   return path is not None and other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
@@ -69,7 +69,7 @@ def check_is_new(path: Path) -> None:
 
 
 def check_holds_only(folder: pathlib.Path, patterns: Iterable[str]) -> None:
-  """Raise an `InputError` if a folder that is to be replaced has files of other names, or subfolders."""
+  """Raise an `InputError` if a folder to be replaced holds entries whose names match none of the patterns."""
   names = sorted(path.name for path in folder.glob("*"))
   if others := [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]:
     raise InputError(f"{str(folder)!r} holds more than an export, which would be lost: {', '.join(others)}")
@@ -88,14 +88,16 @@ def write_file(path: Path, write: Callable[[pathlib.Path], Any]) -> None:
 
 
 def _is_of_run(path):
-  """Return whether a file has a name that the run or the preset in its folder has for its own, linked or not."""
-  paths = [pathlib.Path(os.path.abspath(path)), pathlib.Path(os.path.realpath(path))]
-  names = [path.name for path in paths if (path.parent / CONFIG).exists()]
-  return any(fnmatch.fnmatch(name, own) for name in names for own in RUN_FILES)
+  """Return whether a file, or the target of its link, has a name of its folder's own run or preset files."""
+  for place in (os.path.abspath(path), os.path.realpath(path)):
+    file = pathlib.Path(place)
+    if (file.parent / CONFIG).exists() and any(fnmatch.fnmatch(file.name, pattern) for pattern in RUN_FILES):
+      return True
+  return False
 
 
 def _may_be_replaced(path, begins):
-  """Return whether a file does not exist, is empty, or begins as files of a kind."""
+  """Return whether a file does not exist, is empty, or matches the pattern of first bytes."""
   if not os.path.isfile(path):
     return True
   with gate.reading(path), gate.open_regular(path) as file:

@@ -1,4 +1,4 @@
-"""What a program does as a process: signals, exit codes, and one line for the last error.
+"""Run a program as a process: answer signals, print one line for the last error, and exit with a code.
 
     0     done
     1     failed: the line on stderr says why, --debug shows where
@@ -7,7 +7,7 @@
     4     stopped by a signal or a failure, and the last state could not be saved
     130   stopped by Ctrl-C with nothing to save; 143 by SIGTERM, 129 by a lost terminal
 
-This module imports nothing that takes time, so that a program answers signals from its first line to its last.
+This module imports only fast modules, so that a program answers signals from its first line to its last.
 """
 
 import atexit
@@ -24,25 +24,29 @@ from flowpp_tf.core.errors import printable
 
 DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_SIGNALLED = 128  # exit codes of processes that a signal ended are above
-_LONGEST = 4000  # characters of a line: names in files of strangers may have millions
-# A signal ends the process itself while TensorFlow is imported: its C++ calls Python, and would abort at an exception.
+_SIGNALLED = 128  # plus the signal's number: exit codes of processes that a signal ended
+_LONGEST = 4000  # characters of a line: names in untrusted files may have millions
+# While TensorFlow is imported, a signal ends the process directly: TensorFlow's C++ calls Python, and would abort at an
+# exception.
 AT_ONCE = threading.Event()
 
 
 class Interrupted(BaseException):
-  """A signal asked the program to end, where it has nothing to save."""
+  """Raised by a signal that asks the program to end, where it has nothing to save."""
 
   def __init__(self, number: int) -> None:
-    super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    super().__init__(f"stopped by {name}")
     self.code = _SIGNALLED + number
 
 
 def say(kind: str, text: object, *more: str) -> None:
   """Print a line on stderr with the program's name, and more lines below it; `kind` may be empty."""
-  name = os.path.basename(sys.argv[0])
-  begin = [f"{word}:" for word in ("flowpp" if name == "__main__.py" else name, kind) if word]
-  _print(" ".join([*begin, *str(text).split()]))
+  program = os.path.basename(sys.argv[0])
+  if program == "__main__.py":
+    program = "flowpp"
+  prefixes = [f"{word}:" for word in (program, kind) if word]
+  _print(" ".join([*prefixes, *str(text).split()]))
   for line in more:
     _print(f"  {line}")
 
@@ -53,74 +57,78 @@ def warn(text: str) -> None:
 
 
 def fail(error: str | Exception, code: int = BAD_INPUT) -> NoReturn:
-  """End the process with one line on stderr, and the further ones of an `InputError`, and an exit code."""
+  """Print an error on stderr, with the further lines of an `InputError`, and exit with a code."""
   say("error", *getattr(error, "lines", (error,)))
   sys.exit(code)
 
 
 def phase(line: str) -> None:
-  """Print a line on stderr that says what the program does from here on."""
+  """Print a line on stderr that names the next phase of the work."""
   _print(line)
 
 
 def _print(line):
-  """Print a line on stderr in any encoding, even if nobody reads it."""
+  """Print a line on stderr in any encoding; ignore a closed stderr."""
   with contextlib.suppress(OSError, ValueError):
     line = printable(line)
-    print(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...", file=sys.stderr, flush=True)
+    if len(line) > _LONGEST:
+      line = f"{line[:_LONGEST]}..."
+    print(line, file=sys.stderr, flush=True)
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
-  """Run a program and end the process: with its exit code, and with one line on what ended it early.
+  """Run a program and end the process with its exit code; print one line if an error or a signal ended it early.
 
   Args:
     main: the program; it ends by returning, or by `SystemExit`.
   """
   ended: list[int] = []
   atexit.register(_skip_teardown, ended)
-  # The names of files may be of any bytes, and terminals have few characters.
+  # File names may hold any bytes, and not all terminals can show them.
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
       stream.reconfigure(errors="backslashreplace")
   try:
     code = _run(main)
-  except Interrupted as interrupted:  # while the last line was printed
+  except Interrupted as interrupted:  # the signal came while the last line was printed
     code = interrupted.code
   _end_at_a_signal(code or None)
   code = _flushed(code)
   _end_at_a_signal(code)
-  if code > _SIGNALLED:  # at once: threads of libraries may still compute with what the interpreter would tear down
+  if code > _SIGNALLED:  # skip teardown: threads of libraries may still use what the interpreter would tear down
     os._exit(code)
   ended.append(code)
   sys.exit(code)
 
 
 def _skip_teardown(ended: list[int]) -> None:
-  """End the process after the functions that libraries have registered since: tearing TensorFlow down takes seconds."""
+  """End the process after the exit functions of libraries: tearing TensorFlow down would take seconds."""
   if ended:
     os._exit(_flushed(*ended))
 
 
 def keep_teardown() -> None:
-  """Let libraries end as they do: the workers of a run take leave of each other."""
+  """Let libraries tear down normally: the workers of a run must disconnect from each other."""
   atexit.unregister(_skip_teardown)
 
 
 def _run(main: Callable[[], object]) -> int:
-  """Run a program; print one line on what ended it early, and return its exit code."""
+  """Run a program and return its exit code; print one line if an error or a signal ended it early."""
   arrived: list[Interrupted] = []
   try:
     _answer_signals(arrived)
     main()
   except BaseException as error:
-    # A library may make another error of an interruption, where C++ has called Python; a program may have answered it.
-    answered = isinstance(error, SystemExit) and error.code in (None, DONE, STOPPED_AND_SAVED, STOPPED_NOT_SAVED)
-    return _report(arrived[0] if arrived and not answered else error)
+    # Where C++ calls Python, a library may turn an interruption into another error; the program may have handled it.
+    handled = isinstance(error, SystemExit) and error.code in (None, DONE, STOPPED_AND_SAVED, STOPPED_NOT_SAVED)
+    if arrived and not handled:
+      error = arrived[0]
+    return _report(error)
   return DONE
 
 
 def _report(error: BaseException) -> int:
-  """Print one line on what ended a program early; return its exit code."""
+  """Print one line on the error that ended a program; return its exit code."""
   if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
     return error.code or DONE
   if isinstance(error, KeyboardInterrupt):
@@ -128,7 +136,7 @@ def _report(error: BaseException) -> int:
   if isinstance(error, Interrupted):
     say("", error)
     return error.code
-  if isinstance(error, BrokenPipeError):  # as with `| head`: nobody reads on
+  if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as `| head` does
     _discard_output()
     return _SIGNALLED + signal.SIGPIPE
   if debugged():
@@ -138,7 +146,7 @@ def _report(error: BaseException) -> int:
 
 
 def _flushed(code: int) -> int:
-  """Write what is left of the output; return the exit code, that of a failure if it cannot be written."""
+  """Write the rest of the output; return the exit code, or `FAILED` if the output cannot be written."""
   with contextlib.suppress(OSError, ValueError):
     sys.stderr.flush()
   try:
@@ -164,23 +172,25 @@ def _last_line(error: BaseException) -> str:
   if isinstance(error, ModuleNotFoundError):
     return f"{error.name} is not installed here: activate your environment, or `pip install -r requirements.txt`"
   text = " ".join(str(error).split())
-  return f"{type(error).__name__}: {text if len(text) < 500 else f'{text[:500]}...'} (--debug shows where)"
+  if len(text) >= 500:
+    text = f"{text[:500]}..."
+  return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def _discard_output() -> None:
-  """Let the interpreter end without a word about output that nobody takes."""
+  """Redirect output that nobody reads, so that the interpreter does not print an error about it."""
   with contextlib.suppress(OSError, ValueError):
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer_signals(arrived: list[Interrupted]) -> None:
-  """Let a signal raise `Interrupted`, which `arrived` then has; a second one, or one `AT_ONCE`, ends the process."""
+  """Let a signal raise `Interrupted` and append it to `arrived`; a second one, or `AT_ONCE`, ends the process."""
 
   def on_signal(number: int, frame: FrameType | None) -> None:
     interrupted = Interrupted(number)
     if AT_ONCE.is_set():
       say("", interrupted)
-    # A second one: the exception was not heard, in a callback of a library, or in a thread that is waited for.
+    # A second signal means that the first exception was lost in a callback, or that the program waits for a thread.
     if arrived or AT_ONCE.is_set():
       os._exit(interrupted.code)
     arrived.append(interrupted)
@@ -193,7 +203,11 @@ def _answer_signals(arrived: list[Interrupted]) -> None:
 
 
 def _end_at_a_signal(code):
-  """From here on a signal ends the process at once, with a code; None for that of the signal."""
+  """From here on let a signal end the process at once, with a code, or with the signal's code for None."""
+
+  def on_signal(number, frame):
+    os._exit(_SIGNALLED + number if code is None else code)
+
   if threading.current_thread() is threading.main_thread():
     for number in _SIGNALS:
-      signal.signal(number, lambda number, frame: os._exit(_SIGNALLED + number if code is None else code))
+      signal.signal(number, on_signal)

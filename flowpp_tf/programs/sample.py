@@ -26,9 +26,12 @@ from flowpp_tf.programs.imports import import_tensorflow
 from flowpp_tf.programs.model_options import DeviceOptions, PrecisionOptions, load_on_devices
 from flowpp_tf.programs.options import SEED, TEMPERATURES
 
-_KINDS, _DRAWN = ("interpolate", "reconstruct", "neighbours"), ("samples", "neighbours")  # the latter have samples
-_PICTURES, _ANIMATIONS = (".png", ".jpg", ".jpeg", ".webp"), (".gif", ".apng")
-_LONGEST_NAME, _BEGINNING = 255, 100  # bytes
+_KINDS = ("interpolate", "reconstruct", "neighbours")  # if none of these options is given, "samples"
+_DRAWN = ("samples", "neighbours")  # kinds that draw samples
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_ANIMATIONS = (".gif", ".apng")
+_LONGEST_NAME = 255  # bytes
+_KEPT_BYTES = 100  # of a name that is too long
 _LABELS = Range(lambda labels: True, "integers such as 0,1,2")
 _SIZE = Range(
   lambda size: len(size) == 2 and all(0 < side <= 1 << 16 for side in size), "height and width, such as 300,300"
@@ -58,8 +61,8 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
 
   n: int | None = setting(
     None,
-    "Number of images. If not given: 64; 10 for several temperatures, for each class and for neighbours; 16 of each "
-    "split or folder to reconstruct; 4 pictures of tiles that see their neighbours.",
+    "Number of images. If not given: 64; 10 per row for several temperatures or classes, and for neighbours; 16 of "
+    "each split or folder to reconstruct; 4 pictures of tiles that see their neighbours.",
     at_least(1, 100_000),
   )
   temperature: tuple[float, ...] = setting(
@@ -70,13 +73,13 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   labels: tuple[int, ...] | None = setting(
     None,
-    "Labels such as 0,1,2, for a model with classes. Each is a row, from the same latents; all classes if not given. "
-    "-1 leaves the label out.",
+    "Labels such as 0,1,2, for a model with classes. Each gives a row, from the same latents; all classes if not "
+    "given. -1 draws without a label.",
     _LABELS,
   )
   guidance: float = setting(
     0.0,
-    "How far samples are pushed from those without a label. It is for models with classes; 0 is the model itself.",
+    "How far samples are pushed away from those without a label. It is for models with classes; 0 does not push.",
     at_least(-100, 100),
   )
   picture_size: tuple[int, ...] | None = setting(
@@ -103,8 +106,7 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   neighbours: int | None = setting(
     None,
-    "Number of training images for each sample. They are those with the smallest root mean square difference of pixel "
-    "values.",
+    "Number of training images for each sample. They have the smallest root mean square difference of pixel values.",
     at_least(1, 10_000),
   )
   output: str | None = setting(
@@ -114,7 +116,7 @@ class SampleOptions(DeviceOptions, DataOptions, PrecisionOptions):
   )
   npy: str | None = setting(
     None,
-    "File for the images as an array. It is uint8, uint16 (of more than 256 levels) or real-valued, [n, H, W, C]; "
+    "File for the images as an array. It is uint8, uint16 (for more than 256 levels) or real-valued, [n, H, W, C]; "
     "[temperatures, n, ...] for several temperatures, [2, n, ...] for originals and reconstructions, "
     "[n, 1 + neighbours, ...] for samples and their neighbours.",
   )
@@ -140,13 +142,19 @@ def run(options: SampleOptions) -> None:
   _check_model(options, model.config)
   label = options.labels[0] if options.labels else None
   batched = BatchedModel(model, options.batch_size, label, options.guidance)
-  load_data = functools.cache(lambda: data_options.load_data_of_run(settings, model.config, options.given_data))
+
+  @functools.cache
+  def load_data():
+    return data_options.load_data_of_run(settings, model.config, options.given_data)
+
   process.phase("computing the images")
   picture = _picture(options, batched, load_data)
   if not workers.chief:
     return
-  guidance = f"_g{options.guidance}" if options.guidance else ""
-  output = pathlib.Path(options.output or workdir.path / _file_name(picture.name, f"{guidance}_s{options.seed}.png"))
+  ending = f"_s{options.seed}.png"
+  if options.guidance:
+    ending = f"_g{options.guidance}{ending}"
+  output = pathlib.Path(options.output or workdir.path / _file_name(picture.name, ending))
   if options.is_animated:
     outputs.write_file(output, lambda path: write_animation(picture.images, model.config.levels, path))
   else:
@@ -156,22 +164,26 @@ def run(options: SampleOptions) -> None:
 
 
 def _plan(options):
-  """Return what will be done; raise an `InputError` for files that cannot be written."""
+  """Return a line on the work ahead; raise an `InputError` for files that cannot be written."""
   model, workdir = options.find_model()
   options.check_output(options.output, workdir)
-  named = [*(options.interpolate or ()), *(options.reconstruct or ())]
+  names = [*(options.interpolate or ()), *(options.reconstruct or ())]
   for path, begins in ((options.output, outputs.PICTURE), (options.npy, outputs.ARRAY)):
     if path is not None:
-      outputs.check_can_be_written(path, begins, [*named, *options.data_places()])
-  what = f"{'interpolating between' if options.interpolate else 'reconstructing'} {' and '.join(named)}"
+      outputs.check_can_be_written(path, begins, [*names, *options.data_places()])
   if options.kind in _DRAWN:
-    at = f"at temperature {','.join(map(str, options.temperature))}, seed {options.seed},"
-    what = f"drawing {f'{options.n} ' if options.n else ''}samples {at}"
+    count = f"{options.n} " if options.n else ""
+    temperatures = ",".join(map(str, options.temperature))
+    what = f"drawing {count}samples at temperature {temperatures}, seed {options.seed},"
+  elif options.kind == "interpolate":
+    what = f"interpolating between {' and '.join(names)}"
+  else:
+    what = f"reconstructing {' and '.join(names)}"
   return f"{what} with {model}, to {options.output or workdir}"
 
 
 def _check_model(options, config):
-  """Raise an `InputError` if the model does not have what the options ask for."""
+  """Raise an `InputError` if the model does not support the options."""
   if options.picture_size and not config.tile_neighbours:
     raise InputError(f"--picture_size is for a model with tile_neighbours; this one draws {config.image_shape}")
   if config.tile_neighbours and (options.kind != "samples" or len(options.temperature) > 1 or options.guidance):
@@ -184,24 +196,30 @@ def _picture(options, batched, load_data):
   """Return the picture that the options ask for."""
   from flowpp_tf.programs import sample_grids
 
-  config, n, seed, temperatures = batched.model.config, options.n, options.seed, options.temperature
+  config = batched.model.config
+  seed = options.seed
+  temperatures = options.temperature
   if options.kind == "interpolate":
-    ends, frames = options.interpolate, options.frames or (30 if options.is_animated else 12)
-    return sample_grids.interpolation(batched, _named_images(ends, config, load_data, 2), ends, frames, seed)
+    images = _named_images(options.interpolate, config, load_data, 2)
+    default_frames = 30 if options.is_animated else 12
+    return sample_grids.interpolation(batched, images, options.interpolate, options.frames or default_frames, seed)
   if options.kind == "reconstruct":
-    images = _named_images(options.reconstruct, config, load_data, n or 16)
+    images = _named_images(options.reconstruct, config, load_data, options.n or 16)
     return sample_grids.reconstruction(batched, images, options.reconstruct, seed)
   if options.kind == "neighbours":
-    return sample_grids.neighbours(batched, load_data(), options.neighbours, n or 10, temperatures[0], seed)
-  every = range(config.num_classes) if len(temperatures) == 1 else ()
-  return sample_grids.samples(batched, n, temperatures, options.labels or every, seed, options.picture_size)
+    return sample_grids.neighbours(batched, load_data(), options.neighbours, options.n or 10, temperatures[0], seed)
+  labels = options.labels or ()
+  if not labels and len(temperatures) == 1:
+    labels = range(config.num_classes)
+  return sample_grids.samples(batched, options.n, temperatures, labels, seed, options.picture_size)
 
 
 def _file_name(name, ending):
-  """A name with an ending; of one that no file can have, such as of 100 labels, the beginning and a digest of all."""
+  """Return a name with an ending; cut a name that is too long for a file, as from 100 labels, and append its digest."""
   data = os.fsencode(name)
   if len(data) + len(ending) > _LONGEST_NAME:
-    name = f"{data[:_BEGINNING].decode(errors='ignore')}_{hashlib.sha256(data).hexdigest()[:12]}"
+    beginning = data[:_KEPT_BYTES].decode(errors="ignore")
+    name = f"{beginning}_{hashlib.sha256(data).hexdigest()[:12]}"
   return name + ending
 
 
@@ -214,10 +232,10 @@ def _named_images(names, config, load_data, limit):
   """Return the images of all names, uint8 or uint16 `[N, H, W, C]`.
 
   Args:
-    names: a split of the run's data, one image of a split (`test:3`), a file or a folder; `./test` for a file that is
-      named like a split.
-    config: `FlowPlusPlusConfig`, to whose image shape and levels files are fitted.
-    load_data: function that returns the run's `ImageDataset`, called if a split is named.
+    names: splits of the run's data, images of a split (`test:3`), files or folders; `./test` for a file with the name
+      of a split.
+    config: `FlowPlusPlusConfig` with the image shape and levels that files are fitted to.
+    load_data: function that returns the run's `ImageDataset`, called only if a split is named.
     limit: maximum number of images from each split and each folder.
 
   Raises:
@@ -231,9 +249,10 @@ def _images(name, config, load_data, limit):
 
   split = data_options.split_in(name)
   if split:
-    images, index = load_data().split(split), name.partition(":")[2]
+    images = load_data().split(split)
     if name == split:
       return np.asarray(images[:limit])
+    index = name.partition(":")[2]
     if not (index.isdecimal() and int(index) < len(images)):
       raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
     return np.asarray(images[int(index) : int(index) + 1])

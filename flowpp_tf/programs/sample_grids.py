@@ -1,4 +1,4 @@
-"""The kinds of grid that `bin/sample` makes."""
+"""Draw the grids of `bin/sample`: samples, interpolations, reconstructions, neighbours."""
 
 from collections.abc import Sequence
 import itertools
@@ -24,12 +24,12 @@ from flowpp_tf.programs import process
 from flowpp_tf.programs.data_options import short_name
 
 _LONGEST_ROW = 16  # images
-_TRIPLES = 5  # of images in a row
-_BY_ROUNDING = 1e-5  # share of pixels whose noise may lie within the rounding of 0 or 1, in float32; or one pixel
+_TRIPLES = 5  # triples of images in a row
+_ROUNDING_SHARE = 1e-5  # share of pixels that may differ by float32's rounding, as their noise is so close to 0 or 1
 
 
 class ImageGrid(NamedTuple):
-  """A grid, the images in it as they are, and the default name of its file."""
+  """A grid, its images as an array, and the default name of its file."""
 
   name: str
   grid: Image.Image
@@ -44,29 +44,37 @@ def samples(
   seed: int,
   size: Sequence[int] | None = None,
 ) -> ImageGrid:
-  """Draw samples, or a row of them for each temperature and label if there are several; columns share latents.
+  """Draw samples in a grid; with several temperatures or labels, each has a row, and columns share latents.
 
   Args:
     batched: the model.
-    n: number of samples; None for 64, 10 in a row, or 4 of tiles that see their neighbours.
+    n: number of samples, or of samples per row; None for 64, 10 per row, or 4 pictures of tiles that see their
+      neighbours.
     temperatures: factors of the standard deviation of the latents.
-    labels: of a model with classes, -1 for none; empty for rows of temperatures only.
+    labels: labels of a model with classes, -1 for no label; empty for rows of temperatures only.
     seed: seed of the latents.
     size: height and width of pictures of tiles that see their neighbours; None for 4 x 4 tiles.
   """
-  config, at = batched.model.config, "-".join(map(str, temperatures))
-  title = f"samples, temperature {at}, seed {seed}"
+  config = batched.model.config
+  temperature_text = "-".join(map(str, temperatures))
+  title = f"samples, temperature {temperature_text}, seed {seed}"
   if config.tile_neighbours:
     height, width = size or (4 * config.image_shape[0], 4 * config.image_shape[1])
     images = sample_pictures(batched.model, n or 4, height, width, temperatures[0], seed, batched.batch_size)
-    return ImageGrid(f"samples_{height}x{width}_t{at}", image_grid(images, config.levels, gap=4, title=title), images)
+    grid = image_grid(images, config.levels, gap=4, title=title)
+    return ImageGrid(f"samples_{height}x{width}_t{temperature_text}", grid, images)
   labels_or_none: Sequence[int | None] = labels or [None]
   rows = list(itertools.product(temperatures, labels_or_none))
   has_rows = bool(labels) or len(temperatures) > 1
   n = n or (10 if has_rows else 64)
   z = np.concatenate([batched.model.sample_latents(n, temperature, seed) for temperature, _ in rows])
-  images = batched.decode(z, np.repeat([label for _, label in rows], n) if labels else None)
-  name = f"samples{'_labels' if labels else ''}{'-'.join(map(str, labels))}_t{at}"
+  name = "samples"
+  row_labels = None
+  if labels:
+    name += f"_labels{'-'.join(map(str, labels))}"
+    row_labels = np.repeat([label for _, label in rows], n)
+  images = batched.decode(z, row_labels)
+  name += f"_t{temperature_text}"
   if not has_rows:
     return ImageGrid(name, image_grid(images, config.pixel_levels, title=title), images)
   texts = [_row_label(temperature, label) for temperature, label in rows]
@@ -89,24 +97,19 @@ def interpolation(batched: BatchedModel, ends: np.ndarray, names: Sequence[str],
     )
   images = interpolate(batched, ends[0], ends[1], frames, seed)
   print(f"ends: {Reconstruction(ends, images[[0, -1]])}")
-  return ImageGrid(
-    "interpolation_" + "_".join(map(short_name, names)),
-    image_grid(
-      images,
-      batched.model.config.pixel_levels,
-      columns=min(frames, _LONGEST_ROW),
-      title=f"from {short_name(names[0])} to {short_name(names[1])} in latent space",
-    ),
-    images,
-  )
+  title = f"from {short_name(names[0])} to {short_name(names[1])} in latent space"
+  columns = min(frames, _LONGEST_ROW)
+  grid = image_grid(images, batched.model.config.pixel_levels, columns=columns, title=title)
+  return ImageGrid("interpolation_" + "_".join(map(short_name, names)), grid, images)
 
 
 def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[str], seed: int) -> ImageGrid:
-  """Show images, each beside decode(encode(x)) and the difference."""
+  """Show each image next to decode(encode(x)) and the difference."""
   result = reconstruct(batched, images, seed)
   print(result)
   warn_of_differences(result, batched.model.config)
-  levels, columns = batched.model.config.levels, 3 * min(len(images), _TRIPLES)
+  levels = batched.model.config.levels
+  columns = 3 * min(len(images), _TRIPLES)
   triples = np.stack([images, result.decoded, result.visible_differences(levels)], axis=1)
   grid = image_grid(
     triples.reshape(-1, *images.shape[1:]),
@@ -120,15 +123,18 @@ def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[st
 
 def warn_of_differences(result: Reconstruction, config: FlowPlusPlusConfig) -> None:
   """Warn if more pixels differ than rounding in float32 explains, and name the cause."""
-  if np.count_nonzero(result.differences) <= max(1, _BY_ROUNDING * result.differences.size):
+  if np.count_nonzero(result.differences) <= max(1, _ROUNDING_SHARE * result.differences.size):
     return
-  cause = (
-    "The flow spreads them too far for its precision, as where training images hardly differ: --flow_dtype=float64 "
-    "helps, or more varied images"
-    if config.precision in ("float32", "float64")
-    else f"The networks round to {config.precision}, which turns the last bit of a float32 into some per cent of their "
-    "outputs: leave --precision out"
-  )
+  if config.precision in ("float32", "float64"):
+    cause = (
+      "The flow spreads them too far for its precision, as where training images hardly differ: --flow_dtype=float64 "
+      "helps, or more varied images"
+    )
+  else:
+    cause = (
+      f"The networks round to {config.precision}, which turns the last bit of a float32 into some per cent of their "
+      "outputs: leave --precision out"
+    )
   process.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} images. {cause}")
 
 
@@ -141,10 +147,10 @@ def neighbours(
   indices, distances = nearest_neighbours(images, dataset.train, count)
   distances /= math.sqrt(math.prod(config.image_shape))
   for row in range(n):
-    near = [f"train:{index} at {distance:.2f}" for index, distance in zip(indices[row], distances[row])]
-    print(f"sample {row}: {', '.join(near)}")
-  found = np.asarray(dataset.train[indices.ravel()]).reshape(n, count, *config.image_shape)
-  rows = np.concatenate([images[:, np.newaxis], found], axis=1)
+    nearest = [f"train:{index} at {distance:.2f}" for index, distance in zip(indices[row], distances[row])]
+    print(f"sample {row}: {', '.join(nearest)}")
+  nearest_images = np.asarray(dataset.train[indices.ravel()]).reshape(n, count, *config.image_shape)
+  rows = np.concatenate([images[:, np.newaxis], nearest_images], axis=1)
   grid = image_grid(
     rows.reshape(-1, *config.image_shape),
     config.pixel_levels,

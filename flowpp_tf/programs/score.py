@@ -8,16 +8,16 @@ One row per image, with the columns
   bits_per_dim          -log_likelihood / (H W C ln 2)
   typicality            |bits_per_dim - its mean over the validation split of the run|, bits/dim;
                         higher is more anomalous
-  nats_per_dim          of real-valued images, whose density is exact: log_likelihood / (H W C)
+  nats_per_dim          log_likelihood / (H W C), for real-valued images, whose density is exact
   complexity_corrected  bits_per_dim - 8 png_bytes / (H W C), bits/dim; higher is more anomalous
   png_bytes             bytes of the pixels in PNG, without the 63 that every PNG has; it and complexity_corrected
-                        are of integer images only
-  p_value               with --calibrate: that of the image being like the sound images, by its bits_per_dim,
-                        two-sided; of sound images at most a share p has a p_value of at most p
+                        are for integer images only
+  p_value               with --calibrate: two-sided p-value of the hypothesis that the image is like the sound
+                        images, by its bits_per_dim; at most a share p of sound images has a p_value of at most p
   error                 why a file cannot be read; the other columns are then empty
 
-Likelihood by itself does not separate images like the training images from others: simple images are
-likely, wherever they come from. docs/scoring.md says what each score can and cannot do.
+The likelihood does not separate images like the training images from others: simple images are likely, regardless of
+where they come from. docs/scoring.md explains what each score can and cannot do.
 """
 
 import collections
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
   from flowpp_tf.training import Workdir
 
 _FORMATS = {"log_likelihood": ".4f", "png_bytes": "d"}
-# Bits per value from black to pale yellow, from the mean: a value of a normal distribution has 0.7 less at its centre,
-# and 5.8 more at three standard deviations.
+# Bits per value from black to pale yellow, relative to the mean: a normal distribution has 0.7 bits less at its centre,
+# and 5.8 bits more at three standard deviations.
 _REAL_RANGE = -1.0, 6.0
 
 
@@ -79,42 +79,43 @@ class ScoreOptions(DeviceOptions, DataOptions, PrecisionOptions):
   output: str | None = setting(None, "CSV file; standard output if not given.")
   tiles: bool = setting(
     False,
-    "Score images in their own size, cut into tiles of the model's size as archives cut them; else they are cropped "
-    "and resized to the model's size.",
+    "Score images in their original size, cut into tiles of the model's size as in archives; else they are cropped and "
+    "resized to the model's size.",
   )
   maps: str | None = setting(
     None,
-    "New folder for a heat map of each image, PNG: bits of each pixel, which add up to the image's bound. Black is 0 "
-    "and below, pale yellow twice the mean of typical images; of real-valued images, whose bits can be negative, 1 bit "
-    "per value below that mean, and 6 above it.",
+    "New folder for a PNG heat map of each image: bits of each pixel, which add up to the image's bound. Black is 0 "
+    "and below, pale yellow is twice the mean of typical images. For real-valued images, whose bits can be negative, "
+    "black is 1 bit per value below that mean, and pale yellow 6 bits above it.",
   )
   calibrate: str | None = setting(
-    None, "Folder, or array, of sound images that the model was not trained on, as --images; adds the column p_value."
+    None, "Folder or array of sound images that the model was not trained on, as --images; adds the column p_value."
   )
   num_samples: int = setting(16, "Samples of the importance-weighted bound.", at_least(1, 1 << 20))
   batch_size: int = setting(100, "Batch size.", at_least(1, 1 << 16))
   typical_images: int = setting(
     1000,
-    "Number of validation images of the run for typicality, spread evenly over the split; all if it has fewer.",
+    "Number of the run's validation images for typicality, spread evenly over the split; all if it has fewer.",
     at_least(2),
   )
   seed: int = setting(0, "Seed of the dequantization noise, the same draws for all images.", SEED)
 
 
 def run(options: ScoreOptions) -> None:
-  """Write the CSV; everything else is printed on stderr."""
+  """Write the CSV; print everything else on stderr."""
   process.phase(_plan(options))
   import_tensorflow()
   from flowpp_tf.evaluation import BitMaps, Scorer
 
   workdir, workers, model, settings = load_on_devices(options)
-  config, given = model.config, options.given_data
-  of_run = {} if options.dataset else given
-  own_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, of_run))
+  config = model.config
+  given_data = options.given_data
+  run_data = {} if options.dataset else given_data
+  load_run_data = functools.cache(lambda: data_options.load_data_of_run(settings, config, run_data))
   if options.images is not None:
     count, items = _read_images(config, options.images, options.tiles, options.limit)
   else:
-    dataset = data_options.load_data_of_run(settings, config, given) if options.dataset else own_data()
+    dataset = data_options.load_data_of_run(settings, config, given_data) if options.dataset else load_run_data()
     count, items = _from_array(dataset.split(options.split or "test"), options.limit)
   if config.tile_neighbours and not options.tiles:
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
@@ -123,9 +124,10 @@ def run(options: ScoreOptions) -> None:
     process.warn("no typicality, as a validation split has tiles, and this model scores whole pictures")
   else:
     key = typical_key(workdir, settings, options.num_samples, options.seed, options.typical_images)
-    scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, options.batch_size)
+    scorer.typical = _typical_mean(workdir, workers, scorer, key, load_run_data, options.batch_size)
   maps = BitMaps(model, options.num_samples, options.seed) if options.tiles or options.maps else None
-  measure, names = _Measure(scorer, options.batch_size, maps), [*scorer.names]
+  measure = _Measure(scorer, options.batch_size, maps)
+  names = [*scorer.names]
   sound: list[dict] = []
   if options.calibrate is not None:
     sound_count, sound_items = _read_images(config, options.calibrate, options.tiles)
@@ -148,7 +150,7 @@ def run(options: ScoreOptions) -> None:
 
 
 def _plan(options):
-  """Return what will be done; raise an `InputError` for files that cannot be read or written."""
+  """Return a line on the work ahead; raise an `InputError` for files that cannot be read or written."""
   inputs = [path for path in (options.images, options.calibrate) if path is not None]
   for path in inputs:
     if not is_array_file(path):
@@ -169,8 +171,8 @@ class _Measure:
   Attributes:
     scorer: `Scorer` of images of the model's size.
     batch_size: batch size.
-    maps: `BitMaps`, of pictures of any size; None for images of the model's size without maps.
-    folder: for heat maps; None for none.
+    maps: `BitMaps`, for pictures of any size; None for images of the model's size without maps.
+    folder: folder for heat maps; None to write none.
   """
 
   scorer: "Scorer"
@@ -179,15 +181,17 @@ class _Measure:
   folder: pathlib.Path | None = None
 
   def rows(self, items: Iterator[tuple], count: int) -> list[dict[str, Any]]:
-    """Return a row for each `(name, image, error)`: the name, and scores and a digest of the image, or the error."""
+    """Return a row for each `(name, image, error)`: the name with the image's scores and digest, or the error."""
     rows: list[dict[str, Any]] = []
     with tqdm.tqdm(total=count, unit="image", disable=None) as bar:
       while batch := list(itertools.islice(items, self.batch_size)):
         readable = [(name, image) for name, image, _ in batch if image is not None]
         scores = iter(self._scores(*zip(*readable, strict=True)) if readable else ())
         for name, image, error in batch:
-          found = {"error": error} if error else {"digest": _digest(image), **next(scores)}
-          rows.append({"image": name, **found})
+          if error:
+            rows.append({"image": name, "error": error})
+          else:
+            rows.append({"image": name, "digest": _digest(image), **next(scores)})
         bar.update(len(batch))
     return rows
 
@@ -201,20 +205,23 @@ class _Measure:
     rows = []
     for name, image, bits in zip(names, images, self.maps(images, self.batch_size), strict=True):
       if self.folder is not None:
-        self._write_map(self.folder / (name if name.lower().endswith(".png") else f"{name}.png"), bits, image.shape[-1])
+        file = name if name.lower().endswith(".png") else f"{name}.png"
+        self._write_map(self.folder / file, bits, image.shape[-1])
       log_likelihood = np.array([-bits.sum() * math.log(2)])
       scores = scores_of(image[np.newaxis], log_likelihood, self.scorer.typical, self.scorer.names)
       rows.append({score: values[0] for score, values in scores.items()})
     return rows
 
   def _write_map(self, path, bits, channels):
-    """Write a heat map; all of a run have the same colours if the run's typical bits/dim are known."""
+    """Write a heat map; all maps of a run have the same colours if the run's typical bits/dim are known."""
     from flowpp_tf.evaluation import REAL_SCORES, heat_map
 
     mean = float(bits.mean()) if self.scorer.typical is None else channels * self.scorer.typical
-    low, high = 0.0, 2 * mean if mean > 0 else None
-    if self.scorer.names == REAL_SCORES:  # whose bits change with the unit of the data, all by the same
+    if self.scorer.names == REAL_SCORES:  # the unit of the data shifts the bits of all values equally
       low, high = (mean + channels * offset for offset in _REAL_RANGE)
+    else:
+      low = 0.0
+      high = 2 * mean if mean > 0 else None
     if path.exists():
       raise InputError(f"--maps: {str(path)!r} is the map of two images; rename one of them")
     picture = heat_map(bits, low, high)
@@ -224,15 +231,16 @@ class _Measure:
 
 
 def _add_p_values(rows, sound):
-  """Add p-values to rows of scores; warn of images that are among the sound ones."""
+  """Add p-values to rows of scores; warn of images that are also among the sound images."""
   from flowpp_tf.evaluation import conformal_p_value
 
-  bits, bits_of_sound = (np.array([row["bits_per_dim"] for row in found]) for found in (rows, sound))
-  for row, p_value in zip(rows, conformal_p_value(bits_of_sound, bits, two_sided=True), strict=True):
+  bits = np.array([row["bits_per_dim"] for row in rows])
+  sound_bits = np.array([row["bits_per_dim"] for row in sound])
+  for row, p_value in zip(rows, conformal_p_value(sound_bits, bits, two_sided=True), strict=True):
     row["p_value"] = p_value
-  known = {row["digest"] for row in sound}
-  if seen := sum(row["digest"] in known for row in rows):
-    process.warn(f"{seen} of {len(rows)} images are among those of --calibrate too: their p-values are too high")
+  sound_digests = {row["digest"] for row in sound}
+  if shared := sum(row["digest"] in sound_digests for row in rows):
+    process.warn(f"{shared} of {len(rows)} images are among those of --calibrate too: their p-values are too high")
 
 
 def _all_readable(items):
@@ -244,12 +252,13 @@ def _all_readable(items):
 
 
 def _read_images(config, path, tiles, limit=None):
-  """Return how many images a folder, or a file of an array, has, and for each its name, the image, and an error."""
+  """Return the number of images in a folder or an array file, and an iterator of `(name, image, error)`."""
   from flowpp_tf.data import images as image_files
   from flowpp_tf.data.arrays import load_array
 
   if is_array_file(path):
-    return _from_array(load_array(path, config.pixel_levels, None if tiles else config.image_shape), limit)
+    shape = None if tiles else config.image_shape
+    return _from_array(load_array(path, config.pixel_levels, shape), limit)
   image_files.check_channels(config.image_shape, config.pixel_levels)
   folder, names, kinds_left_out = open_folder(path, config.pixel_levels)
   if kinds_left_out:
@@ -259,13 +268,13 @@ def _read_images(config, path, tiles, limit=None):
 
 
 def _from_array(images, limit):
-  """Return how many images there are, up to a limit, and for each its index, the image and None."""
+  """Return the number of images, up to a limit, and an iterator of `(index, image, None)`."""
   count = min(len(images), limit or len(images))
   return count, ((str(i), np.asarray(images[i]), None) for i in range(count))
 
 
 def _read_files(config, folder, names, tiles):
-  """Yield for each file its name, and its image and None, or None and an error."""
+  """Yield `(name, image, None)` for each file, or `(name, None, error)`."""
   from flowpp_tf.data import images as image_files
   from flowpp_tf.io.image_file import ImageFileError
 
@@ -296,15 +305,15 @@ def _read_files(config, folder, names, tiles):
     process.warn(f"{number} of {len(names)} files {note}")
 
 
-def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
-  """Return the mean bits/dim of the run's validation split, measured unless known; None without the data."""
+def _typical_mean(workdir, workers, scorer, key, load_run_data, batch_size):
+  """Return the mean bits/dim of the run's validation split, measured unless it is known; None without the data."""
   from flowpp_tf.evaluation import load_typical, measure_typical
 
   typical = load_typical(workdir.typicality, key)
   missing = workers.any(typical is None)[0]
   if missing or typical is None:  # all workers measure it, or none
     try:
-      dataset = own_data()
+      dataset = load_run_data()
     except InputError as error:
       process.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
@@ -324,7 +333,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
 def typical_key(
   workdir: "Workdir", settings: dict, num_samples: int = 16, seed: int = 0, typical_images: int = 1000
 ) -> dict:
-  """Return what the typicality of a run depends on, for `load_typical`; the defaults are those of the flags."""
+  """Return the `load_typical` key: everything that the typicality of a run depends on. Defaults equal the flags'."""
   return {
     "weights": workdir.weights_info()["sha256"],
     "num_samples": num_samples,
@@ -348,10 +357,10 @@ def _write(rows, output, names):
 
 
 def _text(name, value):
-  """Return a score as text; "" for a typicality that is not known."""
+  """Return a score as text; "" for an unknown typicality."""
   return "" if math.isnan(value) else format(value, _FORMATS.get(name, ".6f"))
 
 
 def _digest(image):
-  """Return what tells whether two images have the same values."""
+  """Return a digest of an image's shape and values."""
   return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()

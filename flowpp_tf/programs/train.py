@@ -1,9 +1,9 @@
-"""Trains Flow++ and leaves the run in a working directory.
+"""Train Flow++ and leave the run in a working directory.
 
 bin/train --config=digits
 bin/train --config=photos_crops --dataset=folder:my_photos --batch_size=8 --workdir=runs/my_photos
 
-A config brings the flags of its recipe, configs/NAME.flags; those that are given replace them.
+A config sets the flags of its recipe, configs/NAME.flags; flags on the command line replace them.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from flowpp_tf.programs.options import names_among
 _QUICK_STEPS = 150
 _EPOCHS = Range(lambda epochs: epochs > 0, "positive", 1e6)
 _RECONSTRUCTED = 64  # images
-_RATES = {"schedule", "learning_rate", "warmup_steps"}  # one of which may replace the others
+_RATES = {"schedule", "learning_rate", "warmup_steps"}  # a given flag may replace the recipe's others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class TrainOptions(DeviceOptions, DataOptions):
   """Options of bin/train.
 
   Attributes:
-    settings: fields of `FlowPlusPlusConfig` and `TrainingConfig` by name, in place of those of the config's recipe;
-      each is a flag.
+    settings: fields of `FlowPlusPlusConfig` and `TrainingConfig` by name, which replace the settings of the config's
+      recipe; each is a flag.
   """
 
   RULES = (
@@ -44,24 +44,24 @@ class TrainOptions(DeviceOptions, DataOptions):
     Rule("image_size", lambda options: "image_shape" not in options.settings, "left out with --image_shape"),
   )
   SETTINGS = {
-    "The model, fields of FlowPlusPlusConfig": (FlowPlusPlusConfig, "that of the config"),
+    "The model, fields of FlowPlusPlusConfig": (FlowPlusPlusConfig, "the config's"),
     "Training, fields of TrainingConfig": (TrainingConfig, None),
   }
 
-  config: str = setting("digits", "Model.", names_among(CONFIGS))  # another name has its own error
+  config: str = setting("digits", "Model.", names_among(CONFIGS))  # `Recipe.load` checks the name
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, metadata={"range": None})
   dataset: str | None = setting(None, "Data set; the config's name if not given.", names_among(DATASETS))
   epochs: float | None = setting(None, "Passes over the training data, instead of steps.", _EPOCHS)
   precision: str | None = setting(
-    None, "Of the networks, instead of --dtype; weights, couplings and sums are float32.", one_of(*PRECISIONS)
+    None, "Precision of the networks, instead of --dtype; weights, couplings and sums are float32.", one_of(*PRECISIONS)
   )
   image_size: int | None = setting(
     None,
-    "Height and width of the model's images. Those of a folder are cropped and resized to them; the config's if not "
+    "Height and width of the model's images. Images of a folder are cropped and resized to it; the config's if not "
     "given.",
     at_least(1, 1 << 16),
   )
-  labels: bool | None = setting(None, "Train a model of images given their class: --num_classes is that of the data.")
+  labels: bool | None = setting(None, "Train a model of images given their class. The data determine --num_classes.")
   quick: bool = setting(
     False, "A short run, about a minute for small configs: at most 150 steps and 64 test images, in runs/CONFIG_quick."
   )
@@ -70,13 +70,13 @@ class TrainOptions(DeviceOptions, DataOptions):
   )
   init_from: str | None = setting(
     None,
-    "Trained weights to begin with. They are a run's directory, an .npz file of the release, a preset's folder, "
+    "Trained weights to start from. They are a run's directory, an .npz file of the release, or a preset's folder, "
     "address or name.",
     names_among(presets()),
   )
-  accept_unchecked: bool = setting(False, "Use weights of --init_from that have lost their checksum.")
+  accept_unchecked: bool = setting(False, "Use weights of --init_from without a checksum.")
   deterministic: bool = setting(
-    False, "The same weights to the last bit in every run on a device, where that costs speed."
+    False, "Train the same weights, bit by bit, in every run on a device; this costs speed."
   )
   num_samples: int | None = setting(
     None, "Samples of the importance-weighted bound at the end. (default: 64)", at_least(1, 1 << 20)
@@ -84,12 +84,16 @@ class TrainOptions(DeviceOptions, DataOptions):
   eval_images: int | None = setting(None, "Test images at the end; all if not given.", at_least(1))
 
   def recipe(self) -> Recipe:
-    """Return the recipe of the config, with what is given in place of its settings."""
-    run_settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunSettings)}
-    settings = {**self.settings, **{name: value for name, value in run_settings.items() if value is not None}}
+    """Return the recipe of the config with the given settings."""
+    settings = dict(self.settings)
+    for field in dataclasses.fields(RunSettings):
+      value = getattr(self, field.name)
+      if value is not None:
+        settings[field.name] = value
     recipe = Recipe.load(self.config).replace(**settings)
-    if self.labels:  # the data have the number of classes
-      recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
+    if self.labels:  # replaced by the number of classes once the data are loaded
+      num_classes = recipe.settings.get("num_classes", recipe.base.num_classes) or 1
+      recipe = recipe.replace(num_classes=num_classes)
     elif self.labels is False:
       recipe = recipe.replace(num_classes=0, label_dropout=0.0)
     if self.image_size is not None:
@@ -99,7 +103,8 @@ class TrainOptions(DeviceOptions, DataOptions):
   @property
   def path(self) -> str:
     """Directory of the run."""
-    return self.workdir or f"runs/{self.config}{'_quick' if self.quick else ''}"
+    suffix = "_quick" if self.quick else ""
+    return self.workdir or f"runs/{self.config}{suffix}"
 
 
 def run(options: TrainOptions) -> None:
@@ -111,25 +116,27 @@ def run(options: TrainOptions) -> None:
   from flowpp_tf.training import Workdir
 
   batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
-  strategy = options.set_up_devices(options.deterministic, batch_size)  # before data use a device
+  strategy = options.set_up_devices(options.deterministic, batch_size)  # before the data use a device
   init_from = None
   if options.init_from is not None:
     init_from = InitialWeights.find(options.init_from, options.accept_unchecked)
-    if not options.labels:  # else the data say how many classes there are
+    if not options.labels:  # else the number of classes is not known yet
       init_from.load(FlowPlusPlus(recipe.config))
   data = data_options.complete_settings(recipe.settings, options.config)
   dataset = data_options.load_from_settings(data, recipe.config, any_classes=bool(options.labels))
   if options.labels:
     recipe = recipe.replace(num_classes=dataset.num_classes)
   config, training = recipe.resolve(dataset)
-  num_samples, eval_images = recipe.settings.get("num_samples", 64), options.eval_images
+  num_samples = recipe.settings.get("num_samples", 64)
+  eval_images = options.eval_images
   if options.quick:
     training = dataclasses.replace(
       training,
       steps=min(training.steps, _QUICK_STEPS),
       validate_every=min(training.validate_every or _QUICK_STEPS, _QUICK_STEPS // 3),
     )
-    num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
+    num_samples = min(num_samples, 4)
+    eval_images = min(eval_images or 64, 64)
     _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
   workdir = Workdir(options.path)
   best = _train(config, training, dataset, workdir, data, init_from, strategy)
@@ -145,7 +152,7 @@ def run(options: TrainOptions) -> None:
 
 
 def _plan(options, recipe):
-  """Return what will be done; raise an `InputError` for what is wrong already."""
+  """Return a line on the work ahead; raise an `InputError` for options that are known to be wrong."""
   config, training = recipe.resolve(_Unknown())
   if config.condition_shape and not config.tile_neighbours:
     raise InputError("`condition_shape` must be empty; `flowpp_tf.training.run_training` trains such a model")
@@ -166,19 +173,19 @@ def _plan(options, recipe):
 
 
 class _Unknown:
-  """Data that are not loaded yet, of which nothing depends but the number of steps of an epoch."""
+  """Stand-in for data that are not loaded yet; only the steps of an epoch depend on it."""
 
   train = range(1)
 
 
 def _say(line: str) -> None:
-  """Print a line; a run does not end because nobody reads its lines any more."""
+  """Print a line; a run goes on even if its output was closed."""
   with contextlib.suppress(OSError):
     print(line, flush=True)
 
 
 def _train(config, training, dataset, workdir, record, init_from, strategy):
-  """Train; return the best validation, or None if there is nothing more to do in this process."""
+  """Train; return the best validation, or None in processes that do not measure the test split."""
   from flowpp_tf.training import Diverged, Stopped, Workers, run_training
 
   chief = Workers(strategy).chief
@@ -212,15 +219,16 @@ def _train(config, training, dataset, workdir, record, init_from, strategy):
 
 
 def _test(workdir, dataset, num_samples, eval_images, seed):
-  """Measure the test split, draw curves and samples, and warn if images do not come back from their latents."""
+  """Measure the test split, draw curves and samples, and warn if latents do not decode to their images."""
   from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
   from flowpp_tf.programs.sample_grids import samples, warn_of_differences
 
   model, _ = workdir.load()
-  fingerprint, shown = dataset.fingerprint(), int(sys.stderr.isatty())
+  fingerprint = dataset.fingerprint()
+  verbose = int(sys.stderr.isatty())
   images, conditioning, inside = data_options.images_to_measure(dataset, "test", model.config, eval_images)
   _say(f"measuring {len(images):,} test images, {num_samples} sample(s) each")
-  result = evaluate_bits_per_dim(model, images, num_samples, conditioning=conditioning, verbose=shown, inside=inside)
+  result = evaluate_bits_per_dim(model, images, num_samples, conditioning=conditioning, verbose=verbose, inside=inside)
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(f"test, data {fingerprint['digest']}: {result}")
   _say("drawing samples and curves")

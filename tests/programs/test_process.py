@@ -408,5 +408,5 @@ def test_help_is_short_fits_the_terminal_and_lists_names(command, tmp_path, monk
   if command != "demo":
     assert "fashion_mnist" in text  # of the configs or the presets
   if command == "train":
-    assert "Trains Flow++" in text and "--batch_size" in text and "cifar10_vflow" in text
+    assert "Train Flow++" in text and "--batch_size" in text and "cifar10_vflow" in text
     assert all(flag in full for flag in ("--filters", "--[no]crops", "--max_pixels"))
