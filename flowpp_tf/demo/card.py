@@ -119,9 +119,7 @@ def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, An
   """Return Markdown that describes a model from the path `source`; `metadata` as in `ModelCard`."""
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))
-  trained_on = f"images of {shape}, {engine.config.levels} levels; which is not recorded"
-  if data:
-    trained_on = describe(data)
+  trained_on = describe(data) if data else f"images of {shape}, {engine.config.levels} levels; which is not recorded"
   lines = [f"`{source}`, {engine.parameters:,} parameters", f"Trained on {trained_on}", _measured(metadata, data)]
   return "  \n".join(lines)
 

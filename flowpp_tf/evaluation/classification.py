@@ -51,9 +51,7 @@ class Classification:
     return self.correct / self.images
 
   def __str__(self):
-    error = None
-    if self.images > 1:
-      error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
+    error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images) if self.images > 1 else None
     text = (
       f"accuracy by likelihood {with_error(self.accuracy, error)} ({self.correct} of {self.images} images); "
       f"{self.given_label:.4f} bits/dim given the label ({self.num_samples} sample(s))"

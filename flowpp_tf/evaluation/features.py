@@ -33,7 +33,7 @@ class FeatureNetwork:
 
   Attributes:
     network: maps images `[N, H, W, C]` in 0 .. levels - 1 to features `[N, 64]` and logits `[N, classes]`.
-    dataset: the data set. The classes are those that it names; without any they are rotations.
+    dataset: the data set. The network tells its classes apart, or rotations if it has no classes.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset

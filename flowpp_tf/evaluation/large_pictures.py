@@ -134,9 +134,7 @@ def _tiles(picture, config):
   run = (*picture.shape[:2], 0, len(tiles))
   layout = TileLayout.from_runs(config.image_shape, [run], config.tile_step)
   for i, (tile, size) in enumerate(zip(tiles, layout.sizes)):
-    context = 0
-    if config.tile_neighbours:
-      context = layout.context(tiles, np.array([i]), config.levels)[0]
+    context = layout.context(tiles, np.array([i]), config.levels)[0] if config.tile_neighbours else 0
     yield tile, size, context
 
 

@@ -160,9 +160,8 @@ def _terms(model, images, noise, labels=None, condition=None):
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])
     x = tf.concat([x, e], axis=-1)
     log_q += log_q_e
-  ctx = EvalContext()
-  if model.condition_net is not None:
-    ctx = EvalContext(condition=model.condition_net(labels, condition))
+  condition = None if model.condition_net is None else model.condition_net(labels, condition)
+  ctx = EvalContext(condition=condition)
   z, flow_log_dets, to_pixels = forward_by_element(model.coupling_flow.bijector, x, ctx)
   log_det += tf.reduce_sum(to_pixels(flow_log_dets), axis=-1)
   prior = tf.reduce_sum(to_pixels(_normal_log_prob(z)), axis=-1)

@@ -125,9 +125,7 @@ class SampleEvaluator:
     shares = self._shares(predicted)
     _, distances = nearest_neighbours(compared, self._train, 1)
     distances = distances[:, 0] / math.sqrt(math.prod(images.shape[1:]))
-    imbalance = None
-    if shares:
-      imbalance = sum(abs(a - b) for a, b in zip(shares, self.class_shares)) / 2
+    imbalance = sum(abs(a - b) for a, b in zip(shares, self.class_shares)) / 2 if shares else None
     return SampleQuality(
       len(features),
       *frechet_with_error(features, self._split_features),

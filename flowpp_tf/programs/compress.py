@@ -291,11 +291,10 @@ def _estimate_files(model, pictures, files):
   if not samples:
     print(f"no file has pixels to code; all {files} would be stored verbatim, {size_text(stored_bytes)}")
     return
-  tiles, contexts, inside = map(np.concatenate, zip(*samples, strict=True))
-  if config.tile_neighbours:
-    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, contexts, inside)
-  else:
-    _print_estimate(model, tiles, count, pixel_bytes, stored_bytes)
+  tiles, *contexts_and_inside = map(np.concatenate, zip(*samples, strict=True))
+  if not config.tile_neighbours:
+    contexts_and_inside = []
+  _print_estimate(model, tiles, count, pixel_bytes, stored_bytes, *contexts_and_inside)
 
 
 def _size_of(path):

@@ -75,9 +75,8 @@ class DataOptions(Options):
   def data_places(self) -> list[str]:
     """Return the paths of the images and of the splits file, which a program must not overwrite."""
     kind, _, path = (self.dataset or "").partition(":")
-    if kind not in ("folder", "npz"):
-      path = ""
-    return [os.path.expanduser(place) for place in (path, self.splits_file) if place]
+    image_path = path if kind in ("folder", "npz") else ""
+    return [os.path.expanduser(place) for place in (image_path, self.splits_file) if place]
 
 
 def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | None = None) -> dict:

@@ -95,10 +95,8 @@ class DemoOptions(ModelOptions):
 def run(options: DemoOptions) -> None:
   """Serve the page until the program is stopped."""
   check_extra("gradio", "demo", "the page")
-  host = options.host
-  port = options.port
   auth = options.visitors()
-  _check_can_serve(host, port)
+  _check_can_serve(options.host, options.port)
   sources: list[ModelOptions] = []
   if options.saved_model is not None:
     what = options.saved_model
@@ -114,8 +112,8 @@ def run(options: DemoOptions) -> None:
     models = [_from_saved_model(options.saved_model, options.num_samples)]
   else:
     models = [_from_workdir(source.find_workdir(), options.num_samples) for source in sources]
-  if auth is None and host not in ("localhost", "127.0.0.1", "::1"):
-    process.warn(f"whoever reaches port {port} of this machine can use the page; --auth asks for a password")
+  if auth is None and options.host not in ("localhost", "127.0.0.1", "::1"):
+    process.warn(f"whoever reaches port {options.port} of this machine can use the page; --auth asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(
       GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=os.path.join(folder, "uploads")
@@ -139,14 +137,14 @@ def run(options: DemoOptions) -> None:
       shown.append(gradio_page.DemoModel(name, answers, *texts, _completed(examples, engine), card.rows))
     title = f"Flow++: {shown[0].name if len(shown) == 1 else 'presets'}"
     page = gradio_page.build_page(title, shown, _log)
-    hosts = guard.trusted_hosts(host, options.allowed_hosts)
+    hosts = guard.trusted_hosts(options.host, options.allowed_hosts)
     middleware = [
       Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
       Middleware(guard.Guard, uploads=pathlib.Path(folder, "uploads"), log_fn=_log),
     ]
     page.launch(
       server_name=options.server_name,
-      server_port=port,
+      server_port=options.port,
       share=False,
       quiet=True,
       ssr_mode=False,

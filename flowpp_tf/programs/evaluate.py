@@ -204,9 +204,7 @@ def _measure_samples(options, model, dataset, settings, about, output, workers):
   _print_table(["", "Frechet distance", _NEAREST, "class imbalance"], rows)
   if 0 < len(labelled.classes) <= _MOST_CLASSES:
     columns = [evaluator.class_shares, *(quality.class_shares for quality in qualities.values())]
-    rows = []
-    for name, *shares in zip(labelled.classes, *columns):
-      rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
+    rows = [[name, *(f"{100 * share:.1f}" for share in shares)] for name, *shares in zip(labelled.classes, *columns)]
     _print_table(["share of a class, %", options.split, *qualities], rows)
   entry = {"images": count, "features": kind, "accuracy": accuracy, "real": dataclasses.asdict(real)}
   entry["temperatures"] = {temperature: dataclasses.asdict(quality) for temperature, quality in qualities.items()}

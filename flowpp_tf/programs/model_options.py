@@ -123,10 +123,8 @@ class DeviceOptions(Options):
     if not lanes and (deterministic or self.num_virtual_cpus > 1 or accelerated):
       lanes = 1
     use_cpu_lanes(lanes, batch_size)
-    jit = self.jit
-    if jit == "auto":
-      jit = "blocks" if accelerated else "off"
-    set_jit(jit)
+    auto_jit = "blocks" if accelerated else "off"
+    set_jit(auto_jit if self.jit == "auto" else self.jit)
     if deterministic:
       enable_determinism()
     strategy = get_strategy(self.strategy, self.num_virtual_cpus, self.tpu, functools.partial(process.say, ""))
