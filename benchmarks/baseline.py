@@ -11,7 +11,6 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.models.flow_plus_plus import BoundTerms
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -32,8 +31,10 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components))
     )
 
-  def _latents_and_terms(self, images, conditioning, noise, call):
-    x, q_call = tf.cast(images, self.variable_dtype), call.fold_in("dequantizer")
+  def log_prob_bound(self, images, num_samples=1, noise=None, seed=None, training=False, batch_offset=0):
+    inputs = self._checked_inputs(images, None, None, num_samples, noise, seed, training, batch_offset)
+    call, noise = inputs.ctx, inputs.noise[0]
+    x, q_call = tf.cast(inputs.images, self.variable_dtype), call.fold_in("dequantizer")
     q_call = q_call.with_condition(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)
     u = self._noise_to_unit.forward(noise, **kwargs)
@@ -42,8 +43,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self._noise_to_unit.forward_log_det_jacobian(noise, 3, **kwargs)
     )
     log_p = self.flow.log_prob(x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
-    terms = BoundTerms(tf.zeros_like(log_p), log_p, -log_q)
-    return None, terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
+    return log_p - log_q
 
 
 def _plain(bijector, components):

@@ -27,7 +27,7 @@ from flowpp_tf.evaluation.batched_model import DistributedFunction, input_specs
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, reason
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.flow_plus_plus import BoundTerms
+from flowpp_tf.models.bound import BoundTerms
 from flowpp_tf.pretrained.card import bound_name
 from flowpp_tf.tiles.cutting import KEPT_SIZES, by_size, check_inside, coded_sizes
 from flowpp_tf.types import Path, Seed

@@ -156,7 +156,7 @@ def _terms(model, images, noise, labels=None, condition=None):
     u, log_q = _draw(model.dequantizer.posterior(x, labels=labels), noise[..., :channels])
     x, log_det = model.logits_of_pixels.forward_and_log_det(add_noise(x, u))
   log_det = tf.reduce_sum(tf.broadcast_to(log_det, tf.shape(x)), axis=-1)
-  if model.augmenter is not None:
+  if model.config.augment_channels:
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])
     x = tf.concat([x, e], axis=-1)
     log_q += log_q_e

@@ -4,6 +4,7 @@ Flow++ section 3.1 and appendix; VFlow (Chen et al. 2020) section 3.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 import keras
@@ -11,10 +12,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig
+from flowpp_tf.core.checks import check_uniform_noise, pixel_dtype
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution, VariationalDequantization, uniform_dequantization
+from flowpp_tf.distributions.dequantization import add_noise
+from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.layers import ContextNet, LabelEmbedding
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.types import TensorLike
@@ -23,22 +28,19 @@ tfd = tfp.distributions
 
 
 class Noise(keras.layers.Layer):
-  """Noise that is independent of the images; it has no weights.
+  """Standard normal noise that is independent of the images; it has no weights.
 
-  Standard normal noise is what the flows below transform, and the augmented channels of `augment_posterior` "normal".
-  Uniform noise is the u of uniform dequantization. `posterior(images)` is the distribution of a draw,
-  `[N, *event_shape]`.
+  The flows below transform it. It is itself the augmented channels of `augment_posterior` "normal".
+  `posterior(images)` is the distribution of a draw, `[N, *event_shape]`.
 
   Args:
     config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
-    channels: of a draw; 0 where images are real-valued, to which no noise is added.
-    uniform: whether the noise is uniform in [0, 1), and not standard normal.
+    channels: of a draw.
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, channels: int, uniform: bool = False, **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], channels)
-    self._uniform = uniform
     self.built = True
 
   def posterior(
@@ -46,15 +48,12 @@ class Noise(keras.layers.Layer):
   ) -> FlowDistribution:
     """Return the distribution of a draw for `images [N, H, W, C]`, on which it does not depend."""
     batch_shape = shape_of(images)[:1]
-    if self._uniform:
-      return uniform_dequantization(batch_shape, self.event_shape, self.variable_dtype)
     noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
-    draw = tf.random.stateless_uniform if self._uniform else tf.random.stateless_normal
-    return draw([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
+    return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
 class _ConditionalFlow(Noise):
@@ -110,14 +109,149 @@ class _ConditionalFlow(Noise):
     return VariationalDequantization(self.bijector, context, self.event_shape, variables, self.variable_dtype)
 
 
-class VariationalDequantizer(_ConditionalFlow):
+# --- Dequantization -----------------------------------------------------------------------------
+#
+# What the flow transforms of an image, and back: a class for each `dequantization` of a config. Each has
+#   event_shape, sample_noise: the noise;
+#   dequantize: from pixel values `[B, H, W, C]` and noise `[S, B, *event_shape]` to x + u `[S, B, H, W, C]`, and
+#     log q(u|x) `[S, B]`;
+#   to_pixels: from x + u back to pixel values;
+#   image_dtype: dtype of images;
+#   draws: how many of so many draws differ;
+#   check_noise: whether noise that a user gives is a draw.
+
+
+class NoDequantizer(Noise):
+  """Real-valued images, to which no noise is added: their density is exact."""
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(config, 0, **kwargs)
+
+  @property
+  def image_dtype(self) -> tf.DType:
+    """Dtype of the flow."""
+    return tf.as_dtype(self.variable_dtype)
+
+  def draws(self, num_samples: int) -> int:
+    """Return 1: draws without noise are equal."""
+    return 1
+
+  def check_noise(self, noise: tf.Tensor) -> None:
+    """Accept any noise, as it has no values."""
+
+  def dequantize(
+    self, x: tf.Tensor, noise: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x once per draw, and 0."""
+    batch = shape_of(noise)[:-3]
+    return tf.broadcast_to(x, [*batch, *x.shape[1:]]), tf.zeros(batch, x.dtype)
+
+  def to_pixels(self, x: tf.Tensor) -> tf.Tensor:
+    """Return x."""
+    return x
+
+
+class _IntegerImages(Noise):
+  """Integer images of `levels` pixel values, with noise u in [0, 1) for each."""
+
+  def __init__(self, config: FlowPlusPlusConfig, *args: Any, **kwargs: Any) -> None:
+    super().__init__(config, *args, **kwargs)
+    self.levels = config.levels
+
+  @property
+  def image_dtype(self) -> tf.DType:
+    """The unsigned integers of 8 or 16 bits that hold all levels."""
+    return tf.as_dtype(pixel_dtype(self.levels))
+
+  def draws(self, num_samples: int) -> int:
+    """Return `num_samples`."""
+    return num_samples
+
+  def check_noise(self, noise: tf.Tensor) -> None:
+    """Accept any finite noise."""
+
+  def dequantize(
+    self, x: tf.Tensor, noise: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x + u, and log q(u|x) in nats."""
+    u, log_q = transform(self.posterior(x, ctx, labels), noise, ctx)
+    return add_noise(x, u), log_q
+
+  def to_pixels(self, x: tf.Tensor) -> tf.Tensor:
+    """Return the pixel values of x + u, in its dtype; NaN where it is not finite."""
+    return tf.where(tf.math.is_finite(x), tf.clip_by_value(tf.floor(x), 0, self.levels - 1), math.nan)
+
+
+class UniformDequantizer(_IntegerImages):
+  """u uniform in [0, 1), independent of the images: log q(u|x) = 0."""
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(config, config.image_shape[2], **kwargs)
+
+  def posterior(
+    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> FlowDistribution:
+    """Return the uniform distribution of u for `images [N, H, W, C]`."""
+    return uniform_dequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
+
+  def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    """Draw u, `[*shape, *event_shape]`."""
+    return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
+
+  def check_noise(self, noise: tf.Tensor) -> None:
+    """Raise an `InputError` for noise outside of [0, 1)."""
+    check_uniform_noise("noise", noise)
+
+
+class VariationalDequantizer(_IntegerImages, _ConditionalFlow):
   """u in [0, 1) for integer images, from a flow that ends in a sigmoid."""
 
-  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    channels = config.image_shape[2]
     super().__init__(config, channels, config.levels, config.dequantizer_couplings, [fb.Sigmoid()], **kwargs)
 
 
-class FlowAugmenter(_ConditionalFlow):
+DEQUANTIZERS = {"none": NoDequantizer, "uniform": UniformDequantizer, "variational": VariationalDequantizer}
+
+
+# --- Augmented channels -------------------------------------------------------------------------
+
+
+class NoAugmenter(Noise):
+  """No augmented channels: images stay as they are."""
+
+  def augment(self, x: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, float]:
+    """Return x, and 0."""
+    return x, 0.0
+
+
+class NormalAugmenter(Noise):
+  """Channels e of standard normal noise, independent of the image."""
+
+  def augment(
+    self, x: tf.Tensor, to_logits: Any, noise: tf.Tensor, ctx: EvalContext, labels: tf.Tensor | None = None
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x + u with e behind its channels, and log q(e|x + u).
+
+    Args:
+      x: x + u, `[S, B, H, W, C]`.
+      to_logits: bijector of x + u, whose values the posterior is given.
+      noise: `[S, B, *event_shape]`.
+      ctx: of the posterior.
+      labels: `[B]`, of a model with classes.
+    """
+    batch = shape_of(x)[:-3]
+    # Each draw of u is an image of its own to the posterior.
+    if labels is not None:
+      labels = tf.reshape(tf.broadcast_to(labels, batch), [-1])
+    logits, _ = evaluate(to_logits, x)
+    posterior = self.posterior(tf.reshape(logits, [-1, *x.shape[-3:]]), ctx, labels)
+    e, log_q = transform(posterior, tf.reshape(noise, [-1, *self.event_shape]), ctx)
+    e = tf.reshape(e, [*batch, *self.event_shape])
+    return tf.concat([x, e], axis=-1), tf.reshape(log_q, batch)
+
+
+class FlowAugmenter(_ConditionalFlow, NormalAugmenter):
   """The channels e that augment an image, given the logits x of its dequantized pixels: q(e|x) of VFlow.
 
   A flow like the dequantizer's, with its own number of blocks. It ends in a sigmoid, as VFlow's, only if the config's
@@ -127,3 +261,13 @@ class FlowAugmenter(_ConditionalFlow):
   def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
     ends = [fb.Sigmoid()] if config.augment_end == "sigmoid" else []
     super().__init__(config, channels, None, config.augmenter_couplings, ends, **kwargs)
+
+
+def make_augmenter(config: FlowPlusPlusConfig, **kwargs: Any) -> Noise:
+  """Return the augmenter of a config; the arguments are Keras'."""
+  channels = config.augment_channels
+  if not channels:
+    return NoAugmenter(config, channels, **kwargs)
+  if config.augment_posterior == "normal":
+    return NormalAugmenter(config, channels, **kwargs)
+  return FlowAugmenter(config, channels, **kwargs)

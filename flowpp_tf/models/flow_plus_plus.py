@@ -1,9 +1,8 @@
 """Flow++ as a Keras model: dequantizer, flow, and the bound that they give. Flow++ sections 3 and 4."""
 
 import dataclasses
-import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Float, Num
 import keras
@@ -11,7 +10,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import (
   INT32_MAX,
@@ -24,21 +22,16 @@ from flowpp_tf.core.checks import (
   check_pixels,
   check_shape,
   check_type,
-  check_uniform_noise,
-  pixel_dtype,
-  pixels_are_valid,
 )
 from flowpp_tf.core.context import NOISE, EvalContext, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.distributions.dequantization import add_noise
-from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.layers import ConditionNet, Dropout
-from flowpp_tf.layers.guided import Guided
+from flowpp_tf.models.bound import BoundTerms, Inputs, from_latents, importance_weighted, latents_and_terms
 from flowpp_tf.models.conditioning import conditioning_specs, conditioning_tensors
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import FlowAugmenter, Noise, VariationalDequantizer
+from flowpp_tf.models.dequantizer import DEQUANTIZERS, make_augmenter
 from flowpp_tf.models.fitted_transform import FittedTransform, make_standardization
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import KerasModelMixin
@@ -46,17 +39,6 @@ from flowpp_tf.pretrained.presets import load_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_from_fields
 from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
-
-
-class BoundTerms(NamedTuple):
-  """The terms of equation 7, log p(x + u) - log q(u|x), for each draw of u: their sum is the bound.
-
-  Of an augmented model, those of log p(x + u, e) - log q(u|x) - log q(e|x + u) for each draw of u and e.
-  """
-
-  log_det: Float[tf.Tensor, "s b"]  # log|det dz/dx|, of the logit and of all couplings
-  prior: Float[tf.Tensor, "s b"]  # log N(z)
-  dequantization: Float[tf.Tensor, "s b"]  # -log q(u|x), and -log q(e|x + u)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -74,11 +56,11 @@ class FlowPlusPlus(KerasModelMixin):
       only those in (0, 1) have a meaning: q(e|x) is 0 elsewhere.
     dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
     condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
-    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`; a model of
-      real-valued images has `standardization` in its place.
+    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`; for
+      real-valued images their standardization.
     pixel_transform: layer, the weights of that transform; None for a model without.
     augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
-      dequantized images; None for a model without.
+      dequantized images; a `NoAugmenter` for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
   values can be seen: in eager mode. With `dequantization` "none" they are finite real numbers in any unit, which
@@ -106,28 +88,23 @@ class FlowPlusPlus(KerasModelMixin):
     self.config = config
     channels = config.image_shape[2]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
-      make_dequantizer: Any = functools.partial(Noise, uniform=config.dequantization == "uniform")
-      if config.dequantization == "variational":
-        make_dequantizer = VariationalDequantizer
-      drawn = 0 if self.has_exact_density else channels
-      self.dequantizer = make_dequantizer(config, drawn, dtype=dtype, name="dequantizer")
-      self.augmenter = None
+      self.dequantizer = DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")
       self.pixel_transform = None
       if self.has_exact_density:
         self.standardization = make_standardization(self.add_weight, channels)
-        of_pixels = [self.standardization]
+        pixel_bijectors = [self.standardization]
       else:
         self.pixels_to_logit = fb.PixelsToLogit(config.levels)
-        of_pixels = [self.pixels_to_logit]
+        pixel_bijectors = [self.pixels_to_logit]
         if config.pixel_transform != "none":
           self.pixel_transform = FittedTransform(config.levels, dtype=dtype, name="pixel_transform")
-          of_pixels.append(self.pixel_transform.bijector)
-        self.logits_of_pixels = fb.Chain(of_pixels, name="logits_of_pixels")
+          pixel_bijectors.append(self.pixel_transform.bijector)
+      self.logits_of_pixels = fb.Chain(pixel_bijectors, name="logits_of_pixels")
+      self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
       if config.augment_channels:
-        make_augmenter = Noise if config.augment_posterior == "normal" else FlowAugmenter
-        self.augmenter = make_augmenter(config, config.augment_channels, dtype=dtype, name="augmenter")
         sizes = [channels, config.augment_channels]  # the latter stay as they are
-        of_pixels = [tfp.bijectors.Blockwise([part, tfp.bijectors.Identity()], sizes) for part in of_pixels]
+        identity = tfp.bijectors.Identity()
+        pixel_bijectors = [tfp.bijectors.Blockwise([bijector, identity], sizes) for bijector in pixel_bijectors]
       self.condition_net = None
       if config.is_conditional:
         self.condition_net = ConditionNet(
@@ -138,7 +115,7 @@ class FlowPlusPlus(KerasModelMixin):
           dtype=config.dtype,
           name="condition_net",
         )
-        self._label_dropout = Dropout(config.label_dropout, name="label_dropout")
+        self.label_dropout = Dropout(config.label_dropout, name="label_dropout")
       self.coupling_flow = CouplingFlow(
         config.structure,
         config.flow_shape,
@@ -147,7 +124,7 @@ class FlowPlusPlus(KerasModelMixin):
         dtype=dtype,
         name="flow",
       )
-    self.flow = self.coupling_flow.distribution(of_pixels, "flow")
+    self.flow = self.coupling_flow.distribution(pixel_bijectors, "flow")
     self.built = True
 
   @property
@@ -158,7 +135,7 @@ class FlowPlusPlus(KerasModelMixin):
   @property
   def image_dtype(self) -> tf.DType:
     """Dtype of samples: uint8, of more than 256 levels uint16, of real-valued images that of the flow."""
-    return tf.as_dtype(self.variable_dtype if self.has_exact_density else pixel_dtype(self.config.levels))
+    return self.dequantizer.image_dtype
 
   # --- Likelihood -------------------------------------------------------------------------------
 
@@ -232,8 +209,9 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    checked = self._checked(images, labels, condition, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._latents_and_terms(*checked)[1])
+    inputs = self._checked_inputs(images, labels, condition, num_samples, noise, seed, training, batch_offset)
+    _, terms = latents_and_terms(self, inputs)
+    return importance_weighted(terms)
 
   def bound_terms(
     self,
@@ -248,17 +226,8 @@ class FlowPlusPlus(KerasModelMixin):
 
     The last one is 0 for real-valued images, to which no noise is added.
     """
-    checked = self._checked(images, labels, condition, num_samples, noise, seed)
-    return self._latents_and_terms(*checked)[1]
-
-  def _latents_and_terms(self, images, conditioning, noise, ctx):
-    """The latents of images, and the terms of their bound."""
-    conditioning = self._with_label_dropout(conditioning, ctx)
-    log_q, dequantized = self._dequantize(images, conditioning, noise, ctx)
-    of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
-    z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
-    terms = BoundTerms(log_det, self.flow.distribution.log_prob(z), -log_q)
-    return z, terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
+    _, terms = latents_and_terms(self, self._checked_inputs(images, labels, condition, num_samples, noise, seed))
+    return terms
 
   def bits_per_dim(
     self,
@@ -320,12 +289,12 @@ class FlowPlusPlus(KerasModelMixin):
     """
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    images, conditioning, noise, _ = self._checked(images, labels, condition, 1, noise, seed)
+    inputs = self._checked_inputs(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
-      self.pixel_transform.fit(images.numpy())
-    _, terms = self._latents_and_terms(images, conditioning, noise, EvalContext(initialize=True))
+      self.pixel_transform.fit(inputs.images.numpy())
+    _, terms = latents_and_terms(self, dataclasses.replace(inputs, ctx=EvalContext(initialize=True)))
     self.initialized = True
-    return _importance_weighted(terms)
+    return importance_weighted(terms)
 
   # --- Samples and latents ----------------------------------------------------------------------
 
@@ -382,8 +351,8 @@ class FlowPlusPlus(KerasModelMixin):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    checked = self._checked(images, labels, condition, 1, noise, seed)
-    return _finite("the latents of the model", lambda: self._latents_and_terms(*checked)[0])
+    inputs = self._checked_inputs(images, labels, condition, 1, noise, seed)
+    return _finite("the latents of the model", lambda: latents_and_terms(self, inputs)[0][0])
 
   def decode(
     self,
@@ -403,32 +372,27 @@ class FlowPlusPlus(KerasModelMixin):
     return tf.cast(x if tf.executing_eagerly() else _checked_without_xla(x), self.image_dtype)
 
   def _decode_or_nan(self, z, labels=None, condition=None, guidance=0.0):
-    """Return what `decode` does in the model's dtype, in a graph with NaN for what is not finite."""
+    """Return `decode(...)` in the model's dtype; in a graph, NaN where a value is not finite."""
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     conditioning = self.check_conditioning(shape_of(z)[0], labels, condition)
     check_type("guidance", guidance, float | tf.Tensor)
     if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
-    x = _finite("the images of the model", lambda: self._from_latents(z, conditioning, guidance))
-    if self.has_exact_density:
-      return x
-    x = x[..., : self.config.image_shape[2]]
-    return tf.where(tf.math.is_finite(x), tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), math.nan)
+    x = _finite("the images of the model", lambda: from_latents(self, z, conditioning, guidance))
+    return self.dequantizer.to_pixels(x[..., : self.config.image_shape[2]])
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
     shape, seed = as_sample_shape("shape", shape), as_seed(seed)
     noise = self.dequantizer.sample_noise(shape, seed)
-    if self.augmenter is None:
-      return noise
     return tf.concat([noise, self.augmenter.sample_noise(shape, fold_in(seed, "augmenter"))], axis=-1)
 
   @property
   def noise_shape(self) -> tuple[int, ...]:
     """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others; C is 0 without noise."""
-    height, width, channels = self.config.flow_shape
-    return height, width, 0 if self.has_exact_density else channels
+    *size, channels = self.dequantizer.event_shape
+    return *size, channels + self.augmenter.event_shape[-1]
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -448,8 +412,8 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _checked(self, images, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
-    """Return images, their conditioning and noise, `[B, ...]` or `[S, B, ...]`, and the context of an evaluation."""
+  def _checked_inputs(self, images, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
+    """Return the `Inputs` of the bound; arguments and errors as in `log_prob_bound`."""
     images = self.check_images(images)
     count = shape_of(images)[0]
     check_type("training", training, bool)
@@ -461,14 +425,16 @@ class FlowPlusPlus(KerasModelMixin):
     else:
       noise = as_tensor("noise", noise, self.variable_dtype)
       check_all_finite("noise", noise)
-      noise = noise if len(noise.shape) > 4 else noise[tf.newaxis]
-      samples = (noise.shape[0] or 1) if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
-      check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
-      if self.config.dequantization == "uniform":
-        check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
-    noise = noise[0] if noise.shape[0] == 1 else noise
+      if len(noise.shape) <= 4:
+        noise = noise[tf.newaxis]
+      samples = num_samples
+      if tf.is_tensor(num_samples) or num_samples == 1:
+        samples = noise.shape[0] or 1
+      known_count = count if isinstance(count, int) else None
+      check_shape("noise", noise.shape, [samples, known_count, *self.noise_shape])
+      self.dequantizer.check_noise(noise[..., : self.dequantizer.event_shape[-1]])
     ctx = EvalContext(training, seed if training else None, batch_offset)
-    return images, self.check_conditioning(count, labels, condition), noise, ctx
+    return Inputs(images, self.check_conditioning(count, labels, condition), noise, ctx)
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
@@ -506,65 +472,6 @@ class FlowPlusPlus(KerasModelMixin):
         tensors[name] = tf.repeat(tensors[name][tf.newaxis], count, axis=0)
       check_shape(name, [*tensors[name].shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
     return tensors
-
-  def _with_label_dropout(self, conditioning, ctx):
-    """The conditioning, of whose labels training leaves some out."""
-    labels = conditioning.get("labels")
-    if labels is None or not ctx.training:
-      return conditioning
-    keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, ctx.stream("label_dropout"), ctx.batch_offset)
-    return conditioning if keep is None else {**conditioning, "labels": tf.where(keep[:, 0], labels, -1)}
-
-  def _context(self, conditioning, ctx=EvalContext()):
-    """The context of the flow's couplings, or None."""
-    if self.condition_net is None:
-      return None
-    return self.condition_net(**conditioning, ctx=ctx.fold_in("condition_net"))
-
-  def _from_latents(self, z, conditioning, guidance):
-    """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
-    context = self._context(conditioning)
-    if not tf.is_tensor(guidance) and guidance == 0:
-      return evaluate(self.flow.bijector, z, ctx=EvalContext(condition=context))[0]
-    without = self._context({**conditioning, "labels": tf.fill(tf.shape(conditioning["labels"]), -1)})
-    guided = fb.Chain(
-      [
-        part.copy(conditioner=Guided(part.conditioner, guidance)) if isinstance(part, fb.Coupling) else part
-        for part in self.flow.bijector.bijector.bijectors
-      ]
-    )
-    both = EvalContext(condition=tf.concat([context, without], axis=-1))
-    return evaluate(guided, z, inverse=True, ctx=both)[0]
-
-  def _dequantize(self, images, conditioning, noise, ctx):
-    """log q `[B]` of what is drawn given images, and what the flow transforms: x + u, and e if there is one.
-
-    Both have the dimension of samples if the noise has it. In a graph wrong pixels become NaN.
-    """
-    x = tf.cast(images, self.variable_dtype)
-    if not tf.executing_eagerly():
-      x = tf.where(pixels_are_valid(images, self.config.pixel_levels), x, math.nan)
-    if self.has_exact_density:
-      batch = shape_of(noise)[:-3]
-      return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
-    labels, channels = conditioning.get("labels"), self.config.image_shape[2]
-    part = ctx.fold_in("dequantizer")
-    u, log_q = transform(self.dequantizer.posterior(x, part, labels), noise[..., :channels], part)
-    dequantized = add_noise(x, u)
-    if self.augmenter is None:
-      return log_q, dequantized
-    # Each draw of u is an image of its own to the augmenter.
-    if labels is not None:
-      labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
-    flat = tf.reshape(evaluate(self.logits_of_pixels, dequantized)[0], [-1, *self.config.image_shape])
-    part = ctx.fold_in("augmenter")
-    e, log_q_e = transform(
-      self.augmenter.posterior(flat, part, labels),
-      tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]),
-      part,
-    )
-    e = tf.reshape(e, [*shape_of(dequantized)[:-1], self.config.augment_channels])
-    return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
@@ -679,11 +586,3 @@ def _checked_without_xla(x):
     return checked
   with tf.control_dependencies([tf.strings.as_string(x[:1, 0, 0, 0], name="integer_images_need_jit_compile_False")]):
     return tf.identity(checked)
-
-
-def _importance_weighted(terms):
-  """log-mean-exp over the draws of the bound, `[B]`."""
-  bounds = terms.prior + terms.log_det + terms.dequantization
-  if bounds.shape[0] == 1:  # the gradient of `reduce_logsumexp` would not be 1 to the last bit
-    return bounds[0]
-  return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(tf.cast(tf.shape(bounds)[0], bounds.dtype))

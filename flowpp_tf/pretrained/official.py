@@ -131,7 +131,7 @@ class _Names:
     if self._config.dequantization == "variational":
       yield from self._context(model.dequantizer.context_net)
       yield from self._steps(model.dequantizer.coupling_flow, self._config.dequant_mixing)
-    if model.augmenter is not None:
+    if self._config.augment_channels:
       yield from self._context(model.augmenter.context_net, proj="proj_q", block="q_c")
       yield from self._steps(model.augmenter.coupling_flow, self._config.dequant_mixing)
     yield from self._steps(model.coupling_flow, True)

@@ -10,7 +10,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
-from flowpp_tf.core.context import EvalContext
 from support.bijector_cases import draw
 from support.distribution_cases import NORMAL, mixture_of_logistics
 from support.models import SMALL, perturb, perturbed, small_config, small_images
@@ -275,7 +274,7 @@ def test_noise_never_rounds_to_the_next_pixel_value():
   far = 40 * model.sample_noise([6], tf.constant([0, 1]))
   u, log_q = model.dequantizer.posterior(images).transform(far)
   assert 0 < np.min(u) and np.max(u) < 1 and np.all(np.isfinite(log_q))
-  _, dequantized = model._dequantize(tf.cast(images, tf.float32), {}, far, EvalContext())
+  dequantized, _ = model.dequantizer.dequantize(tf.cast(images, tf.float32), far)
   np.testing.assert_array_equal(np.floor(dequantized), images)
   assert np.all(np.isfinite(model.log_prob_bound(images, noise=far)))
   ends = model.dequantizer.posterior(images).log_prob(tf.cast(images % 2, tf.float32))  # u = 0 and u = 1

@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.models import bound
 from support import programs
 from support.comparing import assert_same
 from support.marks import slow
@@ -103,7 +104,7 @@ def test_labels_are_what_they_are_in_each_dtype_of_integers(dtype):
 def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model_to_the_last_bit():
   made, labels = model(BY_CLASS), np.array([0, 1, 2])
   z = made.sample_latents(3, seed=0)
-  decode = lambda guidance, labels: made._from_latents(z, dict(labels=labels), guidance).numpy()
+  decode = lambda guidance, labels: bound.from_latents(made, z, dict(labels=labels), guidance).numpy()
   plain = decode(guidance=0.0, labels=labels)
   np.testing.assert_array_equal(plain, made.flow.given(made.condition_net(labels)).bijector.forward(z))
   np.testing.assert_array_equal(decode(guidance=tf.constant(0.0), labels=labels), plain)
@@ -156,7 +157,7 @@ def test_training_leaves_labels_out_by_their_place_in_the_batch():
   made = fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, label_dropout=0.3))
   labels = tf.ones([4000], tf.int32)
   at = lambda first, seed=0: EvalContext(True, tf.constant([seed, 1]), first)
-  drop = lambda labels, ctx: made._with_label_dropout(dict(labels=labels), ctx)["labels"]
+  drop = lambda labels, ctx: bound.with_label_dropout(made, dict(labels=labels), ctx)["labels"]
   dropped = drop(labels, at(0)).numpy()
   assert set(dropped) == {1, -1} and abs(np.mean(dropped == -1) - 0.3) < 6 * math.sqrt(0.21 / 4000)
   np.testing.assert_array_equal(drop(labels[1000:], at(1000)), dropped[1000:])

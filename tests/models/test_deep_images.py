@@ -77,7 +77,7 @@ def test_the_noise_moves_no_pixel_to_the_next_value():
   made = model("uniform")
   images = np.linspace(0, LEVELS - 1, 64 * 8).round().astype(np.uint16).reshape(-1, *CONFIG.image_shape)
   u = tf.fill([len(images), *made.noise_shape], np.float32(1 - 2**-24))
-  x = made._dequantize(tf.cast(images, tf.float32), {}, u, fpp.core.context.EvalContext())[1]
+  x, _ = made.dequantizer.dequantize(tf.cast(images, tf.float32), u)
   np.testing.assert_array_equal(np.floor(x), images)
 
 

@@ -231,7 +231,7 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
 
 
 @pytest.mark.slow
-def test_weights_that_nothing_uses_do_not_stop_a_training_step():
+def test_weights_that_nothing_uses_are_not_trained():
   # The published ImageNet 64 dequantizer has position embeddings that it never adds.
   state = train_state(small_config(TINY, dequant_mixing=False), clip_norm=1.0)
   unused = state.model.dequantizer.coupling_flow.steps[0].conditioner
