@@ -127,7 +127,7 @@ def flow_context(
 
 
 def from_latents(
-  model: Parts, z: Float[tf.Tensor, "b h w c"], conditioning: dict[str, tf.Tensor], guidance: float | tf.Tensor = 0.0
+  model: Parts, z: Float[tf.Tensor, "b zh zw zc"], conditioning: dict[str, tf.Tensor], guidance: float | tf.Tensor = 0.0
 ) -> Float[tf.Tensor, "b h w c"]:
   """Return the values that the flow makes of latents, with guidance unless it is 0."""
   context = flow_context(model, conditioning)

@@ -217,8 +217,16 @@ DEQUANTIZERS = {"none": NoDequantizer, "uniform": UniformDequantizer, "variation
 # --- Augmented channels -------------------------------------------------------------------------
 
 
-class NoAugmenter(Noise):
+class NoAugmenter:
   """No augmented channels: images stay as they are."""
+
+  def __init__(self, config: FlowPlusPlusConfig, dtype: Any) -> None:
+    self.event_shape = (*config.image_shape[:2], 0)
+    self._dtype = keras.dtype_policies.get(dtype).variable_dtype
+
+  def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    """Return noise without channels, `[*shape, *event_shape]`."""
+    return tf.zeros([*shape, *self.event_shape], self._dtype)
 
   def augment(self, x: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, float]:
     """Return x, and 0."""
@@ -263,11 +271,10 @@ class FlowAugmenter(_ConditionalFlow, NormalAugmenter):
     super().__init__(config, channels, None, config.augmenter_couplings, ends, **kwargs)
 
 
-def make_augmenter(config: FlowPlusPlusConfig, **kwargs: Any) -> Noise:
-  """Return the augmenter of a config; the arguments are Keras'."""
+def make_augmenter(config: FlowPlusPlusConfig, dtype: Any, name: str) -> Any:
+  """Return the augmenter of a config."""
   channels = config.augment_channels
   if not channels:
-    return NoAugmenter(config, channels, **kwargs)
-  if config.augment_posterior == "normal":
-    return NormalAugmenter(config, channels, **kwargs)
-  return FlowAugmenter(config, channels, **kwargs)
+    return NoAugmenter(config, dtype)
+  augmenter_class = FlowAugmenter if config.augment_posterior == "flow" else NormalAugmenter
+  return augmenter_class(config, channels, dtype=dtype, name=name)
