@@ -16,14 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from flowpp_tf.core.checks import (
-  as_tensor,
-  check_all_finite,
-  check_arguments,
-  check_count,
-  check_shape,
-  check_uniform_noise,
-)
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_count, check_shape
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite, not_finite
@@ -97,8 +90,7 @@ class BatchedModel:
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(seed, NOISE))
     draws = self._checked("noise", noise, [len(images), *self.model.noise_shape])
-    if self.model.config.dequantization == "uniform":  # the model's graph cannot check values
-      check_uniform_noise("noise", draws[..., : self.model.config.image_shape[2]])
+    self.model.dequantizer.check_noise(draws)  # the model's graph cannot check values
     return self._apply(self._encode, images, draws, *self._conditioning(len(images), labels))
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:

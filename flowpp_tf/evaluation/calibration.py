@@ -9,7 +9,7 @@ p = \frac{1 + |\{i : s_i \ge s\}|}{n + 1}
 $$
 
 is at most a with a probability of at most a (Vovk et al. 2005; Laxhammar and Falkman 2010 for anomalies). It does not
-follow how many anomalous images are detected. If a score that is too low is anomalous too, the two-sided p-value, twice
+say how many anomalous images are detected. If a score that is too low is anomalous too, the two-sided p-value, twice
 the smaller of both sides' p-values and at most 1, has the same property.
 """
 

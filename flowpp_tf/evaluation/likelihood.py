@@ -144,7 +144,7 @@ def evaluate_bits_per_dim(
     check_count("num_samples", count, high=INT32_MAX)
   check_count("batch_size", batch_size, high=2**63 - 1)
   check_count("verbose", verbose, 0)
-  counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # without noise all draws are equal
+  counts = sorted({model.dequantizer.draws(int(count)) for count in (1, *counts)})
   model.check_images(images[:1])
   conditioning = conditioning or {}
   if unknown := {*conditioning} - {"labels", "condition"}:

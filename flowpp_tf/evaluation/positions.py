@@ -91,9 +91,7 @@ class PositionScorer:
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, high=INT32_MAX)
     self._model = model
-    if model.has_exact_density:
-      num_samples = 1
-    self._noise = model.sample_noise([num_samples], as_seed(seed))
+    self._noise = model.sample_noise([model.dequantizer.draws(num_samples)], as_seed(seed))
     specs = model.conditioning_specs
 
     def terms(images, noise, *values):

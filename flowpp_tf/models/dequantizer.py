@@ -55,6 +55,9 @@ class Noise(keras.layers.Layer):
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
     return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
+  def check_noise(self, noise: tf.Tensor) -> None:
+    """Accept any finite noise."""
+
 
 class _ConditionalFlow(Noise):
   """A distribution of tensors of the images' height and width, by couplings that see the images.
@@ -136,9 +139,6 @@ class NoDequantizer(Noise):
     """Return 1: draws without noise are equal."""
     return 1
 
-  def check_noise(self, noise: tf.Tensor) -> None:
-    """Accept any noise, as it has no values."""
-
   def dequantize(
     self, x: tf.Tensor, noise: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -166,9 +166,6 @@ class _IntegerImages(Noise):
   def draws(self, num_samples: int) -> int:
     """Return `num_samples`."""
     return num_samples
-
-  def check_noise(self, noise: tf.Tensor) -> None:
-    """Accept any finite noise."""
 
   def dequantize(
     self, x: tf.Tensor, noise: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
@@ -199,8 +196,8 @@ class UniformDequantizer(_IntegerImages):
     return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
   def check_noise(self, noise: tf.Tensor) -> None:
-    """Raise an `InputError` for noise outside of [0, 1)."""
-    check_uniform_noise("noise", noise)
+    """Raise an `InputError` for u outside of [0, 1); augmented channels may lie behind u."""
+    check_uniform_noise("noise", noise[..., : self.event_shape[-1]])
 
 
 class VariationalDequantizer(_IntegerImages, _ConditionalFlow):

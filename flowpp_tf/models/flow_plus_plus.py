@@ -432,7 +432,7 @@ class FlowPlusPlus(KerasModelMixin):
         samples = noise.shape[0] or 1
       known_count = count if isinstance(count, int) else None
       check_shape("noise", noise.shape, [samples, known_count, *self.noise_shape])
-      self.dequantizer.check_noise(noise[..., : self.dequantizer.event_shape[-1]])
+      self.dequantizer.check_noise(noise)
     ctx = EvalContext(training, seed if training else None, batch_offset)
     return Inputs(images, self.check_conditioning(count, labels, condition), noise, ctx)
 
