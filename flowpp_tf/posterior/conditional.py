@@ -151,6 +151,17 @@ class Ensemble(tfp.distributions.Distribution):
     return self.flows[0].experimental_default_event_space_bijector()
 
 
+def ensemble_with_new_members(flow: tfp.distributions.Distribution, members: int) -> Ensemble:
+  """Return an ensemble of so many members: a flow, and new ones made by the function that made it.
+
+  Raises:
+    InputError (a ValueError): if the flow cannot be made again.
+  """
+  if not isinstance(flow, (FlowDistribution, Ensemble)):
+    raise InputError(f"`members` must be 1 for {flow.name!r}, which cannot be made again: give an `fpp.ensemble`")
+  return Ensemble([flow, *(flow.source.another() for _ in range(members - 1))])
+
+
 def single_flows(
   flow: tfp.distributions.Distribution, weight: float = 1.0
 ) -> list[tuple[tfp.distributions.Distribution, float]]:

@@ -16,7 +16,7 @@ from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_a
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.layers import Flow
-from flowpp_tf.posterior.conditional import Ensemble, single_flows
+from flowpp_tf.posterior.conditional import Ensemble, ensemble_with_new_members, single_flows
 from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.training.optimizer import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule
@@ -175,9 +175,7 @@ def fit(
     check_number("weight_decay", weight_decay, 0.0)
   layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
   if members > 1:
-    if not hasattr(flow, "source"):
-      raise InputError(f"`members` must be 1 for {flow.name!r}, of which no other can be made: give an `fpp.ensemble`")
-    flow = Ensemble([flow, *(flow.source.another() for _ in range(members - 1))])
+    flow = ensemble_with_new_members(flow, members)
   results: list[FitResult] = []
   for i, (one, _) in enumerate(single_flows(flow)):
     rng = np.random.RandomState((seed + i) % 2**32)
