@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -25,10 +27,12 @@ from flowpp_tf.types import TensorLike
 
 _CLIP_NORM = 1.0  # of the gradient: densities of data near a plane are steep
 _MAX_SKIPPED = 10  # steps in a row that are not finite
-_CAUSES = (
+_NEVER_FINITE = (
   "no step was finite: probably columns of `data` are too large or too far from 0 for the flow; standardise them, or "
-  "take a flow in float64",
-  "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`",
+  "take a flow in float64"
+)
+_NO_LONGER_FINITE = (
+  "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`"
 )
 _FEWEST_STEPS, _EPOCHS = 2000, 20  # by default: docs/posteriors.md says what chose the epochs
 _WARMUP = 0.05  # of all steps
@@ -177,12 +181,16 @@ def fit(
   if members > 1:
     flow = ensemble_with_new_members(flow, members)
   results: list[FitResult] = []
-  for i, (one, _) in enumerate(single_flows(flow)):
+  for i, (member, _) in enumerate(single_flows(flow)):
     rng = np.random.RandomState((seed + i) % 2**32)
-    train, held_out = _split(one, data, context, validation, validation_context, rng)
-    number = steps or max(_FEWEST_STEPS, _EPOCHS * math.ceil(len(train[0]) / batch_size))
-    trainer = _Trainer(one, train, number, learning_rate, weight_decay)
-    results.append(trainer.run(train, held_out, number, batch_size, patience, rng, verbose))
+    train, held_out = _split(member, data, context, validation, validation_context, rng)
+    epoch = math.ceil(len(train[0]) / batch_size)
+    member_steps = steps or max(_FEWEST_STEPS, _EPOCHS * epoch)
+    _initialize(member, train)
+    state = _make_state(member, train, member_steps, learning_rate, weight_decay)
+    interval = max(epoch, math.ceil(member_steps / 40))
+    batches = _batches(len(train[0]), batch_size, rng)
+    results.append(_train(member, state, train, held_out, batches, member_steps, interval, patience, verbose))
   if layer is not None:
     layer.initialized = True
   return EnsembleResult(flow, results) if isinstance(flow, Ensemble) else results[0]
@@ -273,7 +281,8 @@ class _AdamW(Adam):
 
   def __init__(self, schedule, decayed, decay):
     super().__init__(schedule)
-    self._decayed, self._decay = {id(v) for v in decayed}, decay
+    self._decayed = {id(variable) for variable in decayed}
+    self._decay = decay
 
   def update_step(self, gradient, variable, learning_rate):
     if id(variable) in self._decayed:
@@ -283,102 +292,188 @@ class _AdamW(Adam):
       variable.assign(variable.constraint(variable))
 
 
-class _Trainer:
-  """A flow, its optimizer, and the compiled functions of a step and of an evaluation."""
+def _largest_batch(flow):
+  """Return the number of rows of one evaluation, and of the data-dependent initialisation."""
+  return _MOST_ROWS if len(flow.event_shape) == 1 else _MOST_IMAGES
 
-  def __init__(self, flow, rows, steps, learning_rate, weight_decay):
-    self._flow = flow
-    self._most_rows = _MOST_ROWS if len(flow.event_shape) == 1 else _MOST_IMAGES
-    count = len(rows[0])
-    spread = np.arange(min(count, self._most_rows)) * count // min(count, self._most_rows)  # they may be sorted
-    start = [array[spread] for array in rows]
-    norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
-    if hasattr(flow, "initialize") and norms and not any(part.is_initialized() for part in norms):
-      _check_no_column_is_constant(start[0])
-      self._conditioned(start[1:]).initialize(start[0])
-    else:
-      self._log_prob(start[0][:1], *(array[:1] for array in start[1:]))  # networks of TFP have their weights after it
-    self._variables = list(flow.trainable_variables)
-    if not self._variables:
-      raise InputError(f"`flow` must have trainable variables, {flow.name!r} has none")
-    self._rows = [tf.constant(array) for array in rows]
-    schedule = learning_rate_schedule("cosine", learning_rate, max(1, int(_WARMUP * steps)), steps)
-    if weight_decay is None:
-      weight_decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1)
-    linear = [part for part in flow.submodules if isinstance(part, (Invertible1x1Conv, Invertible1x1ConvLU))]
-    of_flow = {id(v) for part in linear for v in part.variables}  # they do not begin at 0, unlike those of networks
-    decayed = [v for v in self._variables if "kernel" in v.name and id(v) not in of_flow] if weight_decay else []
-    self._state = StepState(
-      _AdamW(schedule, decayed, weight_decay),
-      self._variables,
-      clip_norm=_CLIP_NORM,
-      ema_decay=1 - 1 / max(_AVERAGED * steps, 1.0),
-      ema_warmup=True,
-      dtype=flow.dtype,
-    )
-    # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
-    compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
-    in_replica = lambda indices: tf.distribute.get_strategy().run(self._take_step, (indices,))
-    self._step = compiled(in_replica, tf.TensorSpec([None], tf.int32))
-    self._evaluate = compiled(self._log_prob, *(tf.TensorSpec([None, *r.shape[1:]], r.dtype) for r in self._rows))
 
-  def _conditioned(self, context):
-    return self._flow.given(*context) if context else self._flow
+def _log_prob(flow, x, *context):
+  conditioned = flow.given(*context) if context else flow
+  return conditioned.log_prob(x)
 
-  def _log_prob(self, x, *context):
-    return self._conditioned(context).log_prob(x)
 
-  def _take_step(self, indices):
-    """Take a step on the rows with these indices."""
-    batch = [tf.gather(rows, indices) for rows in self._rows]
+def _initialize(flow, rows):
+  """Initialise a new flow from the data; evaluate any other flow once, as networks of TFP then make their weights."""
+  count = len(rows[0])
+  size = min(count, _largest_batch(flow))
+  chosen = np.arange(size) * count // size  # from all over the rows, which may be sorted
+  x, *context = (array[chosen] for array in rows)
+  norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
+  if hasattr(flow, "initialize") and norms and not any(norm.is_initialized() for norm in norms):
+    _check_no_column_is_constant(x)
+    conditioned = flow.given(*context) if context else flow
+    conditioned.initialize(x)
+  else:
+    _log_prob(flow, x[:1], *(array[:1] for array in context))
+
+
+def _make_state(flow, rows, steps, learning_rate, weight_decay):
+  """Return the `StepState` of a training of so many steps on these rows."""
+  variables = list(flow.trainable_variables)
+  if not variables:
+    raise InputError(f"`flow` must have trainable variables, {flow.name!r} has none")
+  if weight_decay is None:
+    weight_decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1)
+  decayed = _network_kernels(flow, variables) if weight_decay else []
+  schedule = learning_rate_schedule("cosine", learning_rate, max(1, int(_WARMUP * steps)), steps)
+  return StepState(
+    _AdamW(schedule, decayed, weight_decay),
+    variables,
+    clip_norm=_CLIP_NORM,
+    ema_decay=1 - 1 / max(_AVERAGED * steps, 1.0),
+    ema_warmup=True,
+    dtype=flow.dtype,
+  )
+
+
+def _network_kernels(flow, variables):
+  """Return the variables that weight decay applies to: not the kernels of linear bijectors, which do not begin at 0."""
+  linear = [part for part in flow.submodules if isinstance(part, (Invertible1x1Conv, Invertible1x1ConvLU))]
+  linear_weights = {id(v) for part in linear for v in part.variables}
+  return [v for v in variables if "kernel" in v.name and id(v) not in linear_weights]
+
+
+def _train(flow, state, train, held_out, batches, steps, interval, patience, verbose):
+  """Train a flow until its validation no longer improves, leave it with the best weights, return its `FitResult`."""
+  train_on = _compile_step(flow, state, train)
+  mean_log_prob = _compile_evaluation(flow, train)
+  best = _BestWeights(flow)
+  history = []
+  try:
+    if held_out:
+      held_out = [tf.constant(array) for array in held_out]
+      best.start(mean_log_prob(held_out))
+    with tqdm.tqdm(total=steps, unit="step", disable=not verbose) as bar:
+      for first in range(0, steps, interval):
+        step = min(first + interval, steps)
+        for batch in itertools.islice(batches, step - first):
+          train_on(tf.constant(batch))
+          bar.update(1)
+        _check_not_diverged(state, step)
+        train_mean = -state.means()["loss"]
+        state.reset_sums()
+        with state.ema_weights():
+          validation = mean_log_prob(held_out) if held_out else math.nan
+          if held_out:
+            best.update(step, validation)
+          else:
+            best.keep(step)
+        history.append((step, train_mean, validation))
+        bar.set_postfix_str(f"train {train_mean:.3f}, validation {validation:.3f} nats")
+        if best.is_stale(patience):
+          break
+  finally:  # after Ctrl-C too
+    best.restore()
+  evaluated_steps, train_means, validations = (np.array(column) for column in zip(*history))
+  return FitResult(
+    evaluated_steps,
+    train_means,
+    validations if held_out else np.empty(0),
+    step if best.step is None else best.step,
+    int(state.skipped_steps),
+    flow,
+  )
+
+
+def _compile_step(flow, state, rows):
+  """Return a function that takes a training step on the rows with given indices."""
+  rows = [tf.constant(array) for array in rows]
+
+  def step(indices):
+    batch = [tf.gather(array, indices) for array in rows]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-      tape.watch(self._variables)
-      loss = -tf.reduce_mean(self._log_prob(*batch))
-    take_step(self._state, loss, tape.gradient(loss, self._variables))
+      tape.watch(state.variables)
+      loss = -tf.reduce_mean(_log_prob(flow, *batch))
+    take_step(state, loss, tape.gradient(loss, state.variables))
 
-  def _mean_log_prob(self, rows):
-    parts = range(0, len(rows[0]), self._most_rows)
-    log_probs = [self._evaluate(*(array[i : i + self._most_rows] for array in rows)).numpy() for i in parts]
+  def step_in_replica(indices):
+    tf.distribute.get_strategy().run(step, (indices,))
+
+  return _compile(step_in_replica, tf.TensorSpec([None], tf.int32))
+
+
+def _compile_evaluation(flow, rows):
+  """Return a function that takes rows like these and returns their mean log density."""
+  specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in rows]
+  log_prob = _compile(functools.partial(_log_prob, flow), *specs)
+  size = _largest_batch(flow)
+
+  def mean_log_prob(rows):
+    log_probs = []
+    for first in range(0, len(rows[0]), size):
+      batch = [array[first : first + size] for array in rows]
+      log_probs.append(log_prob(*batch).numpy())
     return float(np.mean(np.concatenate(log_probs), dtype=np.float64))
 
-  def run(self, train, held_out, steps, batch_size, patience, rng, verbose):
-    count = len(train[0])
-    batches = _batches(count, min(batch_size, count), rng)
-    every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
-    history: list[tuple] = []
-    best, best_step, last_better, weights = -math.inf, 0, 0, None  # `last_better`: evaluations up to the best one
-    held_out = held_out and [tf.constant(array) for array in held_out]
-    if held_out and math.isfinite(value := self._mean_log_prob(held_out)):
-      best, weights = value, [v.numpy() for v in self._flow.variables]
-    with tqdm.tqdm(total=steps, unit="step", disable=not verbose) as bar:
-      try:
-        for step in range(1, steps + 1):
-          self._step(tf.constant(next(batches)))
-          bar.update(1)
-          if step % every and step < steps:
-            continue
-          in_a_row = int(self._state.skipped_in_a_row)
-          raise_if_diverged(in_a_row, _MAX_SKIPPED, _CAUSES[step > in_a_row], step)
-          train_mean = -self._state.means()["loss"]
-          with self._state.ema_weights():
-            value = self._mean_log_prob(held_out) if held_out else math.nan
-            averaged = [v.numpy() for v in self._flow.variables]
-          history.append((step, train_mean, value))
-          self._state.reset_sums()
-          bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
-          if not held_out or (math.isfinite(value) and value > best):
-            best, best_step, last_better, weights = value, step, len(history), averaged
-          elif len(history) - last_better >= patience:
-            break
-      finally:  # after Ctrl-C too
-        for variable, value in zip(self._flow.variables, weights or []):
-          variable.assign(value)
-    taken, means, values = (np.array(column) for column in zip(*history))
-    skipped, best_step = int(self._state.skipped_steps), history[-1][0] if weights is None else best_step
-    return FitResult(taken, means, values if held_out else np.empty(0), best_step, skipped, self._flow)
+  return mean_log_prob
 
 
-def _batches(count, size, rng):
-  """Yield the indices of batches for ever; those of an epoch have equal sizes up to one row, and all rows."""
+def _compile(function, *specs):
+  """Trace a function once; of a `tf.function` for each call of `fit`, TensorFlow would warn that it is retraced."""
+  return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _check_not_diverged(state, step):
+  """Raise `Diverged` if all of the last steps were skipped."""
+  in_a_row = int(state.skipped_in_a_row)
+  cause = _NO_LONGER_FINITE if step > in_a_row else _NEVER_FINITE
+  raise_if_diverged(in_a_row, _MAX_SKIPPED, cause, step)
+
+
+class _BestWeights:
+  """The weights of a flow that had the best validation so far.
+
+  Attributes:
+    step: training step of these weights; None if no validation was finite.
+  """
+
+  def __init__(self, flow):
+    self._variables = flow.variables
+    self._weights = []
+    self._validation = -math.inf
+    self._evaluations_since = 0
+    self.step = None
+
+  def start(self, validation):
+    """Keep the weights that training begins with, if their validation is finite."""
+    if math.isfinite(validation):
+      self.keep(0, validation)
+
+  def update(self, step, validation):
+    """Keep the current weights, if their validation is the best so far."""
+    if math.isfinite(validation) and validation > self._validation:
+      self.keep(step, validation)
+    else:
+      self._evaluations_since += 1
+
+  def keep(self, step, validation=-math.inf):
+    """Keep the current weights."""
+    self._weights = [variable.numpy() for variable in self._variables]
+    self._validation = validation
+    self._evaluations_since = 0
+    self.step = step
+
+  def is_stale(self, patience):
+    """Return whether the last `patience` evaluations were not better."""
+    return self._evaluations_since >= patience
+
+  def restore(self):
+    """Give the flow the weights that were kept, if any."""
+    for variable, weight in zip(self._variables, self._weights):
+      variable.assign(weight)
+
+
+def _batches(count, batch_size, rng):
+  """Yield the indices of batches without end. The batches of an epoch hold all rows; their sizes differ by one row."""
   while True:
-    yield from np.array_split(rng.permutation(count).astype(np.int32), math.ceil(count / size))
+    yield from np.array_split(rng.permutation(count).astype(np.int32), math.ceil(count / batch_size))
