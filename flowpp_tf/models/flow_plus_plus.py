@@ -34,7 +34,7 @@ from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import DEQUANTIZERS, make_augmenter
 from flowpp_tf.models.fitted_transform import FittedTransform, make_standardization
 from flowpp_tf.models.image_distribution import ImageDistribution
-from flowpp_tf.models.keras_training import KerasModelMixin
+from flowpp_tf.models.keras_training import BoundModel
 from flowpp_tf.pretrained.presets import load_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_from_fields
 from flowpp_tf.tiles.cutting import cropped_weights
@@ -42,7 +42,7 @@ from flowpp_tf.types import Path, Seed, TensorLike
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
-class FlowPlusPlus(KerasModelMixin):
+class FlowPlusPlus(BoundModel):
   """The Flow++ image model, built when constructed.
 
   Args:

@@ -10,6 +10,7 @@ counts a batch by the number of its images instead of by their weights. What a f
 this step and for that of a run.
 """
 
+import abc
 from collections.abc import Iterable, Sequence
 import types
 from typing import Any
@@ -18,11 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks, finite
 from flowpp_tf.core.checks import INT32_MAX, as_array, as_tensor, check_arguments, check_count, check_type
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.layers.flow import Adaptable
 from flowpp_tf.models.conditioning import KEYS, by_key, checked_labels, unpack_batch
+from flowpp_tf.types import Seed, TensorLike
 
 _OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
 _CAUSES = (
@@ -33,14 +36,46 @@ _CAUSES = (
 )
 
 
-class KerasModelMixin(Adaptable, keras.Model):
-  """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`.
+class BoundModel(Adaptable, keras.Model, abc.ABC):
+  """A Keras model that is trained on the bound of its log-likelihood, which a subclass computes.
 
   Inputs of `fit`, `evaluate`, `predict` and of the model itself are images, integers in 0 .. levels - 1,
   `[B, H, W, C]`, or a dict with the key `"image"`, as TFDS gives it. A class-conditional model takes labels from
   `"label"` of the dict, or from the targets `y`; a model with a condition takes `"condition"`. Models without either
   accept both, and do not use them; nor are other keys used.
+
+  Attributes:
+    config: architecture. A subclass sets it.
   """
+
+  config: FlowPlusPlusConfig
+
+  @abc.abstractmethod
+  def log_prob_bound(
+    self,
+    images: TensorLike,
+    *,
+    seed: Seed = None,
+    training: bool = False,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> tf.Tensor:
+    """Return a lower bound of the log-likelihood of images, `[B]` nats."""
+
+  @abc.abstractmethod
+  def initialize(
+    self,
+    images: TensorLike,
+    *,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+    overwrite: bool = False,
+  ) -> tf.Tensor:
+    """Initialise the weights from one batch of images, and return its bound, `[B]` nats."""
+
+  @abc.abstractmethod
+  def to_bits_per_dim(self, log_prob: Any) -> Any:
+    """Return bits/dim from nats per image."""
 
   def call(self, inputs: Any, training: bool | None = False) -> tf.Tensor:
     """Return `log_prob_bound` with one sample, `[B]` nats; the same noise in each call outside of training.
