@@ -32,6 +32,15 @@ class StepCheck(NamedTuple):
   finite: tf.Tensor
   failed: tf.Tensor
 
+  def on_first_replica(self, strategy: tf.distribute.Strategy) -> "StepCheck":
+    """Return the check as tensors, in cross-replica context."""
+    return StepCheck(first_replica(strategy, self.finite), first_replica(strategy, self.failed))
+
+
+def first_replica(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
+  """Return the first replica's value, in cross-replica context; after an all-reduce all replicas have the same."""
+  return strategy.experimental_local_results(value)[0]
+
 
 def check_step(loss: tf.Tensor, norm: tf.Tensor, scale: tf.Tensor | None) -> StepCheck:
   """Return the check of a step.
@@ -43,7 +52,10 @@ def check_step(loss: tf.Tensor, norm: tf.Tensor, scale: tf.Tensor | None) -> Ste
   """
   loss_is_finite = tf.math.is_finite(loss)
   finite = loss_is_finite & tf.math.is_finite(norm)
-  return StepCheck(finite, ~(finite if scale is None else finite | (loss_is_finite & (scale > 1))))
+  if scale is None:
+    return StepCheck(finite, failed=~finite)
+  only_lowers_scale = loss_is_finite & (scale > 1)
+  return StepCheck(finite, failed=~(finite | only_lowers_scale))
 
 
 def count_failures(in_a_row: tf.Variable, check: StepCheck) -> None:

@@ -270,7 +270,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
       gradients[0] = tf.where(check.finite, gradients[0], np.nan)
 
     def update(strategy, check, *gradients):
-      check = finite.StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
+      check = check.on_first_replica(strategy)
 
       def apply():
         strategy.run(lambda *gradients: optimizer.apply(gradients, variables), args=gradients)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.finite import LossScale, StepCheck, check_step, count_failures, global_norm, replicated_variable
+from flowpp_tf.core.finite import LossScale, check_step, count_failures, first_replica, global_norm, replicated_variable
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.training.optimizer import Adam
 
@@ -144,11 +144,14 @@ def _changed(state, variables):
 
 def _update(state, strategy, gradients, variables, loss, norm, check, before):
   """Update weights, EMA weights, counts and sums, in cross-replica context."""
-  # After the all-reduce they are the same on all replicas.
-  loss, norm, *flags = (strategy.experimental_local_results(value)[0] for value in (loss, norm, *check))
-  check = StepCheck(*flags)
-  unless_skipped = lambda value: tf.where(check.finite, value, tf.zeros_like(value))
-  optimizer, extended = state.optimizer, strategy.extended
+  loss = first_replica(strategy, loss)
+  norm = first_replica(strategy, norm)
+  check = check.on_first_replica(strategy)
+  optimizer = state.optimizer
+  extended = strategy.extended
+
+  def unless_skipped(value):
+    return tf.where(check.finite, value, tf.zeros_like(value))
 
   if state.keeps_when_skipped:
     rate = unless_skipped(tf.convert_to_tensor(optimizer.learning_rate))
