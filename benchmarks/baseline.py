@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.models.bound import BoundTerms, importance_weighted
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -31,9 +32,15 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components))
     )
 
-  def log_prob_bound(self, images, num_samples=1, noise=None, seed=None, training=False, batch_offset=0):
-    inputs = self._checked_inputs(images, None, None, num_samples, noise, seed, training, batch_offset)
-    call, noise = inputs.ctx, inputs.noise[0]
+  def log_prob_bound(
+    self, images, num_samples=1, noise=None, seed=None, training=False, batch_offset=0, labels=None, condition=None
+  ):
+    inputs = self._checked_inputs(images, labels, condition, num_samples, noise, seed, training, batch_offset)
+    terms = [self._terms_of_draw(inputs, draw) for draw in tf.unstack(inputs.noise)]
+    return importance_weighted(BoundTerms(*map(tf.stack, zip(*terms))))
+
+  def _terms_of_draw(self, inputs, noise):
+    call = inputs.ctx
     x, q_call = tf.cast(inputs.images, self.variable_dtype), call.fold_in("dequantizer")
     q_call = q_call.with_condition(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)
@@ -43,7 +50,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
       self._noise_to_unit.forward_log_det_jacobian(noise, 3, **kwargs)
     )
     log_p = self.flow.log_prob(x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
-    return log_p - log_q
+    return tf.zeros_like(log_p), log_p, -log_q
 
 
 def _plain(bijector, components):
