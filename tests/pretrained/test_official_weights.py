@@ -242,7 +242,7 @@ def test_every_published_model_has_a_name_for_each_weight_once():
     covered = collections.Counter()
     for entry in entries:
       covered[id(entry.variable)] += int(np.prod(entry.shape))
-    assert covered == {id(v): int(np.prod(v.shape)) for v in model.trainable_variables}
+    assert covered == {id(v): int(np.prod(v.shape)) for v in model.weights}
 
 
 # --- VFlow --------------------------------------------------------------------------------------
