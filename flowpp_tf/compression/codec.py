@@ -127,8 +127,8 @@ class Codec:
     grid = Grid.uniform(self.shape, fine.step, unit=self.tile_step)
     pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2, self.tile_step)  # keeps u inside of (0, 1)
     pixels_to_logit = PixelsToLogit(self.levels, model.description["alpha"], model.description.get("transform"))
-    of_noise = Grid.uniform(self.shape, STEP, unit=self.tile_step)
-    dequantize = self._dequantize(model, networks, of_noise, pixel_grid)
+    noise_grid = Grid.uniform(self.shape, STEP, unit=self.tile_step)
+    dequantize = self._dequantize(model, networks, noise_grid, pixel_grid)
     steps = [_AS_INTEGERS, dequantize, LocalBitsBack(pixels_to_logit, pixel_grid, grid, sigma=fine.sigma)]
     if model.description["augmenter"]:
       augment, grid = _augment(model, networks, grid)

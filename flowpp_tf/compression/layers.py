@@ -81,8 +81,8 @@ class Product:
     products = (rows(rounded) @ self._beside).reshape(n, height, width, self.size, self.size, -1)
     for dy, dx in np.ndindex(self.size, self.size):
       down, right = dy - self.size // 2, dx - self.size // 2
-      of_pixels = products[:, max(down, 0) : height + down, max(right, 0) : width + right, dy, dx]
-      y[:, max(-down, 0) : height - down, max(-right, 0) : width - right] += of_pixels
+      shifted = products[:, max(down, 0) : height + down, max(right, 0) : width + right, dy, dx]
+      y[:, max(-down, 0) : height - down, max(-right, 0) : width - right] += shifted
     y *= scale
     y += self.bias
     return y

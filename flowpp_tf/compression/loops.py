@@ -56,10 +56,10 @@ def _begin(count, error, wanted, pi, loc, scale, here, low, high, length, bound)
   """Set a point to begin at, the ends of an interval around it and its length, and the largest error at the end."""
   for k in range(len(pi)):
     for i in range(count):
-      of_component = loc[k, i] + scale[k, i] * wanted[i]
-      weighted = pi[k, i] * of_component
-      low[i] = of_component if k == 0 else min(low[i], of_component)
-      high[i] = of_component if k == 0 else max(high[i], of_component)
+      component_quantile = loc[k, i] + scale[k, i] * wanted[i]
+      weighted = pi[k, i] * component_quantile
+      low[i] = component_quantile if k == 0 else min(low[i], component_quantile)
+      high[i] = component_quantile if k == 0 else max(high[i], component_quantile)
       here[i] = weighted if k == 0 else here[i] + weighted
       bound[i] = scale[k, i] if k == 0 else min(bound[i], scale[k, i])
   for i in range(count):

@@ -110,8 +110,8 @@ class Networks:
     memory = CodecMemory.from_model(model)
     self._chunk = memory.at_a_time
     # All threads together, of all batches, may take half of the budget.
-    of_a_thread = max(memory.at_a_time * memory.network, 1)
-    most = budget.current().memory // (2 * of_a_thread)
+    thread_memory = max(memory.at_a_time * memory.network, 1)
+    most = budget.current().memory // (2 * thread_memory)
     self._free = threading.Semaphore(max(most, 1))
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])

@@ -29,10 +29,10 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
   label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
   arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
   train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
-  of_images = {}
+  labels_by_split = {}
   for split, name in label_names.items():
-    of_images[split] = as_labels(arrays[name], len(arrays[split]), f" of {split} in {str(path)!r}")
-  num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
+    labels_by_split[split] = as_labels(arrays[name], len(arrays[split]), f" of {split} in {str(path)!r}")
+  num_classes = 1 + max((int(array.max(initial=0)) for array in labels_by_split.values()), default=-1)
   if num_classes > MOST_CLASSES:
     raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
   return ImageDataset(
@@ -41,7 +41,7 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
     train,
     validation,
     test,
-    labels=of_images or None,
+    labels=labels_by_split or None,
     classes=tuple(map(str, range(num_classes))),
   )
 

@@ -59,7 +59,9 @@ def photos(crops: bool = False) -> ImageDataset:
   """
   splits: dict[str, Images] = {}
   seen: set[bytes] = set()
-  photographs = {split: _crops(list(of_split.values())) for split, of_split in packaged_photographs().items()}
+  photographs = {
+    split: _crops(list(images_by_name.values())) for split, images_by_name in packaged_photographs().items()
+  }
   for split, patches in photographs.items():
     cut = {patch.tobytes(): patch for patch in patches[:]}
     splits[split] = np.stack([patch for key, patch in cut.items() if key not in seen])

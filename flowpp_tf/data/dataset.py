@@ -72,12 +72,12 @@ class ImageDataset:
     if (self.labels is None) != (not self.classes):
       raise InputError("`labels` and `classes` must be given together")
     if self.labels is not None:
-      of_splits = {}
+      labels_by_split = {}
       for split in SPLITS:
         of = f" of {split}"
-        of_splits[split] = as_labels(self.labels.get(split, ()), len(getattr(self, split)), of)
-        check_labels(of_splits[split], 0, self.num_classes, of)
-      object.__setattr__(self, "labels", of_splits)
+        labels_by_split[split] = as_labels(self.labels.get(split, ()), len(getattr(self, split)), of)
+        check_labels(labels_by_split[split], 0, self.num_classes, of)
+      object.__setattr__(self, "labels", labels_by_split)
 
   def _check_values(self, name, images):
     if self.levels is None:

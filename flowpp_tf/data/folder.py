@@ -72,7 +72,7 @@ def load_folder(
   levels = max(levels, 256)  # fewer bits are taken of all 8
   folder, names, kinds_left_out = open_folder(path, levels)
   splits = _read_splits(splits_file, set(names)) if splits_file else _hashed_splits(names, path)
-  named = [name for of_split in splits.values() for name in of_split]
+  named = [name for split_names in splits.values() for name in split_names]
   class_of, classes = _classes(named, path) if labels else ({}, ())
   sizes = _sizes(folder, named, image_shape[2], levels) if crops else {}
   too_small = {name for name, size in sizes.items() if _is_too_small(size, image_shape)}
@@ -103,7 +103,7 @@ def load_folder(
     for split, most in (("train", None), ("validation", _MOST_CROPS), ("test", _MOST_CROPS)):
       sizes_of_split = [sizes[name] for name in found[split]]
       splits_of_images[split] = RandomCrops(arrays[split], sizes_of_split, image_shape, most, balanced=True)
-  of_splits = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS} if labels else None
+  labels_by_split = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS} if labels else None
   remarks = {
     f"left out, as {splits_file} does not name them": len(names) - len(named),
     "left out, as they are smaller than a crop": len(too_small),
@@ -118,7 +118,7 @@ def load_folder(
     validation=splits_of_images["validation"],
     test=splits_of_images["test"],
     notes=(*notes, *(f"{remark}: {count}" for remark, count in remarks.items() if count)),
-    labels=of_splits,
+    labels=labels_by_split,
     classes=classes,
   )
 

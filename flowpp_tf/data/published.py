@@ -130,9 +130,9 @@ def _read_form(form, path, splits, files):
   """Return the images and the labels by split, in the order of TensorFlow Datasets."""
   archive = _unpacked(path, files) if path.is_file() else None
   images, labels = {}, {}
-  for split, of_split in splits.items():
+  for split, split_files in splits.items():
     batches = []
-    for file in of_split:
+    for file in split_files:
       with reading(path / file, f"expected a file of {form.archive}"):
         batches.append(form.read(_content(path / file) if archive is None else archive.pop(file)))
     pixels = np.concatenate([pixels for pixels, _ in batches])

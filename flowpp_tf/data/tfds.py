@@ -114,16 +114,16 @@ def load_set(
   notes: tuple[str, ...] = ()
   files = None if builder.data_path.exists() else published.read_published(name, data_dir, labels)
   if files:
-    version, splits, of_splits = files
+    version, splits, labels_by_split = files
     classes = entry.classes or (tuple(builder.info.features["label"].names) if labels else ())
   else:
     _prepare(name, builder, data_dir, download)
-    of_splits, classes = _read_labels(builder) if labels else (None, ())
+    labels_by_split, classes = _read_labels(builder) if labels else (None, ())
     fits_any = entry.sizes or name not in _SETS
     splits, notes = _read(builder, image_shape if fits_any else None, entry.crop, cache_dir)
     version = builder.info.full_name
 
-  def of_three(arrays):
+  def make_three_splits(arrays):
     return split_train(arrays if entry.test == "test" else {"train": arrays["train"], "test": arrays[entry.test]})
 
   if entry.test == "validation":
@@ -132,13 +132,13 @@ def load_set(
     if kind and not name.endswith(kind):
       raise InputError(f"data set {name!r}: {count:,} validation images are those of {name[:-3]}{kind}")
     notes = *notes, "test is the published validation"
-  splits, cuts = of_three(splits)
+  splits, cuts = make_three_splits(splits)
   return ImageDataset(
     name,
     levels=256,
     version=version,
     notes=(*notes, *cuts),
-    labels=of_three(of_splits)[0] if of_splits else None,
+    labels=make_three_splits(labels_by_split)[0] if labels_by_split else None,
     classes=classes if labels else (),
     **splits,
   )
