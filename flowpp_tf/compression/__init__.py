@@ -34,7 +34,7 @@ __all__ = [
 
 
 class LostImagesError(ArchiveError):
-  """Raised for an archive of which some images cannot be decoded.
+  """Raised if some images of an archive cannot be decoded.
 
   Attributes:
     images: those that can, uint8 or uint16 `[N, H, W, C]`; the others are 0.
@@ -181,7 +181,7 @@ def compress_to(
 
 @check_arguments
 def codec_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Codec | None) -> Codec:
-  """Return the codec for an archive: that of the given model, or of the one in the archive.
+  """Return the codec for an archive, from the given model or from the model in the archive.
 
   Examples:
     >>> import io

@@ -161,7 +161,7 @@ class ArchiveWriter:
 
   @check_arguments
   def write_segments(self, contents: Iterable[SegmentContent]) -> Iterator[bool]:
-    """Write segments, of which several are coded at a time; yield for each whether `fallback` was written.
+    """Write segments, several at a time; yield for each whether `fallback` was written.
 
     Args:
       contents: of each; arrays must stay as they are until it is written.
@@ -183,7 +183,7 @@ class ArchiveWriter:
       yield is_fallback
 
   def _encode(self, content):
-    """Return segments, and whether they are those of `fallback`."""
+    """Return segments, and whether `fallback` was coded."""
     codec, images = self._codec, as_array("images", content.images, [None, *self._codec.shape])
     if images.dtype != codec.dtype:
       raise InputError(f"`images` must be {codec.dtype}, got {images.dtype}")
@@ -356,9 +356,9 @@ class ArchiveReader:
 
   @check_arguments
   def decoded(self, codec: Codec, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
-    """Yield segments, of which several are decoded at a time; a damaged one says what is wrong.
+    """Decode several segments at a time and yield them; a damaged segment says what is wrong.
 
-    Arguments and further errors are those of `segments`.
+    Arguments and further errors are as for `segments`.
 
     Raises:
       ArchiveError (a ValueError): before the first segment, if the codec is another.

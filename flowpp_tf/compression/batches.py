@@ -150,7 +150,7 @@ def batch_step(
 ) -> Step:
   """Return the step that codes a batch: `codec`, or for tiles the one conditioned on their neighbours in `images`.
 
-  Of tiles, which are of one wave, it codes the part that lies inside of their pictures, and repeats the last row and
+  All tiles are of one wave. It codes the part of them that lies inside their pictures, and repeats the last row and
   column of what it decodes.
   """
   KERNELS.count(len(indices) * codec.num_dims)

@@ -65,7 +65,7 @@ class Resolution:
 
   @classmethod
   def from_levels(cls, levels: int) -> Resolution:
-    """Return the resolution for images of so many levels; that of 256 for fewer."""
+    """Return the resolution for images of `levels` levels, at least 256."""
     extra = max((levels - 1).bit_length() - 8, 0)
     return cls(STEP * 2.0**-extra, SIGMA * 2.0 ** -(extra // 2), INITIAL_BITS + extra)
 
@@ -188,7 +188,7 @@ class Codec:
 
 
 def _augment(model, networks, grid):
-  """Return the step that puts augmented channels behind those of the logits, and the grid of both."""
+  """Return the step that appends augmented channels to the logits, and the grid of both."""
   shape = (*model.image_shape[:2], model.description["augmenter"]["channels"])
   augmented = Grid.uniform(shape, STEP, unit=grid.unit)
   posterior: Callable[[np.ndarray], Step] = lambda x: _noise((*x.shape[1:3], shape[2]))

@@ -78,7 +78,7 @@ class CodecModel:
 
   @property
   def num_dims(self) -> int:
-    """Number of values that the flow transforms: those of an image, and its augmented channels."""
+    """Number of values that the flow transforms: an image and its augmented channels."""
     height, width, channels = self.image_shape
     augmenter = self.description["augmenter"]
     return height * width * (channels + (augmenter["channels"] if augmenter else 0))
@@ -103,7 +103,7 @@ class CodecModel:
 
   @property
   def tile_step(self) -> tuple[int, int]:
-    """Rows and columns of which the coded part of a tile at an edge is a multiple; without neighbours a whole tile."""
+    """Unit of rows and columns of the coded part of a tile at an edge; without neighbours, a whole tile."""
     height, width, _ = self.image_shape
     if not self.sees_neighbours:
       return height, width

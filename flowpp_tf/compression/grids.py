@@ -49,7 +49,7 @@ class Grid:
     return Grid(scale, shift, self.unit)
 
   def values(self, n: np.ndarray) -> np.ndarray:
-    """Map grid indices `[N, H, W, C]`, or those of smaller images, to real values."""
+    """Map grid indices `[N, H, W, C]`, of these images or smaller, to real values."""
     part = self.part(*n.shape[1:3])
     return n * part.scale + part.shift
 

@@ -1,7 +1,7 @@
 """The loops that kernels.py uses where Numba is installed; importing this file compiles them.
 
 Functions of portable_math.py and maps.py are compiled for numbers in place of arrays. Each further operation on real
-numbers is that of maps.py or layers.py, in the same order; the order of sums of integers does not matter. Loops over
+numbers is as in maps.py or layers.py, in the same order; the order of sums of integers does not matter. Loops over
 values take contiguous float64 arrays and evaluate `_BLOCK` values together; loops of layers take matrices with a row
 for each pixel. Results are written to the last arguments.
 """
@@ -20,7 +20,7 @@ _BLOCK = 256  # whose arrays stay in a core's nearest cache
 _LARGEST_ACTIVATION, _ONE = layers.LARGEST, 2.0**layers.FRACTION
 _SQUARE, _EPSILON = 2.0**layers.SQUARE_FRACTION, layers.LAYER_NORM_EPSILON
 _MOST_ITERATIONS = maps.MOST_ITERATIONS
-_EXACT = {"error_model": "numpy"}  # a division by 0 is no exception
+_EXACT = {"error_model": "numpy"}  # a division by 0 does not raise
 _vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
 _count = numba.int64
 part = numba.njit(**_EXACT)  # which LLVM inlines
@@ -70,7 +70,7 @@ def _begin(count, error, wanted, pi, loc, scale, here, low, high, length, bound)
 
 @part
 def _step(count, wanted, factors, bound, cdf, survival, density, here, low, high, length, going):
-  """Take a step with each of the first values; density becomes the slope, `length` that of the step."""
+  """Take a step with each of the first values; density becomes the slope, `length` the length of the step."""
   for i in range(count):
     slope = density[i] / (cdf[i] * survival[i])
     error = one_log(cdf[i] / survival[i]) - wanted[i]
@@ -117,7 +117,7 @@ def quantile(
 ) -> None:
   """The x with logit F(x) = target, and the slope there, all `[N]`: `Mixture.inverse` in maps.py has the error."""
   shape = len(pi), _BLOCK
-  weights, places, rates = np.empty(shape), np.empty(shape), np.empty(shape)  # those of the values that are not done
+  weights, places, rates = np.empty(shape), np.empty(shape), np.empty(shape)  # of the values that are not done
   wanted, factors, bound = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
   here, low, high, length = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
   cdf, survival, density = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)

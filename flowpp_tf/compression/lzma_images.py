@@ -13,7 +13,7 @@ import numpy as np
 
 _AXES = (), (2,), (1,), (1, 2), (3,)  # of the differences of each kind
 _MEDIAN = 4  # the kind that then subtracts the median
-_DICTIONARY_BITS = 16, 24  # of its size; that of 24 takes an encoder 15 ms before the first byte
+_DICTIONARY_BITS = 16, 24  # of its size; 24 bits take an encoder 15 ms before the first byte
 
 
 def encode_lzma_images(images: np.ndarray) -> bytes:

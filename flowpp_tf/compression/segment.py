@@ -15,7 +15,7 @@
 needs bits to begin with, some 26 per dimension of the first batch. They are what has to be stored anyway, the initial
 content: the extra bytes, and the first images, as LZMA images. The first batch is one image; batches grow with the
 stack, whose bits the next one borrows. "First" is in the order in which
-images are pushed: their own, or that of the layout.
+images are pushed: their own order, or the layout's.
 
 An image that the codec leaves out (batches.py), or that has pixel values which the model has not, is stored as an LZMA
 image.
@@ -254,7 +254,7 @@ def encoding_memory(codec: Codec, count: int, extra_size: int, largest: int | No
 
 
 def _memory(codec, count, extra_size):
-  """Return the bytes of memory that a segment takes, without those of a batch."""
+  """Return the bytes of memory that a segment takes, without the bytes of a batch."""
   image = _COPIES_OF_IMAGES * codec.dtype.itemsize * int(np.prod(codec.shape)) + _BYTES_OF_TABLES
   return _BYTES_OF_LZMA + count * image + int(_COPIES_OF_EXTRA * extra_size)
 

@@ -4,7 +4,7 @@ An asymmetric numeral system (Duda 2009) is a stack: what was encoded last is de
 decoded as integers of a distribution, and encoding these integers gives the bits back, which is what bits-back coding
 needs. The coder is constriction's (Bamler 2022).
 
-Each distribution has `push(stack, n)` and `pop(stack)`, of which one undoes the other.
+Each distribution has `push(stack, n)` and `pop(stack)`; one undoes the other.
 """
 
 from __future__ import annotations

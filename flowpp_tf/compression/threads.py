@@ -3,7 +3,7 @@
 NumPy releases the GIL while it computes. Each of its matrix products must then use one thread: two products that start
 their own threads take longer than one after the other. A single one has one, too: a product of a few images is so
 short that its threads wait for each other, on a busy machine for many times what it takes. threadpoolctl, of the extra
-`compression`, limits them; without it there are no threads. The results are the same.
+`compression`, limits them; without it no threads are used. The results are the same.
 
 A call that no thread of the pool has begun is made by whoever waits for it. So calls may wait for calls, and the pool
 needs no more threads than there are cores.
@@ -71,7 +71,7 @@ def _one_thread_per_product():
 
 
 class _Before:
-  """The numbers of threads of products, which are those of the process: a thread may save what another one has set."""
+  """The numbers of threads of products. They belong to the process: a thread may save what another thread has set."""
 
   def __init__(self) -> None:
     self._lock, self._inside = threading.Lock(), 0

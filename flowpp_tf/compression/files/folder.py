@@ -123,7 +123,7 @@ class OutputFolder:
     sync(self._target.parent)
 
   def _new_path(self, name, pixels):
-    """Return a path below the folder that is not taken, whose folder exists; its name is that of a PNG for pixels."""
+    """Return a path below the folder that is not taken, whose folder exists; pixels get a PNG's name."""
     path = relative_path(name, pixels)
     if len(path.parts) > _DEEPEST:
       raise ArchiveError(f"it lies in more than {_DEEPEST} folders")

@@ -39,7 +39,7 @@ _MAX_SHARED = 1 << 13  # bytes of files without tiles that share a segment, whos
 _ENTRY_BYTES = 80  # of a file in a list, without its name
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written
 _OF_PIXELS = "width", "height", "crc", "tiles"
-# The numbers of an entry, by its word; size is that of the bytes behind the list.
+# The numbers of an entry, by its word; size counts the bytes behind the list.
 _NUMBERS = {
   "name": (),
   "verbatim": ("size", "crc"),
@@ -73,7 +73,7 @@ def write_pictures(
 
   A segment that holds its files whole, and would take more bytes than their fallbacks, such as one of few small files,
   is replaced by these. So an archive is larger than its files by no more than its headers. Files without tiles are in
-  segments of their own; only those of few bytes share one.
+  segments of their own; only files of few bytes share one.
 
   Returns:
     The names of the files whose fallbacks were written.
@@ -149,7 +149,7 @@ class _Pending:
     return SegmentContent(tiles, behind[0], self._without_tiles(fallback), runs, behind[1:])
 
   def _without_tiles(self, pictures):
-    """Return the extra bytes of segments of files without tiles: only those of a few bytes share one."""
+    """Return the extra bytes of segments of files without tiles: only small files share one."""
     groups, size = list[list[ImageFile]](), _MAX_SHARED
     for picture in pictures:
       own = picture.size + len(picture.name) + _ENTRY_BYTES
@@ -305,7 +305,7 @@ class StoredFile:
   tiles: list[np.ndarray] = dataclasses.field(default_factory=list)
 
   def take(self, tiles: np.ndarray) -> np.ndarray:
-    """Take the tiles that are missing; return those of the next file."""
+    """Take the missing tiles; return the tiles of the next file."""
     taken, others = tiles[: self.missing], tiles[self.missing :]
     self.tiles.append(taken)
     self.missing -= len(taken)

@@ -95,7 +95,7 @@ class ImageFile:
 
   @property
   def content(self) -> bytes:
-    """Return the bytes that an archive must give back: those of the file, or of its pixels and metadata."""
+    """Return the bytes that an archive must give back: the file, or its pixels and metadata."""
     if self.data is not None:
       return self.data
     assert self.pixels is not None
@@ -223,7 +223,7 @@ def _packed(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def check_metadata(metadata: bytes) -> None:
-  """Raise a `ValueError` unless these are chunks that a PNG file can have besides those of its pixels."""
+  """Raise a `ValueError` unless these are chunks that a PNG file can have in addition to its pixels."""
   if len(metadata) > MAX_METADATA:
     raise ValueError(f"its metadata have more than {MAX_METADATA:,} bytes")
   for number, (kind, content) in enumerate(_chunks(metadata), 1):
@@ -244,7 +244,7 @@ def with_metadata(png: bytes, metadata: bytes) -> bytes:
   for kind, content in (*_chunks(metadata), (_PIXELS, b"")):
     if kind == _PIXELS:
       parts.append(pixels)
-      pixels = b""  # now they are there
+      pixels = b""  # they are written only once
     else:
       parts.append(_HEAD.pack(len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content)))
   return b"".join(parts) + png[end:]
