@@ -1,6 +1,6 @@
 """Image files with all of their bits: PNG and TIFF of 16 bits, NumPy's .npy, FITS; of real numbers all except PNG.
 
-A file is what it begins with, not what its name says. Values are those of the file: 12 bits in a file of 16 are 0 to
+A file is what it begins with, not what its name says. Values are as in the file: 12 bits in a file of 16 are 0 to
 4,095. The rows of FITS files are in the order of the file, which many programs show from the bottom up.
 """
 
@@ -33,7 +33,7 @@ def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: in
     file: path of the file, or its bytes.
     channels: that the image must have.
     name: how errors name the file; its path if not given.
-    most_pixels: maximum number of pixels; None for that of the budget.
+    most_pixels: maximum number of pixels; None for the budget's.
 
   Raises:
     ImageFileError (an InputError): for another or a damaged file; for 8 bits, or other channels; for values that are
@@ -97,7 +97,7 @@ def _values(content: bytes, name: str, most_pixels: int | None) -> Any:
     return _fits(content, most_pixels)
   with open_image(content, name, most_pixels=most_pixels) as image:
     if content.startswith(PNG) and content[24] == 16:
-      if content[25] == 2:  # of which Pillow keeps 8 bits
+      if content[25] == 2:  # Pillow keeps only 8 of the 16 bits
         return import_extra("imagecodecs", "codecs", "reading RGB in PNG files of 16 bits").png_decode(content)
       if content[25] != 0 or "transparency" in image.info:
         raise InputError("it has transparency, which a model of 16 bits does not take")

@@ -2,8 +2,9 @@
 
 Content is written to a temporary name in the same folder, synced to disk, and then renamed. A process that is
 killed leaves the old content, and perhaps a `.tmp.PID.MACHINE.NAME` that nothing reads. The first write of a process
-into a folder removes those of dead processes. On another machine the number of a process says nothing: what others left
-on a shared file system stays, except in the folder of a run, whose lock is held, where it goes after an hour.
+into a folder removes the files of dead processes. On another machine the number of a process says nothing: what
+others left on a shared file system stays, except in the folder of a run, whose lock is held, where it goes after an
+hour.
 
 A directory that holds files cannot be replaced by `rename`: the old one is moved aside first. A process that is killed
 between the two moves leaves it as `.old.NAME`, which the next write moves back.

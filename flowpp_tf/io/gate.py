@@ -101,7 +101,7 @@ def parse_json(text: str) -> Any:
   """Parse a JSON text.
 
   Raises:
-    ValueError: if it is none, has a key twice, of which one would be lost, or takes more memory than the budget has.
+    ValueError: if it is not one, has a key twice (one would be lost), or takes more memory than the budget has.
   """
   budget.claim("memory", _JSON_FACTOR * len(text), f"JSON of {budget.size_text(len(text))}")
   try:
@@ -131,7 +131,7 @@ def reason(error: BaseException) -> str:
 def reading(path: Path, expected: str = "") -> Iterator[None]:
   """Turn any exception of a file's reader into an `InputError`: "'file' cannot be read: reason".
 
-  Readers raise many kinds of exceptions for damaged files, also those of compression libraries.
+  Readers raise many kinds of exceptions for damaged files, and so do compression libraries.
 
   Args:
     path: the file.

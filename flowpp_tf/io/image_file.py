@@ -49,7 +49,7 @@ def open_image(
     file: path of the file, open file, or its bytes.
     name: how errors name the file; its path if not given.
     formats: formats that are read.
-    most_pixels: maximum number of pixels; None for that of the budget.
+    most_pixels: maximum number of pixels; None for the budget's.
 
   Raises:
     ImageFileError (a ValueError): for anything else, and for any exception within the context: Pillow raises many.
@@ -127,7 +127,7 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _check_png(content):
-  """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow does not look at those of pixels."""
+  """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow skips pixel chunks."""
   if not content.startswith(PNG):
     return
   view = memoryview(content)

@@ -22,7 +22,7 @@ def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, lis
       real-valued images, of which only these are.
 
   Raises:
-    InputError (a ValueError): if there is no such folder, or no image file in it.
+    InputError (a ValueError): if the folder does not exist, or has no image file.
   """
   folder = pathlib.Path(path).expanduser()
   if not folder.exists():
@@ -50,7 +50,7 @@ def _ending_with(suffixes, names):
 
 
 def is_array_file(path: Path) -> bool:
-  """Return whether a path is that of a file of an array, which has many images, rather than of a folder."""
+  """Return whether a path names an array file, which holds many images, and not a folder."""
   return os.fspath(path).lower().endswith(ARRAY_SUFFIXES) and os.path.isfile(path)
 
 

@@ -1,10 +1,10 @@
-"""Find the folders of trained models, without TensorFlow: runs, presets by name, and those of Hugging Face.
+"""Find the folders of trained models, without TensorFlow: runs, presets by name, and presets on Hugging Face.
 
 A preset of Hugging Face has an address in place of a folder's path:
 
     hf://user/model    hf://user/model@revision
 
-Only the files of a preset are downloaded, into the cache of the hub's own library, and then read as those of any folder
+Only the files of a preset are downloaded, into the cache of the hub's own library, and then read as files of any folder
 from outside. What the hub says that they hold is claimed from the budget before.
 """
 
@@ -83,7 +83,7 @@ def name_of_preset(preset: Path) -> str:
 
 
 def check_holds_run(folder: Path) -> None:
-  """Raise an `InputError` (a ValueError) unless a folder is that of a run, or of a preset."""
+  """Raise an `InputError` (a ValueError) unless a folder holds a run or a preset."""
   config = pathlib.Path(folder) / CONFIG
   if not os.path.lexists(config):
     raise InputError(f"workdir {os.fspath(folder)!r} holds no run: there is no {config}")

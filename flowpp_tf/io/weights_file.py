@@ -44,7 +44,7 @@ def named_weights_to_bytes(
   Args:
     weights: by name.
     about: JSON-serializable values to keep with them.
-    dtype: dtype of the arrays in the file, to which they are rounded; None for that of the weights.
+    dtype: dtype of the arrays in the file, to which they are rounded; None for the weights' dtype.
   """
   arrays = {name: np.asarray(weight.numpy(), dtype, order="C") for name, weight in weights.items()}
   about = {"sha256": _checksum(arrays), **(about or {})}
