@@ -67,8 +67,8 @@ class ScoreImages(_BatchFunction):
     model: name or folder of a preset, or folder of a run.
     num_samples: samples of the importance-weighted bound.
     seed: seed of the draws, the same for all images.
-    batch_size: images at a time; a smaller batch is filled up to it. Scores are those of `Scorer` for the same batch to
-      the bit. In another batch an image's score may differ in the last bits of float32.
+    batch_size: images at a time; a smaller batch is filled up to it. Scores equal the scores of `Scorer` for the same
+      batch to the bit. In another batch an image's score may differ in the last bits of float32.
 
   Raises:
     InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model, and for a
