@@ -5,7 +5,7 @@ CIFAR-10 and CIFAR-100 are archives, whole or as Keras unpacks them:
     cifar-10-binary.tar.gz     or cifar-10-batches-bin, its content: records of a label and 3 x 32 x 32 pixels
     cifar-10-python.tar.gz     or cifar-10-batches-py, its content: pickles of a `dict` with `data` and `labels`
 
-The binary form is read if both exist. Images are in the order of TensorFlow Datasets, which sorts those of a split by
+The binary form is read if both exist. Images are in the order of TensorFlow Datasets, which sorts each split by
 a hash of their index: splits and fingerprints are the same from each source. A pickle can call any function. Nothing
 that these name is called: each object of NumPy becomes a record of its arguments and its state, from which the array
 is read.

@@ -28,7 +28,7 @@ class Places(NamedTuple):
 
 
 class RandomCrops(ImageSource):
-  """Crops of photographs, uint8 or uint16 `[N, H, W, C]`; indexing cuts those of the grid.
+  """Crops of photographs, uint8 or uint16 `[N, H, W, C]`; indexing cuts the crops of the grid.
 
   Args:
     pixels: of all photographs, row by row, one after the other: uint8 or uint16 `[P, C]`, in memory or memory-mapped.
@@ -106,7 +106,7 @@ class RandomCrops(ImageSource):
     return Places(which, cells * self._size)
 
   def random_places(self, draws: np.ndarray) -> Places:
-    """Return the places that `draws` choose; those of one photograph are equally likely.
+    """Return the places that `draws` choose; places in one photograph are equally likely.
 
     Args:
       draws: uniform in [0, 1), `[B]`, float64: its 53 bits are enough for any position.

@@ -35,7 +35,7 @@ Images: TypeAlias = np.ndarray | ImageSource  # an array may be a memory map
 
 
 class ReducedBits(ImageSource):
-  """uint8 images `[N, H, W, C]` of which only the upper bits are kept; indexing computes them.
+  """uint8 images `[N, H, W, C]` reduced to their upper bits; indexing computes them.
 
   Args:
     images: uint8, an array or an `ImageSource`.

@@ -1,7 +1,7 @@
 """Load data sets of TensorFlow Datasets, prepared or downloaded, some of them also from published files.
 
-Missing splits are taken from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`,
-else of the only ClassLabel feature.
+Missing splits are taken from the end of train, see `split_train`. Labels come from the ClassLabel feature `label`,
+else from the only ClassLabel feature.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
 bit/dim. For both, test is the published validation, on which papers report, and validation is taken from train.
