@@ -166,11 +166,12 @@ class CompressImages(_BatchFunction):
     with writing(self._what):
       write_file(self._output / name, archive)
     others = {column: values for column, values in batch.items() if column != IMAGE}
-    return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}
+    count = len(images)
+    return {**others, "archive": np.full(count, name), "position": np.arange(count)}
 
 
 def _is_unused():
-  """Whether TensorFlow has not used its devices in this process: then threads may still be set."""
+  """Return whether TensorFlow has not used its devices in this process: then threads may still be set."""
   threads = tf.config.threading.get_inter_op_parallelism_threads()
   try:
     tf.config.threading.set_inter_op_parallelism_threads(threads + 1)
@@ -181,6 +182,9 @@ def _is_unused():
 
 
 def _filled(images, size):
-  """Images repeated up to a multiple of a size, which is at least one batch of it."""
+  """Return images, the last one repeated up to a multiple of a batch size."""
   missing = -len(images) % size
-  return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+  if not missing:
+    return images
+  copies = np.repeat(images[-1:], missing, axis=0)
+  return np.concatenate([images, copies])

@@ -103,7 +103,9 @@ def load_folder(
     for split, most in (("train", None), ("validation", _MOST_CROPS), ("test", _MOST_CROPS)):
       sizes_of_split = [sizes[name] for name in found[split]]
       splits_of_images[split] = RandomCrops(arrays[split], sizes_of_split, image_shape, most, balanced=True)
-  labels_by_split = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS} if labels else None
+  labels_by_split = None
+  if labels:
+    labels_by_split = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS}
   remarks = {
     f"left out, as {splits_file} does not name them": len(names) - len(named),
     "left out, as they are smaller than a crop": len(too_small),

@@ -71,7 +71,8 @@ def field_log_prob(fields: TensorLike, spectrum: np.ndarray) -> np.ndarray:
   x = fields[..., 0].astype(np.float64)
   check_all_finite("fields", x)
   power = np.abs(np.fft.fft2(x)) ** 2 / np.prod(x.shape[-2:])
-  return -0.5 * np.sum(power / spectrum + np.log(2 * np.pi * spectrum), axis=(-2, -1))
+  log_normalizer = np.log(2 * np.pi * spectrum)
+  return -0.5 * np.sum(power / spectrum + log_normalizer, axis=(-2, -1))
 
 
 @check_arguments
@@ -87,7 +88,9 @@ def expected_log_prob(spectrum: np.ndarray) -> tuple[float, float]:
     True
   """
   spectrum = _checked_spectrum(spectrum, [None, None])
-  return float(-0.5 * np.sum(1 + np.log(2 * np.pi * spectrum))), (spectrum.size / 2) ** 0.5
+  mean = -0.5 * np.sum(1 + np.log(2 * np.pi * spectrum))
+  std = (spectrum.size / 2) ** 0.5
+  return float(mean), std
 
 
 @check_arguments

@@ -227,7 +227,12 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
     count = tf.shape(tf.nest.flatten(batch)[0])[0]
     extra = -count % multiple
     weights = tf.cast(tf.range(count + extra) < count, tf.float32)
-    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.gather(x, tf.fill([extra], count - 1))], axis=0), batch)
+
+    def repeat_last(x):
+      copies = tf.gather(x, tf.fill([extra], count - 1))
+      return tf.concat([x, copies], axis=0)
+
+    padded = tf.nest.map_structure(repeat_last, batch)
     # Keras expects targets before weights; the weights also take their place.
     return padded, weights, weights
 

@@ -68,7 +68,9 @@ def frame(split: str, index: int) -> np.ndarray:
   """Return a frame, uint16 `[SIDE, SIDE]`."""
   rng = _generator(split, index, 1)
   scene_ = scene(split, index)
-  x = BIAS + rng.poisson(scene_) + np.rint(rng.normal(0.0, READ_NOISE, scene_.shape)).astype(np.int64)
+  electrons = rng.poisson(scene_)
+  read_noise = np.rint(rng.normal(0.0, READ_NOISE, scene_.shape)).astype(np.int64)
+  x = BIAS + electrons + read_noise
   return np.clip(x, 0, LEVELS - 1).astype(np.uint16)
 
 
@@ -87,7 +89,9 @@ def scene(split: str, index: int) -> np.ndarray:
   for _ in range(rng.poisson(_GALAXIES)):
     place = position()
     disc = galsim.Exponential(half_light_radius=rng.uniform(1.5, 6.0), flux=log_uniform(*_GALAXY_FLUX))
-    disc = disc.shear(g=rng.uniform(0, 0.5), beta=rng.uniform(0, math.pi) * galsim.radians)
+    shear = rng.uniform(0, 0.5)
+    angle = rng.uniform(0, math.pi) * galsim.radians
+    disc = disc.shear(g=shear, beta=angle)
     galaxy = galsim.Convolve(disc, psf)
     galaxy.drawImage(image, scale=1.0, center=place, add_to_image=True, method="auto")
   y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5

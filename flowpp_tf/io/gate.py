@@ -216,5 +216,6 @@ def check_npy_header(file: IO[bytes], size: int) -> None:
   shape, _, dtype = readers[version](file)
   # An array of no sides or of no bytes for each value could have any length, and what is made of it too.
   sides = all(type(side) is int and 0 <= side <= _LONGEST for side in shape)
-  if not dtype.hasobject and (not sides or math.prod(shape) * max(dtype.itemsize, 1) > size - file.tell()):
+  bytes_left = size - file.tell()
+  if not dtype.hasobject and (not sides or math.prod(shape) * max(dtype.itemsize, 1) > bytes_left):
     raise ValueError(f"it claims an array of shape {shape}, and has {size:,} bytes")
