@@ -3,7 +3,8 @@
 from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned, ContextTransform
-from flowpp_tf.bijectors.coupling import Coupling, CouplingKind, num_parameters, register_coupling
+from flowpp_tf.bijectors.coupling import Coupling
+from flowpp_tf.bijectors.coupling_kinds import CouplingKind, CouplingMap, num_parameters, register_coupling
 from flowpp_tf.bijectors.elementwise import (
   AsinhTransform,
   BoundedAffine,

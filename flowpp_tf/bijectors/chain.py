@@ -14,7 +14,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, copied, evaluate, is_composite
+from flowpp_tf.bijectors.base import Bijector, evaluate
+from flowpp_tf.bijectors.parameters import Parameter, copied, is_composite
 from flowpp_tf.core.checks import check_type
 
 
@@ -44,31 +45,36 @@ class Chain(Bijector):
     check_type("bijectors", bijectors, Sequence)
     for part in bijectors:
       check_type("bijectors", part, tfp.bijectors.Bijector)
-    self._initialize_chain(parameters, copied(bijectors))
+    self._set_parts(copied(bijectors), parameters)
 
-  def _initialize_chain(self, parameters, bijectors):
-    self._bijectors, self._variables_of_parts = bijectors, variables_of(bijectors)
+  def _set_parts(self, bijectors, parameters):
+    """Keep the bijectors; subclasses call it from constructors with other arguments, which `parameters` has."""
+    self._bijectors = bijectors
+    self._variables_of_parts = variables_of(bijectors)
     forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
-    self._initialize(
-      parameters,
-      forward_ndims,
+    Bijector.__init__(
+      self,
+      forward_min_event_ndims=forward_ndims,
       inverse_min_event_ndims=inverse_ndims,
       dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
       is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
+      parameters=parameters,
     )
 
   bijectors = Parameter("The parts; the last is applied first.")
 
   def _evaluate(self, x, inverse, ctx):
     event_ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
-    parts, log_dets = list(enumerate(reversed(self.bijectors))), []
-    for i, part in reversed(parts) if inverse else parts:
-      x, log_det = evaluate(part, x, inverse, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
+    parts = list(enumerate(reversed(self.bijectors)))
+    if inverse:
+      parts.reverse()
+    log_det = None
+    for i, part in parts:
+      x, log_det_of_part = evaluate(part, x, inverse, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
       more = part.inverse_min_event_ndims - part.forward_min_event_ndims
       event_ndims += -more if inverse else more
-      log_dets.append(log_det)
-    # Batch dimensions are broadcast.
-    return x, sum(log_dets[1:], start=log_dets[0]) if log_dets else tf.zeros([], x.dtype)
+      log_det = log_det_of_part if log_det is None else log_det + log_det_of_part  # batch dimensions are broadcast
+    return x, tf.zeros([], x.dtype) if log_det is None else log_det
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -123,14 +129,16 @@ class Invert(Bijector):
     return super().__new__(_CompositeInvert if cls is Invert and is_composite(bijector) else cls)
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
+    parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
+    self._bijector = bijector
     self._variables_of_parts = variables_of([bijector])
-    self._initialize(
-      locals(),
-      bijector.inverse_min_event_ndims,
+    super().__init__(
+      forward_min_event_ndims=bijector.inverse_min_event_ndims,
       inverse_min_event_ndims=bijector.forward_min_event_ndims,
       dtype=bijector.dtype,
       is_constant_jacobian=bijector.is_constant_jacobian,
+      parameters=parameters,
     )
 
   bijector = Parameter("The bijector whose inverse this is.")

@@ -11,9 +11,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Parameter, TensorParameter, evaluate
+from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.bijectors.chain import Chain, variables_of
 from flowpp_tf.bijectors.coupling import Coupling
+from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_parameters
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
@@ -46,18 +47,20 @@ class Conditioned(Chain):
   def __init__(
     self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False, name: str = "conditioned"
   ) -> None:
+    parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
     if isinstance(bijector, Conditioned):
       raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
-    self._initialize_chain(locals(), [bijector])
-
-  def _check_shapes(self, **tensors):
-    least, context = self.bijector.forward_min_event_ndims, tensors["context"]
-    if context.shape.rank is not None and context.shape.rank < least:
-      raise InputError(
-        f"`context` must be of shape [{'..., H, W, C' if least == 3 else '..., C'}], got {[*context.shape]}"
-        + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else "")
-      )
+    [self._context] = as_parameters(context=context)
+    rank = tf.TensorShape(self._context.shape).rank
+    if rank is not None and rank < bijector.forward_min_event_ndims:
+      wanted = "[..., C]"
+      hint = ""
+      if bijector.forward_min_event_ndims == 3:
+        wanted = "[..., H, W, C]"
+        hint = ", for a vector of each image give [N, 1, 1, C]"
+      raise InputError(f"`context` must be of shape {wanted}, got {[*self._context.shape]}{hint}")
+    self._set_parts([bijector], parameters)
 
   @property
   def bijector(self) -> tfp.bijectors.Bijector:
@@ -106,10 +109,12 @@ class ContextTransform(Chain):
     validate_args: bool = False,
     name: str = "context_transform",
   ) -> None:
+    parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
     check_type("transform", transform, tfp.bijectors.Bijector)
+    self._transform = transform
     self._variables_of_transform = variables_of([transform])
-    self._initialize_chain(locals(), [bijector])
+    self._set_parts([bijector], parameters)
 
   @property
   def bijector(self) -> tfp.bijectors.Bijector:

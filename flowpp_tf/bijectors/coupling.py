@@ -12,24 +12,19 @@ conditioner's last layer must therefore not begin at zero.
 """
 
 from collections.abc import Callable
-import contextlib
-import functools
-import inspect
-import math
-from typing import Any, NamedTuple
-import warnings
+from typing import Any
 
-import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, evaluate
+from flowpp_tf.bijectors.base import Bijector, evaluate
+from flowpp_tf.bijectors.parameters import Parameter
 from flowpp_tf.core.checks import as_dtype, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import COUPLINGS, register, registered
+from flowpp_tf.core.keras_parts import tf_variable, warn_of_closures
 from flowpp_tf.core.remat import checkpointed, in_stateless_scope
-from flowpp_tf.core.tensors import shape_of
+from flowpp_tf.core.tensors import flatten_batch, shape_of
 
 
 class Coupling(Bijector):
@@ -57,7 +52,8 @@ class Coupling(Bijector):
       nothing trains them unless you name them to the optimizer: a warning says so for layers that a function names
       itself. Give the layer itself, and a context by `Conditioned`. It may compute in a lower precision, as under
       Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
-    bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
+    bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`. Exports as graphs need
+      a `CouplingMap` or `affine_coupling_bijector`, which say what they compute.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
     kept: how many values of the last axis are kept, the first; None for half of them. Of 0 the conditioner reads the
@@ -92,6 +88,7 @@ class Coupling(Bijector):
     validate_args: bool = False,
     name: str = "coupling",
   ) -> None:
+    parameters = dict(locals())
     check_count("event_ndims", event_ndims)
     if kept is not None:
       check_count("kept", kept, 0)
@@ -99,17 +96,15 @@ class Coupling(Bijector):
       raise InputError(
         f"`conditioner` must be built before a `Coupling` is made of it, got the new layer {conditioner}"
       )
-    self._conditioner_variables = [_of_tensorflow(v) for v in getattr(conditioner, "variables", ())]
-    self._initialize(locals(), event_ndims, dtype=as_dtype("dtype", dtype))
-    for argument, function in (("conditioner", conditioner), ("bijector_fn", bijector_fn)):
-      hidden = () if hasattr(function, "variables") else _hidden_variables(function)
-      if untracked := {id(v) for v in hidden} - {id(v) for v in self.trainable_variables}:
-        warnings.warn(
-          f"`{argument}` of {self.name!r} reads {len(untracked)} trainable variables that its `trainable_variables` "
-          "lacks: an optimizer of these does not train them. Give the Keras layer itself as `conditioner`, and a "
-          "context by `Conditioned`",
-          stacklevel=4,
-        )
+    self._conditioner = conditioner
+    self._conditioner_variables = [tf_variable(v) for v in getattr(conditioner, "variables", ())]
+    self._bijector_fn = bijector_fn
+    self._event_ndims = event_ndims
+    self._kept = kept
+    self._remat = remat
+    super().__init__(forward_min_event_ndims=event_ndims, dtype=as_dtype("dtype", dtype), parameters=parameters)
+    warn_of_closures(self, "`conditioner`", conditioner)
+    warn_of_closures(self, "`bijector_fn`", bijector_fn)
 
   conditioner = Parameter("The callable `x1 -> parameters`.")
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
@@ -133,7 +128,7 @@ class Coupling(Bijector):
     """Return y, and the log-det of the values that are transformed, summed over `event_ndims`."""
     x1, x2 = self._split(x)
     parameters = self._condition(x1, ctx)
-    bijector = self._bijector_of(parameters, x2)
+    bijector = self._make_bijector(parameters, x2)
     y2, log_det = evaluate(bijector, x2, inverse, event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
 
@@ -147,23 +142,28 @@ class Coupling(Bijector):
 
   def _condition(self, x1, ctx):
     """Return the parameters that the conditioner gives for x1, which it sees with one batch dimension."""
-    batch_ndims, condition = len(x1.shape) - self.event_ndims, ctx and ctx.condition
-    if condition is not None and len(condition.shape) < self.event_ndims:
-      raise InputError(f"`condition` must have an event of {self.event_ndims} dimensions, got {[*condition.shape]}")
-    shape = shape_of(x1)[:batch_ndims]
-    if batch_ndims == 1:
-      if condition is not None and len(condition.shape) == self.event_ndims:
-        condition = condition[tf.newaxis]
+    flat_x1, restore_batch = flatten_batch(x1, self.event_ndims)
+    if ctx is None:
+      parameters = self.conditioner(flat_x1)
     else:
-      x1 = tf.reshape(x1, [math.prod(shape), *shape_of(x1)[batch_ndims:]])  # not -1: there may be no values
-      if condition is not None:
-        event = shape_of(condition)[-self.event_ndims :]
-        condition = tf.reshape(tf.broadcast_to(condition, [*shape, *event]), [-1, *event])
-    parameters = self.conditioner(x1) if ctx is None else self.conditioner(x1, ctx=ctx.with_condition(condition))
-    of_batch = lambda p: p if batch_ndims == 1 else tf.reshape(p, [*shape, *shape_of(p)[1:]])
-    return tf.nest.map_structure(lambda p: of_batch(tf.cast(p, x1.dtype)), parameters)
+      condition = self._flat_condition(ctx.condition, x1)
+      parameters = self.conditioner(flat_x1, ctx=ctx.with_condition(condition))
+    return tf.nest.map_structure(lambda p: restore_batch(tf.cast(p, x1.dtype)), parameters)
 
-  def _bijector_of(self, parameters, x2):
+  def _flat_condition(self, condition, x1):
+    """Return the condition of the context with one batch dimension, broadcast to the batch of x1 if that has others."""
+    if condition is None:
+      return None
+    if len(condition.shape) < self.event_ndims:
+      raise InputError(f"`condition` must have an event of {self.event_ndims} dimensions, got {[*condition.shape]}")
+    batch_ndims = len(x1.shape) - self.event_ndims
+    if batch_ndims == 1:
+      return condition if len(condition.shape) > self.event_ndims else condition[tf.newaxis]
+    event = shape_of(condition)[-self.event_ndims :]
+    condition = tf.broadcast_to(condition, [*shape_of(x1)[:batch_ndims], *event])
+    return flatten_batch(condition, self.event_ndims)[0]
+
+  def _make_bijector(self, parameters, x2):
     """Return the bijector of x2; raise an `InputError` if it is one of other values, which would be broadcast."""
     bijector = self.bijector_fn(parameters)
     if bijector.forward_min_event_ndims:
@@ -183,82 +183,3 @@ def forward_and_elementwise_log_det(
   y, log_det = coupling._transform(x, False, 0, ctx)
   x1, x2 = coupling._split(x)
   return y, tf.concat([tf.zeros_like(x1), log_det + tf.zeros_like(x2)], axis=-1)
-
-
-def _of_tensorflow(variable):
-  return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def _hidden_variables(function):
-  """Yield the trainable variables of layers, modules and variables that a function closes over."""
-  values = []
-  if isinstance(function, functools.partial):
-    values += [*function.args, *function.keywords.values()]
-    function = function.func
-  values.append(getattr(function, "__self__", function))
-  with contextlib.suppress(TypeError, ValueError):  # not a function; a name that is assigned later
-    found = inspect.getclosurevars(function)
-    values += [*found.nonlocals.values(), *found.globals.values()]
-  for value in values:
-    if isinstance(value, (tf.Module, keras.layers.Layer)):
-      yield from map(_of_tensorflow, value.trainable_variables)
-    elif isinstance(value, (tf.Variable, keras.Variable)) and value.trainable:
-      yield _of_tensorflow(value)
-
-
-class CouplingKind(NamedTuple):
-  """The transformation of a kind of coupling; core/registry.py names the kinds.
-
-  Attributes:
-    num_parameters: function of the number of components K, which returns how many parameters a conditioner gives for
-      each transformed value.
-    bijector_fn: function `(parameters [..., C num_parameters], components) -> elementwise bijector` of `[..., C]`.
-
-  Examples:
-    >>> shift = fpp.bijectors.CouplingKind(lambda components: 1, lambda p, components: tfp.bijectors.Shift(p))
-    >>> shift.num_parameters(8)
-    1
-  """
-
-  num_parameters: Callable[[int], int]
-  bijector_fn: Callable[[Any, int], tfp.bijectors.Bijector]
-
-
-def num_parameters(coupling: str, components: int) -> int:
-  """Return how many parameters a conditioner gives for each transformed value.
-
-  Args:
-    coupling: kind of coupling, such as "mixture_logistic" (2 + 3 `components`) or "affine" (2).
-    components: K, the number of logistics in the mixture.
-
-  Raises:
-    ValueError: if there is no such kind.
-
-  Examples:
-    >>> fpp.bijectors.num_parameters("mixture_logistic", components=8)
-    26
-  """
-  check_count("components", components, 0, 2**63 - 1)
-  if not isinstance(coupling, str) or coupling not in COUPLINGS:
-    raise InputError(f"`coupling` must be {' or '.join(COUPLINGS)}, got {coupling!r}")
-  return registered(COUPLINGS, coupling).num_parameters(components)
-
-
-@check_arguments
-def register_coupling(name: str, kind: CouplingKind) -> None:
-  """Give a kind of coupling a name, for configs; programs import a module that calls this by --import=MODULE.
-
-  Args:
-    name: for `coupling` of a config, and for --coupling.
-    kind: the transformation.
-
-  Raises:
-    InputError (a ValueError): if there is a coupling of that name.
-
-  Examples:
-    >>> shift = fpp.bijectors.CouplingKind(lambda components: 1, lambda p, components: tfp.bijectors.Shift(p))
-    >>> fpp.register_coupling("shift", shift)
-    >>> fpp.Recipe.load("digits").replace(coupling="shift").config.coupling
-    'shift'
-  """
-  register("coupling", COUPLINGS, name, kind)

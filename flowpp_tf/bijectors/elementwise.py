@@ -14,8 +14,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter
-from flowpp_tf.bijectors.coupling import CouplingKind
+from flowpp_tf.bijectors.base import Elementwise
+from flowpp_tf.bijectors.coupling_kinds import CouplingKind
+from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_elementwise_parameters
 from flowpp_tf.core.checks import INT32_MAX, as_tensor, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo, shape_of
@@ -40,7 +41,9 @@ class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   """
 
   def __init__(self, scale_logit: Any, shift: Any, validate_args: bool = False, name: str = "bounded_affine") -> None:
-    self._initialize(locals(), is_constant_jacobian=True)
+    parameters = dict(locals())
+    self._scale_logit, self._shift = as_elementwise_parameters(scale_logit=scale_logit, shift=shift)
+    super().__init__(parameters, dtype=self._shift.dtype, is_constant_jacobian=True)
 
   scale_logit = TensorParameter("Argument of tanh, which gives the log scale.")
   shift = TensorParameter("Number added after scaling.")
@@ -74,9 +77,12 @@ class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
   ) -> None:
+    parameters = dict(locals())
     check_count("levels", levels, high=INT32_MAX)
     check_number("alpha", alpha, 0, 0.5, ends=False)
-    self._initialize(locals())
+    self._levels = levels
+    self._alpha = alpha
+    super().__init__(parameters)
 
   levels = Parameter("Number of pixel values.")
   alpha = Parameter("Margin at either end.")
@@ -115,7 +121,7 @@ class Sigmoid(Elementwise, tfp.experimental.AutoCompositeTensor):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:
-    self._initialize(locals())
+    super().__init__(dict(locals()))
 
   def _forward_and_log_det(self, x, ctx):
     return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
@@ -157,8 +163,10 @@ class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   """
 
   def __init__(self, margin: float, validate_args: bool = False, name: str = "logit_margin") -> None:
+    parameters = dict(locals())
     check_number("margin", margin, 0, 0.5, ends=False)
-    self._initialize(locals())
+    self._margin = margin
+    super().__init__(parameters)
 
   margin = Parameter("What y lacks of 0 and 1 as a probability.")
 
@@ -204,8 +212,11 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, offset: Any, scale: Any, levels: int = 256, validate_args: bool = False, name: str = "asinh_transform"
   ) -> None:
+    parameters = dict(locals())
     check_count("levels", levels, high=INT32_MAX)
-    self._initialize(locals())
+    self._offset, self._scale = as_elementwise_parameters(offset=offset, scale=scale)
+    self._levels = levels
+    super().__init__(parameters, dtype=self._scale.dtype)
 
   offset = TensorParameter("Brightness around which the map is linear, as a part of `levels`.")
   scale = TensorParameter(

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, TensorParameter, check_variables
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_parameters, check_variables
 from flowpp_tf.core.checks import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
@@ -29,15 +30,10 @@ _SHRINKAGE = 3.0  # columns / rows of it are added, of the mean variance: docs/b
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
-  def _initialize(self, parameters, event_ndims=0, **kwargs):
+  def __init__(self, parameters: dict[str, Any], event_ndims: int, dtype: Any) -> None:
     check_count("event_ndims", event_ndims)
-    super()._initialize(parameters, event_ndims, is_constant_jacobian=True, **kwargs)
-
-  def _check_shapes(self, **tensors):
-    for name, kernel in tensors.items():
-      shape = kernel.shape
-      if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
-        raise InputError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
+    self._event_ndims = event_ndims
+    super().__init__(forward_min_event_ndims=event_ndims, dtype=dtype, is_constant_jacobian=True, parameters=parameters)
 
   event_ndims = Parameter("Rank of an event.")
 
@@ -82,8 +78,11 @@ class Invertible1x1Conv(_ChannelMixing):
     validate_args: bool = False,
     name: str = "invertible_1x1_conv",
   ) -> None:
+    parameters = dict(locals())
     check_type("whitening", whitening, bool)
-    self._initialize(locals(), event_ndims)
+    self._kernel = _as_matrices(kernel=kernel)
+    self._whitening = whitening
+    super().__init__(parameters, event_ndims, self._kernel.dtype)
 
   kernel = TensorParameter("The matrix, or the stack of its diagonal blocks.")
   whitening = Parameter("Whether an evaluation that initialises sets the matrix.")
@@ -184,9 +183,12 @@ class Invertible1x1ConvLU(_ChannelMixing):
     validate_args: bool = False,
     name: str = "invertible_1x1_conv_lu",
   ) -> None:
-    self._initialize(locals(), event_ndims)
+    parameters = dict(locals())
+    self._lower_upper = _as_matrices(lower_upper=lower_upper)
+    self._permutation = None
     if permutation is not None:
       self._permutation = _as_permutation(permutation, self._lower_upper.shape[:-1])
+    super().__init__(parameters, event_ndims, self._lower_upper.dtype)
 
   lower_upper = TensorParameter("L below the diagonal, U above it, log U_ii on it.")
   permutation = Parameter("Index of the row of L U that each row of W is, or None for the same.")
@@ -249,6 +251,16 @@ def _one_event(parameter, event_ndims=2, is_preferred=True):
   return ParameterProperties(
     event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims), is_preferred=is_preferred
   )
+
+
+def _as_matrices(**parameter):
+  """Return a parameter that is a square matrix, or a stack of them; raise an `InputError` for others."""
+  [name] = parameter
+  [matrices] = as_parameters(**parameter)
+  shape = matrices.shape
+  if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
+    raise InputError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
+  return matrices
 
 
 def _as_permutation(value, shape):

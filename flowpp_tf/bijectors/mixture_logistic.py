@@ -20,12 +20,12 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tracing import traced_once
 
 
-def check_components(parameters: dict[str, Any], one_more: str | None = None) -> None:
+def check_components(one_more: str | None = None, **parameters: Any) -> None:
   """Raise an `InputError` unless the parameters of an elementwise map have as many components: one would be broadcast.
 
   Args:
-    parameters: tensors or variables `[..., K]` by name.
-    one_more: name of the one that is `[..., K + 1]`, or None.
+    one_more: name of the parameter that is `[..., K + 1]`, or None.
+    **parameters: tensors or variables `[..., K]` by name.
   """
   shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
   sizes = set()

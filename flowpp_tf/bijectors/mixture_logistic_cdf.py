@@ -11,12 +11,13 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, TensorParameter
+from flowpp_tf.bijectors.base import Elementwise
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.bijectors.coupling import CouplingKind
+from flowpp_tf.bijectors.coupling_kinds import CouplingKind
 from flowpp_tf.bijectors.elementwise import BoundedAffine, LogitMargin, per_value
 from flowpp_tf.bijectors.mixture_logistic import check_components, log_density, logit_cdf
 from flowpp_tf.bijectors.mixture_quantile import quantile
+from flowpp_tf.bijectors.parameters import TensorParameter, as_elementwise_parameters
 from flowpp_tf.core.checks import as_tensor, check_count, check_number
 
 tfb = tfp.bijectors
@@ -26,9 +27,11 @@ SMALLEST_LOG_SCALE = -7.0
 class _Mixture(Elementwise):
   """Base class with the parameters that the two bijectors below share."""
 
-  def _check_shapes(self, **tensors):
-    check_components(tensors)
-    super()._check_shapes(**tensors)
+  def __init__(self, parameters: dict[str, Any]) -> None:
+    mixture = {name: parameters[name] for name in ("logits", "loc", "log_scale")}
+    self._logits, self._loc, self._log_scale = as_elementwise_parameters(**mixture)
+    check_components(logits=self._logits, loc=self._loc, log_scale=self._log_scale)
+    super().__init__(parameters, dtype=self._loc.dtype)
 
   logits = TensorParameter("Unnormalised log weights `[..., K]`.", size=2)
   loc = TensorParameter("Means `[..., K]`.", size=2)
@@ -64,7 +67,7 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "logit_mixture_logistic_cdf"
   ) -> None:
-    self._initialize(locals())
+    super().__init__(dict(locals()))
 
   def _forward_and_log_det(self, x, ctx):
     return logit_cdf(x, *self._mixture())
@@ -97,7 +100,7 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "mixture_logistic_cdf"
   ) -> None:
-    self._initialize(locals())
+    super().__init__(dict(locals()))
 
   def _forward_and_log_det(self, x, ctx):
     mixture = self._mixture()

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter, check_variables
+from flowpp_tf.bijectors.base import Elementwise
+from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_elementwise_parameters, check_variables
 from flowpp_tf.core.checks import check_number, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo, moments
@@ -55,9 +56,13 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     validate_args: bool = False,
     name: str = "act_norm",
   ) -> None:
+    parameters = dict(locals())
     check_number("epsilon", epsilon, 0)
     check_number("min_variance", min_variance, 0)
-    self._initialize(locals(), is_constant_jacobian=True)
+    self._scale, self._bias = as_elementwise_parameters(scale=scale, bias=bias)
+    self._epsilon = epsilon
+    self._min_variance = min_variance
+    super().__init__(parameters, dtype=self._bias.dtype, is_constant_jacobian=True)
 
   scale = TensorParameter("Factor of each activation.", low=lambda dtype: SMALLEST_SCALE)
   bias = TensorParameter("Number added to each scaled activation.")
@@ -134,8 +139,11 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     validate_args: bool = False,
     name: str = "standardization",
   ) -> None:
+    parameters = dict(locals())
     check_type("allow_constant", allow_constant, bool)
-    self._initialize(locals(), is_constant_jacobian=True)
+    self._mean, self._stddev = as_elementwise_parameters(mean=mean, stddev=stddev)
+    self._allow_constant = allow_constant
+    super().__init__(parameters, dtype=self._mean.dtype, is_constant_jacobian=True)
 
   mean = TensorParameter("Subtracted from each value.")
   stddev = TensorParameter("Divisor of each centred value.", low=lambda dtype: float(finfo(dtype).tiny))

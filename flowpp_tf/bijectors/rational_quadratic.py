@@ -23,11 +23,12 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, TensorParameter, check_broadcast
+from flowpp_tf.bijectors.base import Elementwise
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.bijectors.coupling import CouplingKind
+from flowpp_tf.bijectors.coupling_kinds import CouplingKind
 from flowpp_tf.bijectors.elementwise import BoundedAffine, per_value
 from flowpp_tf.bijectors.mixture_logistic import check_components, softmax_of_any_rank
+from flowpp_tf.bijectors.parameters import TensorParameter, as_parameters, check_broadcast
 from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.tensors import finfo
 
@@ -63,15 +64,17 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
     validate_args: bool = False,
     name: str = "logit_rational_quadratic_cdf",
   ) -> None:
-    self._initialize(locals())
+    parameters = dict(locals())
+    logits = dict(width_logits=width_logits, height_logits=height_logits, slope_logits=slope_logits)
+    self._width_logits, self._height_logits, self._slope_logits = as_parameters(**logits)
+    tensors = dict(zip(logits, (self._width_logits, self._height_logits, self._slope_logits)))
+    check_components(one_more="slope_logits", **tensors)
+    check_broadcast(**{name: tf.TensorSpec(value.shape[:-1]) for name, value in tensors.items()})
+    super().__init__(parameters, dtype=self._slope_logits.dtype)
 
   width_logits = TensorParameter("Widths of the bins before a softmax, `[..., K]`.", size=2)
   height_logits = TensorParameter("Heights of the bins before a softmax, `[..., K]`.", size=2)
   slope_logits = TensorParameter("Slopes at the knots before a softplus, `[..., K + 1]`.", size=3)
-
-  def _check_shapes(self, **tensors):
-    check_components(tensors, one_more="slope_logits")
-    check_broadcast(**{name: tf.TensorSpec(value.shape[:-1]) for name, value in tensors.items()})
 
   def _bins(self):
     """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""

@@ -8,18 +8,24 @@ In row-major order the split by columns, a checkerboard of one row, is a reshape
 in half.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.parameters import Parameter
 from flowpp_tf.core.checks import check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import shape_of
+from flowpp_tf.core.tensors import flatten_batch, shape_of
 from flowpp_tf.types import Shape
 
 
 class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
+
+  def __init__(self, parameters: dict[str, Any], event_ndims: int) -> None:
+    super().__init__(forward_min_event_ndims=event_ndims, is_constant_jacobian=True, parameters=parameters)
 
   @property
   def _is_permutation(self):
@@ -81,25 +87,27 @@ class Squeeze(_Regrouping):
   """
 
   def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
+    parameters = dict(locals())
     check_count("block_size", block_size)
+    self._block_size = block_size
     self._block = (block_size, block_size)
-    self._initialize(locals(), 3, is_constant_jacobian=True)
+    super().__init__(parameters, event_ndims=3)
 
   block_size = Parameter("Side of the square of pixels that becomes one pixel.")
 
   def _rearrange(self, x):
-    return self._of_one_batch_dimension(tf.nn.space_to_depth, x, self._forward_event_shape(x.shape))
+    return self._regroup(tf.nn.space_to_depth, x, self._forward_event_shape(x.shape))
 
   def _undo(self, y):
-    return self._of_one_batch_dimension(tf.nn.depth_to_space, y, self._inverse_event_shape(y.shape))
+    return self._regroup(tf.nn.depth_to_space, y, self._inverse_event_shape(y.shape))
 
-  def _of_one_batch_dimension(self, function, x, shape):
+  def _regroup(self, function, x, shape):
     if self.block_size == 1:  # these functions reject it
       return tf.identity(x)
-    if len(x.shape) == 4:
-      return function(x, self.block_size)
-    result = function(tf.reshape(x, [-1, *shape_of(x)[-3:]]), self.block_size)
-    return tf.ensure_shape(tf.reshape(result, [*shape_of(x)[:-3], *shape_of(result)[1:]]), shape)
+    images, restore_batch = flatten_batch(x, 3)
+    result = restore_batch(function(images, self.block_size))
+    result.set_shape(shape)
+    return result
 
 
 class ColumnsToChannels(_Regrouping):
@@ -116,7 +124,7 @@ class ColumnsToChannels(_Regrouping):
   _block = (1, 2)
 
   def __init__(self, validate_args: bool = False, name: str = "columns_to_channels") -> None:
-    self._initialize(locals(), 3, is_constant_jacobian=True)
+    super().__init__(dict(locals()), event_ndims=3)
 
   def _rearrange(self, x):
     *batch, height, width, channels = shape_of(x)
@@ -141,7 +149,7 @@ class SwapHalves(Rearrangement):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "swap_halves") -> None:
-    self._initialize(locals(), 1, is_constant_jacobian=True)
+    super().__init__(dict(locals()), event_ndims=1)
 
   def _rearrange(self, x):
     if (x.shape[-1] or 0) % 2:

@@ -1,6 +1,9 @@
 """Keras layers and variables inside distributions and bijectors of TFP, which Keras itself does not find there."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import functools
+import inspect
 from typing import Any
 import warnings
 
@@ -53,3 +56,45 @@ def warn_if_untracked(flow: tf.Module) -> bool:
       stacklevel=2,
     )
   return True
+
+
+def tf_variable(variable: Any) -> tf.Variable:
+  """Return the variable of TensorFlow that a Keras variable holds; another variable as it is."""
+  return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def warn_of_closures(module: tf.Module, argument: str, function: Callable[..., Any]) -> None:
+  """Warn if a function that a module keeps reads trainable variables that the module does not track.
+
+  Args:
+    module: whose `trainable_variables` an optimizer gets.
+    argument: its argument, in the message.
+    function: the callable that was given; one with `variables` of its own is tracked.
+  """
+  if hasattr(function, "variables"):
+    return
+  untracked = {id(v) for v in _closure_variables(function)} - {id(v) for v in module.trainable_variables}
+  if untracked:
+    warnings.warn(
+      f"{argument} of {module.name!r} reads {len(untracked)} trainable variables that its `trainable_variables` "
+      "lacks: an optimizer of these does not train them. Give the Keras layer itself as `conditioner`, and a "
+      "context by `Conditioned`",
+      stacklevel=5,
+    )
+
+
+def _closure_variables(function: Callable[..., Any]) -> Iterator[tf.Variable]:
+  """Yield the trainable variables of layers, modules and variables that a function closes over."""
+  values: list[Any] = []
+  if isinstance(function, functools.partial):
+    values += [*function.args, *function.keywords.values()]
+    function = function.func
+  values.append(getattr(function, "__self__", function))
+  with contextlib.suppress(TypeError, ValueError):  # not a function; a name that is assigned later
+    closure = inspect.getclosurevars(function)
+    values += [*closure.nonlocals.values(), *closure.globals.values()]
+  for value in values:
+    if isinstance(value, (tf.Module, keras.layers.Layer)):
+      yield from map(tf_variable, value.trainable_variables)
+    elif isinstance(value, (tf.Variable, keras.Variable)) and value.trainable:
+      yield tf_variable(value)

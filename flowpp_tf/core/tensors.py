@@ -1,5 +1,7 @@
 """Shapes, limits of floating dtypes, and moments of tensors."""
 
+from collections.abc import Callable
+import math
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +17,28 @@ def shape_of(x: tf.Tensor) -> list[Any]:
       if size is None:
         sizes[i] = dynamic[i]
   return sizes
+
+
+def flatten_batch(x: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+  """Flatten the batch dimensions of a tensor into one, and return the function that restores them.
+
+  Args:
+    x: `[..., *event]`.
+    event_ndims: dimensions of an event.
+
+  Returns:
+    `x` as `[N, *event]`, and the function that returns a tensor `[N, *any]` as `[..., *any]`.
+  """
+  if len(x.shape) == event_ndims + 1:
+    return x, lambda result: result
+  sizes = shape_of(x)
+  batch = sizes[: len(sizes) - event_ndims]
+  event = sizes[len(batch) :]
+
+  def restore_batch(result):
+    return tf.reshape(result, [*batch, *shape_of(result)[1:]])
+
+  return tf.reshape(x, [math.prod(batch), *event]), restore_batch  # not -1: there may be no values
 
 
 def finfo(dtype: tf.DType) -> Any:

@@ -11,9 +11,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import check_broadcast, checked_evaluation, evaluate, is_composite
+from flowpp_tf.bijectors.base import evaluate, evaluate_checked
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
 from flowpp_tf.bijectors.normalization import ActNorm
+from flowpp_tf.bijectors.parameters import check_broadcast, is_composite
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
@@ -209,7 +210,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     base_sample = self._event("base_sample", base_sample, self.distribution)
     self._check_context(ctx)
     event_ndims = len(self.distribution.event_shape)
-    y, log_det = checked_evaluation(self, "base_sample", base_sample, self.bijector, False, event_ndims, ctx)
+    y, log_det = evaluate_checked(self, "base_sample", base_sample, self.bijector, False, event_ndims, ctx)
     return y, self.distribution.log_prob(base_sample) - log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
@@ -263,7 +264,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   def _log_prob(self, y, **kwargs):
     ctx = _checked(kwargs).get("ctx")
     self._check_context(ctx)
-    x, log_det = checked_evaluation(self, "x", y, self.bijector, True, len(self.event_shape), ctx)
+    x, log_det = evaluate_checked(self, "x", y, self.bijector, True, len(self.event_shape), ctx)
     return self.distribution.log_prob(x) + log_det
 
   _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(

@@ -23,7 +23,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph, posterior_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of
 from flowpp_tf.exporting.ops import Ops, Value
-from flowpp_tf.layers import Conditioner
 from flowpp_tf.posterior.support import OnSupport
 from flowpp_tf.types import Shape
 
@@ -210,10 +209,10 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
     x1 = _zeros(ops, ops.sum(x.value))
     x2 = x.value
   parameters = apply_network(bijector.conditioner, ops, x1, context)
-  components, start = _map_of(bijector, sizes[1])
-  parameters = ops.reshape(parameters, [-1, len(start)])
-  if np.any(start):
-    parameters = parameters + ops.constant(start)
+  components, offsets = _components_and_offsets(bijector)
+  parameters = ops.reshape(parameters, [-1, 2 + 3 * components])
+  if any(offsets):
+    parameters = parameters + ops.constant(offsets)
   x2 = ops.reshape(x2, [-1, 1])
   y2, log_det = _mapped(ops, x2, parameters, components, inverse)
   y2 = ops.reshape(y2, [-1, *event])
@@ -224,28 +223,16 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   return x.mapped(y, ops.concat([_zeros(ops, x1), log_det], -1))
 
 
-def _map_of(coupling, size):
-  """Return how many components the map of a coupling has, 0 of an affine one, and what it adds to the parameters.
-
-  They are found in the bijector that it makes of zeros, in the first row, and of random parameters, in the second,
-  which show that it reads them in the order of equation 11.
-  """
-  network = coupling.conditioner
-  last = network.output_conv if isinstance(network, Conditioner) else network.output_layer
-  count = last.units // size
-  parameters = np.random.RandomState(0).randn(2, size, count)
-  parameters[0] = 0
-  with tf.init_scope():
-    bijector = coupling.bijector_fn(tf.constant(parameters.reshape(2, -1), coupling.dtype))
-  affine, *mixtures = bijector.bijectors if isinstance(bijector, fb.Chain) else [bijector]
-  if isinstance(affine, fb.BoundedAffine) and [*map(type, mixtures)] in ([], [fb.LogitMixtureLogisticCDF]):
-    values = [np.expand_dims(array_of(weight), -1) for weight in (affine.scale_logit, affine.shift)]
-    for mixture in mixtures:
-      values += map(array_of, (mixture.logits, mixture.loc, mixture.log_scale))
-    found = np.concatenate(values, axis=-1)
-    start = found[0, 0]
-    if found.shape == parameters.shape and np.allclose(found - parameters, start, atol=1e-5):
-      return (count - 2) // 3, start
+def _components_and_offsets(coupling):
+  """Return how many components the map of a coupling has, 0 if it is affine, and what it adds to the parameters."""
+  bijector_fn = coupling.bijector_fn
+  if bijector_fn is fb.affine_coupling_bijector:
+    return 0, ()
+  if isinstance(bijector_fn, fb.CouplingMap) and not bijector_fn.margin:
+    if bijector_fn.coupling == "affine":
+      return 0, bijector_fn.offsets
+    if bijector_fn.coupling == "mixture_logistic":
+      return bijector_fn.components, bijector_fn.offsets
   raise InputError(f"the map of the coupling {coupling.name!r} cannot be exported: mixture_logistic and affine can")
 
 

@@ -15,7 +15,6 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import CouplingConfig
 from flowpp_tf.config.structure import parse_structure
-from flowpp_tf.core.registry import COUPLINGS, registered
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import Conditioner
 from flowpp_tf.types import Shape
@@ -47,7 +46,6 @@ class CouplingStep(keras.layers.Layer):
     super().__init__(**kwargs)
     height, width, channels = shape
     model, half = config.model, channels // 2
-    kind = registered(COUPLINGS, model.coupling)
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
     of_norm = shape if model.act_norm_of_positions else (channels,)
     self.scale = add_weight(name="scale", shape=of_norm, initializer="ones")
@@ -63,7 +61,7 @@ class CouplingStep(keras.layers.Layer):
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
-        half * kind.num_parameters(model.components),
+        half * fb.num_parameters(model.coupling, model.components),
         config.network,
         config.context_channels,
         model.output_concat_elu,
@@ -71,14 +69,12 @@ class CouplingStep(keras.layers.Layer):
         name="conditioner",
         dtype=model.dtype,
       )
-    margin = {"margin": model.coupling_margin} if model.coupling_margin else {}  # only mixtures have one
-    bijector_fn = functools.partial(kind.bijector_fn, components=model.components, **margin)
     self.act_norm = fb.ActNorm(
       self.scale, self.bias, min_variance=model.act_norm_min_variance, name=f"{self.name}_act_norm"
     )
     self.coupling = fb.Coupling(
       self.conditioner,
-      bijector_fn,
+      fb.CouplingMap(model.coupling, model.components, model.coupling_margin),
       dtype=self.variable_dtype,
       remat=model.remat == "couplings",
       name=f"{self.name}_coupling",

@@ -10,7 +10,7 @@ from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import check_broadcast
+from flowpp_tf.bijectors.parameters import check_broadcast
 from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, check_event
 from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.models.conditioning import conditioning_tensors

@@ -140,7 +140,9 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   """Return base and bijector of the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
-  bijector_fn = functools.partial(_mixture_bijector, components=components)
+  # Components differ where the parameters are 0.
+  means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
+  mixture = fb.CouplingMap("mixture_logistic", components, offsets=tuple(_parameters(means, _LOG_SCALE)))
   parts: list[fb.Bijector] = [make_standardization(variable, event_size)]
   if not context_size:  # given a context, columns have other correlations, which couplings have to learn
     kernel = variable(np.eye(event_size), trainable=False, name="whitening")
@@ -152,7 +154,7 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       hidden,
       blocks,
       context_size,
-      _tiled(np.zeros(components), _INITIAL_LOG_SCALE - _LOG_SCALE, event_size - kept),
+      np.tile(_parameters(np.zeros(components), _INITIAL_LOG_SCALE - _LOG_SCALE), event_size - kept),
       dtype=network_dtype,
       name=f"conditioner_{i}",
     )
@@ -170,7 +172,7 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
         permutation=(np.arange(event_size) - kept) % event_size,
         name=f"linear_{i}",
       ),
-      fb.Coupling(conditioner, bijector_fn, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
+      fb.Coupling(conditioner, mixture, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
     ]
   zero, one = tf.zeros([], dtype), tf.ones([], dtype)
   base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
@@ -182,17 +184,9 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   return tfd.Sample(base, event_size), bijector
 
 
-def _mixture_bijector(parameters, components):
-  """Return the bijector of equation 11; its components differ where the parameters are 0."""
-  means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
-  values = parameters.shape[-1] // fb.num_parameters("mixture_logistic", components)
-  start = tf.constant(_tiled(means, _LOG_SCALE, values), parameters.dtype)
-  return fb.mixture_logistic_coupling_bijector(parameters + start, components)
-
-
-def _tiled(means, log_scale, values):
-  """Return parameters of so many values, all 0 except for the components' means and log scales."""
-  return np.tile([*np.zeros(2 + len(means)), *means, *np.full(len(means), log_scale)], values)
+def _parameters(means, log_scale):
+  """Return the parameters of one value, all 0 except for the components' means and log scales."""
+  return [0.0] * (2 + len(means)) + [float(mean) for mean in means] + [float(log_scale)] * len(means)
 
 
 def _policy_name(dtype):

@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Elementwise, Parameter, TensorParameter, evaluate
+from flowpp_tf.bijectors.base import Bijector, Elementwise, evaluate
 from flowpp_tf.bijectors.chain import shape_by_part, variables_of
+from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_elementwise_parameters
 from flowpp_tf.core.checks import as_array, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo
@@ -101,7 +102,9 @@ class Box(Elementwise):
   """
 
   def __init__(self, low: Any, high: Any, validate_args: bool = False, name: str = "box") -> None:
-    self._initialize(locals(), dtype=None)  # any dtype of x
+    parameters = dict(locals())
+    self._low, self._high = as_elementwise_parameters(low=low, high=high)
+    super().__init__(parameters)  # any dtype of x
 
   low = TensorParameter("The lower bounds.")
   high = TensorParameter("The upper bounds.")
@@ -176,7 +179,7 @@ class Simplex(Bijector):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "simplex") -> None:
-    self._initialize(locals(), 1, dtype=None)  # any dtype of x
+    super().__init__(forward_min_event_ndims=1, parameters=dict(locals()))  # any dtype of x
 
   def _offset(self, x):
     """Return log(D - k), `[D - 1]`, with which x = 0 gives equal shares."""
@@ -232,15 +235,17 @@ class OnSupport(Bijector):
   """
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "on_support") -> None:
+    parameters = dict(locals())
     check_type("bijector", bijector, tfb.Bijector)
+    self._bijector = bijector
     self._variables_of_parts = variables_of([bijector])
-    self._initialize(locals(), 1)
+    super().__init__(forward_min_event_ndims=1, parameters=parameters)
 
   bijector = Parameter("The bijector onto the support.")
 
   def contains(self, y: tf.Tensor) -> Bool[tf.Tensor, "..."]:
     """Return whether vectors `[..., D]` lie in the support: whether they have an inverse that maps back to them."""
-    y = tf.stop_gradient(self._to_tensor("y", y))
+    y = tf.stop_gradient(self._as_tensor("y", y))
     x = self.bijector.inverse(y)
     error = self.bijector.forward(tf.identity(x)) - y  # identity: not TFP's cached y
     size = tf.maximum(tf.abs(y), tf.abs(self._inside(y)))

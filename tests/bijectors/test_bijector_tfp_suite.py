@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.bijectors.base import COMPOSITE
+from flowpp_tf.bijectors.parameters import COMPOSITE
 from flowpp_tf.posterior.support import Box
 from support.bijector_cases import CASES, FUNCTIONS, OTHER_FORMS, draw, points, rows, tensor_parameters, with_variables
 from support.bijector_checks import CHECKS

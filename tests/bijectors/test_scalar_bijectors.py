@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors import mixture_quantile
 from flowpp_tf.bijectors.mixture_logistic import log_density, logit_cdf
+from flowpp_tf.core.errors import InputError
 from support import hard_mixtures
 from support.bijector_cases import draw
 from support.marks import slow
@@ -204,6 +205,30 @@ def truth(x, values, margin):
     slope = (1 - 2 * mpmath.mpf(margin)) * density / (p * (1 - p))
     log_scale = mpmath.tanh(s)
     return float(mpmath.log(p / (1 - p)) * mpmath.exp(log_scale) + t), float(mpmath.log(slope) + log_scale)
+
+
+def test_a_coupling_map_adds_its_offsets_to_the_parameters_of_each_value():
+  offsets = tuple(np.linspace(-1, 1, 11))
+  values = parameters(2)  # of two values
+  x = np.array([-3.0, 0.5])
+  coupling_map = fb.CouplingMap("mixture_logistic", components=3, margin=MARGIN, offsets=offsets)
+  y, log_det = coupling_map(tf.reshape(values, [1, 22])).forward_and_log_det(x[np.newaxis])
+  expected = np.array([truth(*case, MARGIN) for case in zip(x, values.numpy() + offsets)])
+  np.testing.assert_allclose([y[0], log_det[0]], expected.T, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+  "kind, arguments, error",
+  [
+    ("cubic", {}, "`coupling` must be"),
+    ("affine", {"offsets": (1.0,)}, "`offsets` must be the 2 of one value, or none, got 1"),
+    ("mixture_logistic", {"components": 2, "offsets": (1.0, 0.0)}, "`offsets` must be the 8 of one value"),
+    ("mixture_logistic", {"margin": -0.1}, "`margin` must be"),
+  ],
+)
+def test_a_coupling_map_refuses_arguments_of_another_kind(kind, arguments, error):
+  with pytest.raises(InputError, match=error):
+    fb.CouplingMap(kind, **arguments)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 import tensorflow_probability as tfp
 
-from flowpp_tf import bijectors as fb
 from flowpp_tf.bijectors import mixture_logistic, mixture_quantile
+from flowpp_tf.bijectors.tfp_methods import TFPMethods
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from flowpp_tf.training import state
@@ -70,7 +70,7 @@ def _forget_graphs():
   for name in [name for name in gradients if name.startswith("CustomGradient-")]:
     del gradients[name]
   # The log-dets in TFP's cache are tensors of the graph whose other tensors are their keys.
-  for bijector in (tfp.bijectors.Bijector, fb.Bijector):
+  for bijector in (tfp.bijectors.Bijector, TFPMethods):
     cached = vars(bijector)["_cache"].storage
     for key in list(cached):
       key.cancel()

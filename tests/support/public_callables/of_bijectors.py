@@ -175,6 +175,12 @@ FUNCTIONS = {
   "num_parameters": row(
     coupling=wrong.name("mixture_logistic"), components=wrong.count(3, low=0, huge=wrong.same(2**62))
   ),
+  "CouplingMap": row(
+    coupling=wrong.name("mixture_logistic"),
+    components=wrong.count(3, low=0, huge=wrong.same(2**62)),
+    margin=wrong.number(0.0, 0, 0.5).also(("upper end", 0.5)),
+    offsets=wrong.some_of([0.0] * 11),
+  ),
   "split_columns": row(image_shape=(4, 4, 2), look=lambda bijector: look(bijector.forward(tf.zeros([4, 4, 2])))),
 }
 
