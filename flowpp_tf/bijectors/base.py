@@ -29,13 +29,13 @@ _LONGEST_CAUSE = 300  # characters of another library's error in a message
 class Bijector(TFPMethods):
   """Base class of bijectors that return the value together with its log-det.
 
-  Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`, whose log-dets are those of
-  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats. Where both directions share
-  their text, they define `_evaluate(x, inverse, ctx)` in place of the two. As in TFP, constructors take
-  `validate_args`, a Python `bool`, and `name`, a Python `str`; so do those of the distributions. A constructor keeps
-  its arguments, and hands all of them, `dict(locals())`, to this one as `parameters`.
+  Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`. Their log-dets are in nats per
+  event of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions. Where both directions share their code,
+  subclasses define `_evaluate(x, inverse, ctx)` in place of the two. As in TFP, the constructors of bijectors and
+  distributions take `validate_args`, a Python `bool`, and `name`, a Python `str`. A constructor keeps its arguments,
+  and passes all of them, `dict(locals())`, to this one as `parameters`.
 
-  The methods here check what they are given. Compositions call `evaluate`, which does not.
+  The methods here check their arguments. Compositions call `evaluate`, which checks nothing.
 
   Examples:
     >>> class Double(fpp.bijectors.Bijector):
@@ -144,7 +144,7 @@ def evaluate(
     bijector: `tfp.bijectors.Bijector`.
     x: `[..., *event]`, of the bijector's dtype.
     inverse: whether to evaluate the inverse at x.
-    event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
+    event_ndims: dimensions of an event, over which the log-det is summed; None for the bijector's own.
     ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
   least = bijector.forward_min_event_ndims
@@ -183,7 +183,7 @@ def _sum_log_det(log_det, output, least, count):
 def evaluate_checked(
   owner: Any, name: str, x: tf.Tensor, bijector: Any, inverse: bool, event_ndims: int, ctx: EvalContext | None
 ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
-  """Return `evaluate(bijector, x, inverse, event_ndims, ctx)`, for what a user hands to a bijector or a flow.
+  """Return `evaluate(bijector, x, inverse, event_ndims, ctx)` of a user's value.
 
   Args:
     owner: bijector or distribution that was called.
@@ -191,11 +191,11 @@ def evaluate_checked(
     x: as in `evaluate`, and so are the others.
 
   Raises:
-    InputError (a ValueError): with the name of x, in place of an error from the evaluation, except for those of
-      validation; or if parameters broadcast the events of x.
+    InputError (a ValueError): with the name of x, in place of an error from the evaluation; errors of `validate_args`
+      stay. Or if parameters broadcast the events of x.
   """
   check_type("ctx", ctx, EvalContext | None)
-  shape = x.shape if x.shape.rank is None else [*x.shape]
+  shape = list(x.shape) if x.shape.rank is not None else x.shape
   try:
     y, log_det = evaluate(bijector, x, inverse, event_ndims, ctx)
   except (ValueError, tf.errors.InvalidArgumentError) as error:

@@ -1,8 +1,8 @@
-"""The log-det of a flow by element: which value of the input has which part of it.
+"""Divide the log-det of a flow among the elements of its input.
 
-An elementwise bijector and the transformed half of a coupling have a log-det for each value. That of a bijector that
-mixes values, such as a 1x1 convolution, belongs to all of them, and is spread evenly. Rearrangements move the values,
-and what they have collected with them.
+An elementwise bijector and the transformed half of a coupling have a log-det for each value. A bijector that mixes
+values, such as a 1x1 convolution, has one log-det for all of them, which is divided evenly. A rearrangement moves the
+values together with the log-dets that they have collected.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,13 +31,14 @@ def forward_by_element(
     ctx: as in `Bijector.forward_and_log_det`.
 
   Returns:
-    y; the log-det of each of its elements, nats, whose sum over an event is that of `forward_and_log_det`; and the
+    y; the log-det of each of its elements in nats, which add up to the log-det of `forward_and_log_det`; and the
     function that moves a tensor of y's shape to where the elements of y come from in x.
   """
   if isinstance(bijector, Conditioned):
     ctx = (ctx or EvalContext()).with_condition(tf.convert_to_tensor(bijector.context))
     bijector = bijector.bijector
-  log_dets, moves = tf.zeros_like(x), []
+  log_dets = tf.zeros_like(x)
+  moves = []
   for part in _parts(bijector):
     if _only_moves(part):
       log_dets = evaluate(part, log_dets)[0]
@@ -50,7 +51,9 @@ def forward_by_element(
       least = part.forward_min_event_ndims
       size = math.prod(shape_of(x)[len(x.shape) - least :])
       x, log_det = evaluate(part, x, ctx=ctx)
-      log_dets += tf.reshape(log_det, tf.concat([tf.shape(log_det), [1] * least], axis=0)) / size
+      for _ in range(least):
+        log_det = log_det[..., tf.newaxis]
+      log_dets += log_det / size
 
   def moved_back(y):
     for part in reversed(moves):

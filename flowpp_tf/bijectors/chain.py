@@ -33,10 +33,11 @@ class Chain(Bijector):
     array([4., 5., 2., 3.], dtype=float32)
   """
 
-  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] | None = None, *args: Any, **kwargs: Any) -> Chain:
+  def __new__(cls, bijectors: Any = None, *args: Any, **kwargs: Any) -> Chain:
     # Subclasses have other arguments; `copy` and `pickle` give none, and the class that the chain has.
-    composite = cls is Chain and isinstance(bijectors, Sequence) and all(map(is_composite, bijectors))
-    return super().__new__(_CompositeChain if composite else cls)
+    if cls is Chain and isinstance(bijectors, Sequence) and all(map(is_composite, bijectors)):
+      cls = _CompositeChain
+    return super().__new__(cls)
 
   def __init__(
     self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False, name: str = "chain"
@@ -68,13 +69,16 @@ class Chain(Bijector):
     parts = list(enumerate(reversed(self.bijectors)))
     if inverse:
       parts.reverse()
-    log_det = None
+    log_dets = []
     for i, part in parts:
-      x, log_det_of_part = evaluate(part, x, inverse, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
-      more = part.inverse_min_event_ndims - part.forward_min_event_ndims
-      event_ndims += -more if inverse else more
-      log_det = log_det_of_part if log_det is None else log_det + log_det_of_part  # batch dimensions are broadcast
-    return x, tf.zeros([], x.dtype) if log_det is None else log_det
+      part_ctx = ctx and ctx.fold_in(f"{i}_{part.name}")
+      x, log_det = evaluate(part, x, inverse, event_ndims, part_ctx)
+      log_dets.append(log_det)
+      added_ndims = part.inverse_min_event_ndims - part.forward_min_event_ndims
+      event_ndims += -added_ndims if inverse else added_ndims
+    if not log_dets:
+      return x, tf.zeros([], x.dtype)
+    return x, functools.reduce(tf.add, log_dets)  # which broadcasts batch dimensions
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -94,7 +98,8 @@ class Chain(Bijector):
     return increasing
 
   def _walk(self, method, shape):
-    for part in self.bijectors if method.startswith("inverse") else reversed(self.bijectors):
+    bijectors = self.bijectors if method.startswith("inverse") else reversed(self.bijectors)
+    for part in bijectors:
       shape = getattr(part, method)(shape)
     return shape
 
@@ -125,8 +130,10 @@ class Invert(Bijector):
     2.0
   """
 
-  def __new__(cls, bijector: tfp.bijectors.Bijector | None = None, *args: Any, **kwargs: Any) -> Invert:
-    return super().__new__(_CompositeInvert if cls is Invert and is_composite(bijector) else cls)
+  def __new__(cls, bijector: Any = None, *args: Any, **kwargs: Any) -> Invert:
+    if cls is Invert and is_composite(bijector):
+      cls = _CompositeInvert
+    return super().__new__(cls)
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
     parameters = dict(locals())
@@ -168,12 +175,12 @@ class _CompositeInvert(Invert, tfp.bijectors.AutoCompositeTensorBijector):
 
 
 def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variable]:
-  """Return their `tf.Variable`s: a `tf.Module` does not find the Keras variables of composite tensors."""
+  """Return all `tf.Variable`s of bijectors: a `tf.Module` does not find the Keras variables of composite tensors."""
   return [variable for part in bijectors for variable in part.variables]
 
 
 def _min_event_ndims(bijectors):
-  """Return the fewest dimensions of an event of a chain's domain, and those of its image."""
+  """Return the least numbers of event dimensions of a chain: of its input, and of its output."""
   least = present = 0
   for part in reversed(bijectors):
     missing = max(0, part.forward_min_event_ndims - present)

@@ -1,6 +1,6 @@
-"""A bijector together with what it is conditioned on: y = f(x; c).
+"""A bijector together with its context: y = f(x; c).
 
-The context is a parameter of the bijector: its batch is the bijector's, TFP slices both, and bijectors of different
+The context is a parameter of the bijector. Its batch is the bijector's, TFP slices both, and bijectors of different
 contexts differ.
 """
 
@@ -23,11 +23,11 @@ ParameterProperties = tfp.util.ParameterProperties
 
 
 class Conditioned(Chain):
-  """A bijector whose couplings get a context.
+  """Bijector whose couplings get a context.
 
   Args:
     bijector: any; its couplings have conditioners `(x1, ctx=...)`, which read `ctx.condition`.
-    context: tensor or variable `[..., *event]`, whose event has as many dimensions as that of `x`: `[..., C]` for
+    context: tensor or variable `[..., *event]`, whose event has as many dimensions as an event of `x`: `[..., C]` for
       vectors, `[..., H, W, C]` for images, where H and W may be 1. Its leading dimensions are the batch.
 
   `x` and the context are broadcast against each other.
@@ -79,15 +79,17 @@ class Conditioned(Chain):
 
   def _evaluate(self, x, inverse, ctx):
     event_ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
-    context, ctx = tf.convert_to_tensor(self.context), ctx or EvalContext()
+    context = tf.convert_to_tensor(self.context)
+    ctx = ctx or EvalContext()
     if ctx.condition is not None:
       raise InputError(f"`ctx.condition` must be None: {self.name!r} has a context already, which would replace it")
     ctx = ctx.with_condition(context).fold_in(f"0_{self.bijector.name}")
-    return evaluate(self.bijector, _with_batch_of(context, x, event_ndims), inverse, event_ndims, ctx)
+    x = _with_batch_of(context, x, event_ndims)
+    return evaluate(self.bijector, x, inverse, event_ndims, ctx)
 
 
 class ContextTransform(Chain):
-  """A bijector whose context goes through another one first: y = f(x; g(c)).
+  """Bijector whose context goes through another one first: y = f(x; g(c)).
 
   Args:
     bijector: f; its couplings have conditioners `(x1, ctx=...)`, which read `ctx.condition`.
@@ -136,8 +138,10 @@ class ContextTransform(Chain):
 
 
 def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
-  """Return the size of the last axis of the context that the couplings of a bijector take: 0 for none, None where that
-  is not known, as their conditioners have neither `context_size` nor `context_channels`."""
+  """Return the size of the last axis of the context that a bijector's couplings take, 0 if they take none.
+
+  None means that it is unknown: a conditioner has neither `context_size` nor `context_channels`.
+  """
   if isinstance(bijector, Coupling):
     conditioner = bijector.conditioner
     return getattr(conditioner, "context_size", getattr(conditioner, "context_channels", None))
@@ -153,9 +157,18 @@ def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
 
 def _with_batch_of(context, x, event_ndims):
   """Broadcast `x` to the batch of the context."""
-  of_x, of_context = len(x.shape) - event_ndims, len(context.shape) - event_ndims
-  pairs = zip(x.shape[:of_x][::-1], context.shape[:of_context][::-1])
-  if of_context <= of_x and all(b == 1 or (a is not None and a == b) for a, b in pairs):
+  batch_ndims = len(x.shape) - event_ndims
+  context_batch_ndims = len(context.shape) - event_ndims
+  if _covers(x.shape[:batch_ndims], context.shape[:context_batch_ndims]):
     return x
-  batch = tf.broadcast_dynamic_shape(tf.shape(x)[:of_x], tf.shape(context)[:of_context])
-  return tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[of_x:]], axis=0))
+  shape = tf.shape(x)
+  batch = tf.broadcast_dynamic_shape(shape[:batch_ndims], tf.shape(context)[:context_batch_ndims])
+  return tf.broadcast_to(x, tf.concat([batch, shape[batch_ndims:]], axis=0))
+
+
+def _covers(batch, context_batch):
+  """Return whether broadcasting to a context's batch surely leaves a batch as it is."""
+  if len(context_batch) > len(batch):
+    return False
+  sizes = zip(batch[::-1], context_batch[::-1])
+  return all(wanted == 1 or (size is not None and size == wanted) for size, wanted in sizes)

@@ -46,12 +46,12 @@ class Coupling(Bijector):
 
   Args:
     conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
-      `EvalContext`. It is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into
-      one, as are those of the context's condition. If it has `variables` (a Keras layer, built), they are tracked:
-      `coupling.trainable_variables` lists them. Those that a function or `bijector_fn` reads are not, and
-      nothing trains them unless you name them to the optimizer: a warning says so for layers that a function names
-      itself. Give the layer itself, and a context by `Conditioned`. It may compute in a lower precision, as under
-      Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
+      `EvalContext`. It is called once per evaluation with `x1 [N, ..., C / 2]`; its batch dimensions, and the batch
+      dimensions of the context's condition, are flattened into one. If the conditioner has `variables` (a Keras layer,
+      built), they are tracked: `coupling.trainable_variables` lists them. Variables that a function or `bijector_fn`
+      reads are not tracked, and nothing trains them unless you name them to the optimizer: a warning says so for layers
+      that a function names itself. Give the layer itself, and a context by `Conditioned`. The conditioner may compute
+      in a lower precision, as under Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`. Exports as graphs need
       a `CouplingMap` or `affine_coupling_bijector`, which say what they compute.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
@@ -59,10 +59,10 @@ class Coupling(Bijector):
     kept: how many values of the last axis are kept, the first; None for half of them. Of 0 the conditioner reads the
       context only.
     remat: whether gradients keep only `x` and compute the conditioner and the transformation again; not in a
-      `keras.StatelessScope`, as that of `stateless_call`.
+      `keras.StatelessScope`, as `stateless_call` opens.
 
-  The condition of the context, if there is one, has an event of as many dimensions as that of `x`, and is broadcast
-  over the batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
+  An event of the context's condition has as many dimensions as an event of `x`. The condition is broadcast over the
+  batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
 
   Raises:
     InputError (a ValueError): if `conditioner` is a Keras layer that is not built, whose weights could not be tracked;
@@ -113,19 +113,22 @@ class Coupling(Bijector):
   event_ndims = Parameter("Rank of an event.")
 
   def _evaluate(self, x, inverse, ctx):
-    # What sets variables must not run twice, and gradients that are taken after a `keras.StatelessScope`, as those of
-    # `stateless_call`, would read other weights the second time.
-    if not self.remat or (ctx is not None and ctx.sets_variables) or in_stateless_scope():
+    # Variables must not be set twice. Gradients of `stateless_call` are taken after its `keras.StatelessScope`, where
+    # the second evaluation would read other weights.
+    sets_variables = ctx is not None and ctx.sets_variables
+    if not self.remat or sets_variables or in_stateless_scope():
       return self._transform(x, inverse, self.event_ndims, ctx)
-    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # only arguments have a gradient
 
-    def transform(x, *condition):
-      return self._transform(x, inverse, self.event_ndims, ctx.with_condition(*condition) if condition else ctx)
+    def transform(x, condition=None):  # only arguments have a gradient
+      evaluation_ctx = ctx if condition is None else ctx.with_condition(condition)
+      return self._transform(x, inverse, self.event_ndims, evaluation_ctx)
 
-    return checkpointed(transform)(x, *condition)
+    if ctx is None or ctx.condition is None:
+      return checkpointed(transform)(x)
+    return checkpointed(transform)(x, ctx.condition)
 
   def _transform(self, x, inverse, event_ndims, ctx):
-    """Return y, and the log-det of the values that are transformed, summed over `event_ndims`."""
+    """Return y, and the log-det of the transformed values, summed over `event_ndims`."""
     x1, x2 = self._split(x)
     parameters = self._condition(x1, ctx)
     bijector = self._make_bijector(parameters, x2)
@@ -133,12 +136,20 @@ class Coupling(Bijector):
     return tf.concat([x1, y2], axis=-1), log_det
 
   def _split(self, x):
-    """Return the values that are kept, and those that are transformed."""
-    size, kept = x.shape[-1], self.kept
-    if size is not None and (size % 2 or not size if kept is None else size <= kept):
-      needed = "an even last axis" if kept is None else f"a last axis longer than `kept` {kept}"
-      raise InputError(f"`x` or `y` must have {needed}, got shape {[*x.shape]}")
-    return tf.split(x, 2 if kept is None else [kept, shape_of(x)[-1] - kept], axis=-1)
+    """Return the values that are kept, and the values that are transformed."""
+    size = x.shape[-1]
+    parts: int | list[Any]
+    if self.kept is None:
+      parts = 2
+      fits = size is None or (size > 0 and size % 2 == 0)
+      wanted = "an even last axis"
+    else:
+      parts = [self.kept, shape_of(x)[-1] - self.kept]
+      fits = size is None or size > self.kept
+      wanted = f"a last axis longer than `kept` {self.kept}"
+    if not fits:
+      raise InputError(f"`x` or `y` must have {wanted}, got shape {[*x.shape]}")
+    return tf.split(x, parts, axis=-1)
 
   def _condition(self, x1, ctx):
     """Return the parameters that the conditioner gives for x1, which it sees with one batch dimension."""
@@ -157,8 +168,10 @@ class Coupling(Bijector):
     if len(condition.shape) < self.event_ndims:
       raise InputError(f"`condition` must have an event of {self.event_ndims} dimensions, got {[*condition.shape]}")
     batch_ndims = len(x1.shape) - self.event_ndims
+    if batch_ndims == 1 and len(condition.shape) > self.event_ndims:
+      return condition
     if batch_ndims == 1:
-      return condition if len(condition.shape) > self.event_ndims else condition[tf.newaxis]
+      return condition[tf.newaxis]
     event = shape_of(condition)[-self.event_ndims :]
     condition = tf.broadcast_to(condition, [*shape_of(x1)[:batch_ndims], *event])
     return flatten_batch(condition, self.event_ndims)[0]
@@ -179,7 +192,8 @@ class Coupling(Bijector):
 def forward_and_elementwise_log_det(
   coupling: Coupling, x: tf.Tensor, ctx: EvalContext | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return y, and the log-det of each of its values, nats: 0 for those that are kept."""
+  """Return y, and the log-det of each of its values in nats, 0 for the values that are kept."""
   y, log_det = coupling._transform(x, False, 0, ctx)
   x1, x2 = coupling._split(x)
-  return y, tf.concat([tf.zeros_like(x1), log_det + tf.zeros_like(x2)], axis=-1)
+  log_det += tf.zeros_like(x2)
+  return y, tf.concat([tf.zeros_like(x1), log_det], axis=-1)

@@ -81,7 +81,7 @@ def num_parameters(coupling: str, components: int) -> int:
     components: K, the number of logistics in the mixture.
 
   Raises:
-    ValueError: if there is no such kind.
+    ValueError: if no kind has this name.
 
   Examples:
     >>> fpp.bijectors.num_parameters("mixture_logistic", components=8)
@@ -102,7 +102,7 @@ def register_coupling(name: str, kind: CouplingKind) -> None:
     kind: the transformation.
 
   Raises:
-    InputError (a ValueError): if there is a coupling of that name.
+    InputError (a ValueError): if a coupling has the name already.
 
   Examples:
     >>> shift = fpp.bijectors.CouplingKind(lambda components: 1, lambda p, components: tfp.bijectors.Shift(p))

@@ -50,11 +50,13 @@ class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _forward_and_log_det(self, x, ctx):
     log_scale = tf.tanh(self.scale_logit)
-    return x * tf.exp(log_scale) + self.shift, log_scale
+    y = x * tf.exp(log_scale) + self.shift
+    return y, log_scale
 
   def _inverse_and_log_det(self, y, ctx):
     log_scale = tf.tanh(self.scale_logit)
-    return (y - self.shift) * tf.exp(-log_scale), -log_scale
+    x = (y - self.shift) * tf.exp(-log_scale)
+    return x, -log_scale
 
 
 class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -87,19 +89,18 @@ class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   levels = Parameter("Number of pixel values.")
   alpha = Parameter("Margin at either end.")
 
-  def _log_slope(self):
-    return math.log((1 - 2 * self.alpha) / self.levels)
-
   def _forward_and_log_det(self, x, ctx):
     slope = (1 - 2 * self.alpha) / self.levels
     log_p = tf.math.log(self.alpha + slope * x)
-    # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
+    # The distance of x to the upper end is as exact as the distance to the lower end, which 1 - p is not.
     log_q = tf.math.log(self.alpha + slope * (self.levels - x))
-    return log_p - log_q, self._log_slope() - log_p - log_q
+    return log_p - log_q, math.log(slope) - log_p - log_q
 
   def _inverse_and_log_det(self, y, ctx):
-    x = (tf.sigmoid(y) - self.alpha) * (self.levels / (1 - 2 * self.alpha))
-    return x, -tf.nn.softplus(y) - tf.nn.softplus(-y) - self._log_slope()
+    slope = (1 - 2 * self.alpha) / self.levels
+    inverse_slope = self.levels / (1 - 2 * self.alpha)
+    x = (tf.sigmoid(y) - self.alpha) * inverse_slope
+    return x, _log_sigmoid_slope(y) - math.log(slope)
 
 
 # `AutoCompositeTensorBijector` would register its type as `tfp.bijectors.Sigmoid`, in place of TFP's own.
@@ -110,10 +111,10 @@ class Sigmoid(Elementwise, tfp.experimental.AutoCompositeTensor):
   """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
 
   In float32 sigmoid(17) rounds to 1. A pixel x with noise u = 1 would be taken for x + 1, and the density at u = 1
-  would be that of v = infinity.
+  would be the density at v = infinity.
 
-  The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
-  next to them; numbers outside of [0, 1] have none, and give NaN.
+  The log-det of the sigmoid is returned everywhere, in nats per element. The inverse takes 0 and 1 for the numbers next
+  to them. Numbers outside of [0, 1] have no inverse, and give NaN.
 
   Examples:
     >>> (fpp.bijectors.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
@@ -124,24 +125,32 @@ class Sigmoid(Elementwise, tfp.experimental.AutoCompositeTensor):
     super().__init__(dict(locals()))
 
   def _forward_and_log_det(self, x, ctx):
-    return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
+    return _inside(tf.sigmoid(x)), _log_sigmoid_slope(x)
 
   def _inverse_and_log_det(self, y, ctx):
-    y = tf.where((y >= 0) & (y <= 1), _inside(y), tf.constant(math.nan, y.dtype))
-    log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
+    is_probability = (y >= 0) & (y <= 1)
+    p = tf.where(is_probability, _inside(y), tf.constant(math.nan, y.dtype))
+    log_p = tf.math.log(p)
+    log_q = tf.math.log1p(-p)
     return log_p - log_q, -log_p - log_q
 
 
-def _inside(y):
-  numbers = finfo(y.dtype)
-  return tf.clip_by_value(y, numbers.tiny, 1 - numbers.epsneg)
+def _inside(p):
+  """Return probabilities, but those next to 0 and 1 in place of 0 and 1."""
+  numbers = finfo(p.dtype)
+  return tf.clip_by_value(p, numbers.tiny, 1 - numbers.epsneg)
+
+
+def _log_sigmoid_slope(x):
+  """Return log sigmoid'(x) = log sigmoid(x) + log sigmoid(-x)."""
+  return -tf.nn.softplus(x) - tf.nn.softplus(-x)
 
 
 class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   """y = logit((1 - 2 margin) sigmoid(x) + margin), elementwise, from the reals to (logit margin, -logit margin).
 
   After `LogitMixtureLogisticCDF` this is logit((1 - 2 m) F + m), F the CDF of the mixture: VFlow's couplings. The tails
-  of F end at +-logit(m), as those of pixels do in `PixelsToLogit`, but for x as a logit, which keeps both tails exact.
+  of F end at +-logit(m), as pixels end in `PixelsToLogit`. Here x is a logit, which keeps both tails exact.
 
   Args:
     margin: m, in (0, 1/2).
@@ -174,18 +183,21 @@ class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     slope = 1 - 2 * self.margin
     log_p = tf.math.log(self.margin + slope * tf.sigmoid(x))
     log_q = tf.math.log(self.margin + slope * tf.sigmoid(-x))
-    log_det = math.log(slope) - tf.nn.softplus(x) - tf.nn.softplus(-x) - log_p - log_q
-    return log_p - log_q, log_det
+    log_slope_of_p = math.log(slope) - tf.nn.softplus(x) - tf.nn.softplus(-x)
+    return log_p - log_q, log_slope_of_p - log_p - log_q
 
   def _inverse_and_log_det(self, y, ctx):
-    eps = float(finfo(y.dtype).eps)
-    slope = 1 - 2 * self.margin
-    # Each from its own end, as one less the other would lose the upper tail.
-    p = (tf.sigmoid(y) - self.margin) / slope
-    q = (tf.sigmoid(-y) - self.margin) / slope
-    x = tf.math.log(tf.clip_by_value(p, eps, 1.0)) - tf.math.log(tf.clip_by_value(q, eps, 1.0))
+    # Each tail has its own sigmoid: 1 - p would lose the upper one.
+    x = self._log_probability(tf.sigmoid(y)) - self._log_probability(tf.sigmoid(-y))
     x = tf.where(tf.math.is_nan(y), y, x)  # on some devices the minimum of NaN and a number is the number
-    return x, -self._forward_and_log_det(x, ctx)[1]
+    _, log_det = self._forward_and_log_det(x, ctx)
+    return x, -log_det
+
+  def _log_probability(self, p):
+    """Return the log of the probability that the margin takes to p, at least eps and at most 1."""
+    p = (p - self.margin) / (1 - 2 * self.margin)
+    eps = float(finfo(p.dtype).eps)
+    return tf.math.log(tf.clip_by_value(p, eps, 1.0))
 
 
 class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -225,7 +237,7 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   levels = Parameter("Number of pixel values.")
 
   def _constants(self):
-    """offset and scale, and of asinh(w) its value at 0, and how much more it is at `levels`."""
+    """Return offset, scale, asinh(w) at x = 0, and the difference to asinh(w) at x = `levels`."""
     offset = tf.convert_to_tensor(self.offset)
     scale = tf.convert_to_tensor(self.scale)
     start = tf.asinh(-offset / scale)
@@ -235,20 +247,24 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def _forward_and_log_det(self, x, ctx):
     offset, scale, start, length = self._constants()
     w = (x - offset * self.levels) / (scale * self.levels)
-    return (tf.asinh(w) - start) * (self.levels / length), _log_slope(w, scale * length)
+    y = (tf.asinh(w) - start) * (self.levels / length)
+    return y, _log_asinh_slope(w, scale * length)
 
   def _inverse_and_log_det(self, y, ctx):
     offset, scale, start, length = self._constants()
     w = tf.sinh(y * (length / self.levels) + start)
-    return (w * scale + offset) * self.levels, -_log_slope(w, scale * length)
+    x = (w * scale + offset) * self.levels
+    return x, -_log_asinh_slope(w, scale * length)
 
 
-def _log_slope(w, factor):
-  """log T'(x)."""
+def _log_asinh_slope(w, factor):
+  """Return log(asinh'(w) / factor), where asinh'(w) = 1 / sqrt(1 + w^2)."""
   far = tf.abs(w) > 1 / float(finfo(w.dtype).eps)  # there w^2 may overflow, and 1 + w^2 is w^2
   near_w = tf.where(far, tf.zeros_like(w), w)
   far_w = tf.where(far, w, tf.ones_like(w))
-  log_root = tf.where(far, tf.math.log(tf.abs(far_w)), 0.5 * tf.math.log1p(near_w * near_w))
+  near_log_root = 0.5 * tf.math.log1p(near_w * near_w)
+  far_log_root = tf.math.log(tf.abs(far_w))
+  log_root = tf.where(far, far_log_root, near_log_root)
   return -log_root - tf.math.log(factor)
 
 
@@ -277,13 +293,14 @@ def _affine_without_components(parameters, components):  # by name, as a lambda 
 
 
 def per_value(parameters: tf.Tensor, size: int) -> tf.Tensor:
-  """Return parameters `[..., C size]` as `[..., C, size]`; raise a `ValueError` if they are not of that many."""
+  """Return parameters `[..., C size]` as `[..., C, size]`; raise a `ValueError` for another number of them."""
   if not parameters.shape.rank or not parameters.shape[-1] or parameters.shape[-1] % size:
     raise InputError(
       f"the conditioner must give {size} parameters for each transformed value, got "
       f"parameters of shape {parameters.shape}"
     )
-  return tf.reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])
+  *batch, count = shape_of(parameters)
+  return tf.reshape(parameters, [*batch, count // size, size])
 
 
 AFFINE = CouplingKind(lambda components: 2, _affine_without_components)

@@ -23,12 +23,12 @@ from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
-_LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
-_SHRINKAGE = 3.0  # columns / rows of it are added, of the mean variance: docs/benchmarks/vector_flows.md
+_LEAST_VARIANCE = 1e-4  # of a principal axis, relative to the largest
+_SHRINKAGE = 3.0  # times columns / rows times the mean variance is added: docs/benchmarks/vector_flows.md
 
 
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
+  """y = x W; subclasses give W, its inverse and its log-det in float64."""
 
   def __init__(self, parameters: dict[str, Any], event_ndims: int, dtype: Any) -> None:
     check_count("event_ndims", event_ndims)
@@ -58,7 +58,7 @@ class Invertible1x1Conv(_ChannelMixing):
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
     whitening: whether an evaluation with `ctx=EvalContext(initialize=True)` sets `kernel`, see `initialize`.
 
-  The log-det is H W log|det W| nats, that of a vector log|det W|.
+  The log-det is H W log|det W| nats, and log|det W| nats for a vector.
 
   Raises:
     ValueError: if `kernel` is not a square matrix or a stack of them.
@@ -95,9 +95,9 @@ class Invertible1x1Conv(_ChannelMixing):
     """Set `kernel` so that the channels of `forward(x)` in each block are uncorrelated, with variance 1.
 
     They are the principal axes of the block's channels, over all leading dimensions of `x`, by rising variance. An axis
-    with less than 1e-4 of the largest variance is scaled as if it had that much. Of N vectors `[C]` each axis is scaled
-    as if it had 3 C / N of the mean variance more, as few rows show correlations that are not there, and turned back:
-    columns without correlation are only scaled (ZCA).
+    with less than 1e-4 of the largest variance is scaled as if it had that much. For N vectors `[C]`, 3 C / N of the
+    mean variance is added to the variance of each axis, because few rows show correlations that do not exist. The axes
+    of vectors are then turned back: columns without correlation are only scaled (ZCA).
 
     Args:
       x: `[..., H, W, C]`, or `[..., C]` of vectors.
@@ -117,7 +117,8 @@ class Invertible1x1Conv(_ChannelMixing):
     x = self._initial_batch(x, [math.prod(self.kernel.shape[:-1])])
     check_variables("Invertible1x1Conv", kernel=self.kernel)
     size = self.kernel.shape[-1]
-    blocks = tf.reshape(tf.cast(x, tf.float64), [-1, x.shape[-1] // size, size])
+    num_blocks = x.shape[-1] // size
+    blocks = tf.reshape(tf.cast(x, tf.float64), [-1, num_blocks, size])
     kernel = _whitening_kernel(blocks, zca=self.event_ndims == 1)
     if inverse:
       kernel = tf.linalg.inv(kernel)
@@ -148,18 +149,18 @@ def _whitening_kernel(blocks, zca):
   variances, axes = tf.linalg.eigh(covariance)
   tiny = tf.constant(np.finfo(np.float32).tiny, tf.float64)
   variances = tf.maximum(variances, tf.maximum(_LEAST_VARIANCE * variances[..., -1:], tiny))
-  if not zca:
-    return axes * tf.math.rsqrt(variances)[..., tf.newaxis, :]
-  variances += _SHRINKAGE * tf.reduce_sum(variances, axis=-1, keepdims=True) / count
-  return tf.matmul(axes * tf.math.rsqrt(variances)[..., tf.newaxis, :], axes, transpose_b=True)
+  if zca:
+    variances += _SHRINKAGE * tf.reduce_sum(variances, axis=-1, keepdims=True) / count
+  scaled_axes = axes * tf.math.rsqrt(variances)[..., tf.newaxis, :]
+  return tf.matmul(scaled_axes, axes, transpose_b=True) if zca else scaled_axes
 
 
 class Invertible1x1ConvLU(_ChannelMixing):
   """y = x W with W = P L U on the channels of `x [..., H, W, C]`; W cannot become singular.
 
   Args:
-    lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the diagonal that of
-      L, whose own diagonal is 1; above the diagonal that of U; on it log U_ii.
+    lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: L below the diagonal (the
+      diagonal of L is 1), U above the diagonal, and log U_ii on it.
     permutation: integers `[C]` or `[G, C / G]`, row i of W being row `permutation[i]` of L U; None for no permutation.
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
 
@@ -197,7 +198,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
   def _parameter_properties(cls, dtype):
     return dict(
       lower_upper=_one_event(lambda self: self.lower_upper),
-      # Preferred parameters are those of which TFP makes trainable real numbers.
+      # TFP makes trainable real numbers of preferred parameters.
       permutation=_one_event(lambda self: self.permutation, event_ndims=1, is_preferred=False),
     )
 
@@ -230,7 +231,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
 
 @tf.custom_gradient
 def _log_abs_det(kernel):
-  """Sum of log|det| over the blocks; its derivative is the transposed inverse."""
+  """Return the sum of log|det| over the blocks; its derivative is the transposed inverse."""
 
   def grad(upstream):
     return upstream * tf.linalg.inv(kernel, adjoint=True)
@@ -241,7 +242,7 @@ def _log_abs_det(kernel):
 
 
 def _one_event(parameter, event_ndims=2, is_preferred=True):
-  """Properties of a kernel, all of whose dimensions are one event: it has no batch."""
+  """Return the properties of a kernel, all of whose dimensions are one event: it has no batch."""
 
   def rank(bijector, x_event_ndims):
     del x_event_ndims
@@ -264,7 +265,7 @@ def _as_matrices(**parameter):
 
 
 def _as_permutation(value, shape):
-  """Return a permutation as integers of a shape; raise an `InputError` for others, where they can be seen."""
+  """Return a permutation as integers of a shape; raise an `InputError` for other values, unless a graph hides them."""
   permutation = as_tensor("permutation", value)
   if not permutation.dtype.is_integer or not permutation.shape.is_compatible_with(shape):
     raise InputError(f"`permutation` must be integers of shape {[*shape]}, got {shown(value)}")
@@ -276,10 +277,13 @@ def _as_permutation(value, shape):
 
 
 def _matmul(x, kernel):
-  """x W at every position."""
+  """Return x W at every position."""
   kernel = tf.cast(kernel, x.dtype)
-  channels = shape_of(x)[-1]
+  shape = shape_of(x)
+  channels = shape[-1]
   if len(kernel.shape) == 3:  # one product with the dense matrix takes less time than a small one for each block
-    places = tf.eye(shape_of(kernel)[0], dtype=kernel.dtype)[:, tf.newaxis, :, tf.newaxis]
-    kernel = tf.reshape(kernel[:, :, tf.newaxis, :] * places, [channels, channels])
-  return tf.reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))
+    is_same_block = tf.eye(shape_of(kernel)[0], dtype=kernel.dtype)
+    blocks = kernel[:, :, tf.newaxis, :] * is_same_block[:, tf.newaxis, :, tf.newaxis]
+    kernel = tf.reshape(blocks, [channels, channels])
+  y = tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel)
+  return tf.reshape(y, shape)

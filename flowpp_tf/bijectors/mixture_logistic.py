@@ -21,7 +21,7 @@ from flowpp_tf.core.tracing import traced_once
 
 
 def check_components(one_more: str | None = None, **parameters: Any) -> None:
-  """Raise an `InputError` unless the parameters of an elementwise map have as many components: one would be broadcast.
+  """Raise an `InputError` unless parameters have the same number of components, so that none is broadcast.
 
   Args:
     one_more: name of the parameter that is `[..., K + 1]`, or None.
@@ -30,12 +30,13 @@ def check_components(one_more: str | None = None, **parameters: Any) -> None:
   shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
   sizes = set()
   for name, shape in shapes.items():
-    size = shape[-1] if shape.rank else None  # None before run time, and for scalars
-    if size is not None:
-      sizes.add(size - 1 if name == one_more else size)
+    if shape.rank and shape[-1] is not None:
+      sizes.add(shape[-1] - 1 if name == one_more else shape[-1])
   has_scalar = any(shape.rank == 0 for shape in shapes.values())
   if has_scalar or len(sizes) > 1 or min(sizes, default=1) < 1:
-    wanted = f"[..., K] with the same K, `{one_more}` [..., K + 1]" if one_more else "[..., K] with the same K"
+    wanted = "[..., K] with the same K"
+    if one_more:
+      wanted += f", `{one_more}` [..., K + 1]"
     found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
     raise InputError(f"parameters must be of shape {wanted}, got {found}")
 
@@ -64,7 +65,8 @@ def logit_cdf(
 
   Returns:
     Two tensors `[...]`. They have derivatives of any order, the first in closed form. The log of the CDF is
-    `tf.math.log_sigmoid` of the first, that of the survival function the same of its negative.
+    `tf.math.log_sigmoid` of the first tensor, and the log of the survival function is `tf.math.log_sigmoid` of its
+    negative.
   """
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
   z, largest, terms = _log_terms(x, logits, loc, log_scale)
@@ -85,7 +87,8 @@ def logit_cdf(
     a = tf.sigmoid(-z) * rate
     b = tf.sigmoid(z) * rate
     by_w = by_log_derivative * w
-    by_z = scale * (by_value * (p * a + r * b) + by_w * (_less_mean(a, p) - _less_mean(b, r)))
+    log_derivative_by_z = _less_mean(a, p) - _less_mean(b, r)
+    by_z = scale * (by_value * (p * a + r * b) + by_w * log_derivative_by_z)
     by_x = by_z * rate
     by_logits = by_value * (p - r) + by_log_derivative * (w - p - r + pi)
     by_log_scale = -by_z * z - by_w
@@ -102,8 +105,10 @@ def logit_cdf(
 def logit_cdf_gradients(
   x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-  """Return the log of the derivative of the logit of the CDF in x, `[...]`, and its derivatives in `logits`, `loc` and
-  `log_scale`, `[..., K]`; see `grad` above."""
+  """Return the derivatives of the logit of the CDF: the log of the one in x, `[...]`, and those in the parameters.
+
+  The latter are a list, in `logits`, `loc` and `log_scale`, `[..., K]` each; see `grad` above.
+  """
   z, _, terms = _log_terms(x, logits, loc, log_scale)
   log_cdf, log_survival, log_prob = [tf.reduce_logsumexp(term, axis=-1) for term in terms]
   log_derivative = log_prob - log_cdf - log_survival
@@ -114,8 +119,10 @@ def logit_cdf_gradients(
 
 
 def _log_terms(x, logits, loc, log_scale):
-  """Return z `[..., K]`; the largest log sigmoid(z) and log sigmoid(-z), `[...]`; and, less the largest, the logs
-  `[..., K]` of the terms that add up to F, S and F'."""
+  """Return z, the largest log sigmoid(z) and log sigmoid(-z), and the logs of the terms of F, S and F' less these.
+
+  z and the logs are `[..., K]`, the two largest numbers `[...]`.
+  """
   log_pi = tf.nn.log_softmax(logits)
   z, below, above = _log_sigmoids(x, loc, log_scale)
   largest_below, below = _split_off_largest(below)
@@ -125,7 +132,7 @@ def _log_terms(x, logits, loc, log_scale):
 
 
 def _log_sigmoids(x, loc, log_scale):
-  """z, log sigmoid(z) and log sigmoid(-z), `[..., K]`."""
+  """Return z, log sigmoid(z) and log sigmoid(-z), `[..., K]`."""
   z = (x[..., tf.newaxis] - loc) * tf.exp(-log_scale)
   return z, -tf.nn.softplus(-z), -tf.nn.softplus(z)
 
@@ -138,15 +145,16 @@ def _split_off_largest(terms):
 
 
 def softmax_of_any_rank(terms: tf.Tensor) -> tf.Tensor:
-  """`tf.nn.softmax`; oneDNN's kernel, the default on many CPUs, rejects more than five dimensions."""
+  """Return `tf.nn.softmax(terms)`; oneDNN's kernel, the default on many CPUs, rejects more than five dimensions."""
   if terms.shape.rank in range(1, 6):
     return tf.nn.softmax(terms)
   shape = tf.shape(terms)
-  return tf.reshape(tf.nn.softmax(tf.reshape(terms, [-1, shape[-1]])), shape)
+  rows = tf.reshape(terms, [-1, shape[-1]])
+  return tf.reshape(tf.nn.softmax(rows), shape)
 
 
 def _less_mean(values, weights):
-  """`values [..., K]` less their mean under `weights`; the second pass corrects the first's rounding."""
+  """Return `values [..., K]` less their mean under `weights`; the second pass corrects the first's rounding."""
   for _ in range(2):
     values -= tf.reduce_sum(weights * values, axis=-1, keepdims=True)
   return values

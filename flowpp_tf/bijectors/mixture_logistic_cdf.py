@@ -55,7 +55,7 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
     log_scale: log scales, `[..., K]`.
 
   The log-det is in nats per element. The inverse is exact to working precision, and differentiable in `y` and in all
-  three parameters any number of times. That of +-infinity is +-infinity, with derivative 0.
+  three parameters any number of times. The inverse of +-infinity is +-infinity, with derivative 0.
 
   Examples:
     >>> bijector = fpp.bijectors.LogitMixtureLogisticCDF(logits=tf.zeros(2), loc=[-2.0, 2.0], log_scale=tf.zeros(2))
@@ -132,7 +132,7 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
       scales are kept >= -7.
     components: K.
     margin: m in [0, 1/2), 0.05 in VFlow: the affine map comes after logit((1 - 2 m) F + m), F the CDF. With m > 0 this
-      is not onto the reals; what its inverse does outside of its range is said in `LogitMargin`.
+      is not onto the reals; `LogitMargin` states what its inverse does outside of its range.
 
   Raises:
     ValueError: if the last axis is not a multiple of 2 + 3 K, or for another margin.
@@ -145,11 +145,14 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
   check_count("components", components)
   check_number("margin", margin, 0)
   parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
-  s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
-  affine = BoundedAffine(scale_logit=tf.squeeze(s, axis=-1), shift=tf.squeeze(t, axis=-1))
+  sizes = [1, 1, components, components, components]
+  scale_logit, shift, logits, loc, log_scale = tf.split(parameters, sizes, axis=-1)
+  affine = BoundedAffine(tf.squeeze(scale_logit, axis=-1), tf.squeeze(shift, axis=-1))
   log_scale = tf.maximum(log_scale, tf.constant(SMALLEST_LOG_SCALE, log_scale.dtype))
-  logit = LogitMixtureLogisticCDF(logits, loc, log_scale)
-  return Chain([affine, LogitMargin(margin), logit] if margin else [affine, logit])
+  logit_cdf_bijector = LogitMixtureLogisticCDF(logits, loc, log_scale)
+  if margin:
+    return Chain([affine, LogitMargin(margin), logit_cdf_bijector])
+  return Chain([affine, logit_cdf_bijector])
 
 
 MIXTURE_LOGISTIC = CouplingKind(lambda components: 2 + 3 * components, mixture_logistic_coupling_bijector)

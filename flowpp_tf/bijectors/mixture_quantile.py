@@ -1,19 +1,19 @@
 """The inverse of the mixture-of-logistics CDF: Newton's method in a tight bracket.
 
-The quantile of a mixture lies between the smallest and the largest of its components' quantiles, and that of component
-i at logit y is mu_i + s_i y. Newton's method works on
+The quantile of a mixture lies between the smallest and the largest of its components' quantiles. Component i has the
+quantile mu_i + s_i y at logit y. Newton's method works on
 
     f(x) = logit F(x) - y,      f'(x) = F'(x) / (F(x) S(x)),
 
-which is close to linear, and bisects the bracket instead wherever its step would leave the bracket or is more than
-half the last one (between well separated components it would cycle).
+which is close to linear. It bisects the bracket wherever its step would leave the bracket, or is more than half the
+last step (between well separated components it would cycle).
 
-Each element stops on its own: f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of the
-root, and the iteration stops once that is below the rounding of x.
+Each element stops on its own. f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of the root. The
+iteration stops once that is below the rounding of x.
 
-One evaluation of f takes two exponentials per component. The mirror image of the problem stands in for y > 0, so that
-S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there: nothing that matters to the root
-over- or underflows, and far from it only the sign of f counts.
+One evaluation of f takes two exponentials per component. For y > 0 the mirror image of the problem is solved, so that
+S >= 1/2 at the root. F is multiplied by exp(|y|), so that F is about 1 there. So nothing that matters to the root over-
+or underflows, and far from the root only the sign of f counts.
 """
 
 import functools
@@ -29,14 +29,13 @@ _MAX_ITERATIONS = 200  # bisection closes any bracket with fewer
 _LARGEST_LOG_SCALE = 0.45  # of the log of the largest number: squares of scales do not overflow
 
 
-# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
-# `tf.custom_gradient`.
+# Traced, because in graphs forward-mode autodiff sees the gradient of a function, but not a `tf.custom_gradient`.
 @functools.partial(traced_once, inline=True)
 def quantile(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
   r"""Return the x at which the logit of the CDF of a mixture of logistics is `target`.
 
-  With y the target, Newton's method runs in the bracket of the components' quantiles, which it bisects where it would
-  leave it:
+  With y the target, Newton's method runs in the bracket of the components' quantiles, and bisects it instead of leaving
+  it:
 
   $$
   \min_i (\mu_i + s_i y) \le x \le \max_i (\mu_i + s_i y),
@@ -59,12 +58,12 @@ def quantile(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf
 
 @tf.custom_gradient
 def _implicit_function(root, target, logits, loc, log_scale):
-  """`root`, with the derivatives of x in  logit F(x; logits, loc, log_scale) = target."""
+  """Return `root`, with the derivatives of x in  logit F(x; logits, loc, log_scale) = target."""
 
   # Written out, without a tape or a traced function, which forward-mode autodiff does not see through.
   def grad(upstream):
     arguments = [target, logits, loc, log_scale]
-    # For derivatives of this derivative; the tensors may be those of another graph.
+    # For derivatives of this derivative; the tensors may be from another graph.
     copies = [tf.identity(argument) for argument in (root, *arguments)]
     x = _implicit_function(*copies)
     finite = tf.math.is_finite(x)
@@ -86,7 +85,7 @@ def search(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.T
   x, evaluations, *_ = tf.while_loop(
     cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state, maximum_iterations=_MAX_ITERATIONS
   )
-  # Comparisons with NaN are false, also with one from an overflow: the search would end at once, at a number.
+  # Comparisons with NaN, from an overflow too, are false: the search would end at once, at a number.
   limit = tf.constant(_LARGEST_LOG_SCALE * _log_of_largest(x.dtype), x.dtype)
   finite = (logits < np.inf) & (loc == loc) & (tf.abs(log_scale) < limit)
   has_weight = tf.reduce_any(logits > -np.inf, axis=-1)
@@ -101,7 +100,7 @@ def _log_of_largest(dtype):
 
 
 def _newton(target, logits, loc, log_scale):
-  """The state of the search (x first, whether an element is active last), its step, the sign of x."""
+  """Return the state of the search (x first, whether an element is active last), its step, and the sign of x."""
   epsilon = float(finfo(target.dtype).eps)
 
   # The mirror image where the target is positive: there, F <= 1/2 at the root.
@@ -122,7 +121,7 @@ def _newton(target, logits, loc, log_scale):
   narrowest = tf.reduce_min(scale + tf.zeros_like(quantiles), axis=-1)
 
   def evaluate(x):
-    """f(x) and f'(x)."""
+    """Return f(x) and f'(x)."""
     minus_z = (loc - x[..., tf.newaxis]) * rate
     above = tf.sigmoid(minus_z)
     # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)

@@ -36,8 +36,8 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
       variance of many activations, which would scale later images out of range.
 
   Evaluated with `ctx=EvalContext(initialize=True)`, `forward(x)` first sets `scale` and `bias`, which must then be
-  variables, by the moments of `x` over its leading dimensions; so does `inverse(y)`, by those of `y`. The log-det is in
-  nats per element.
+  variables, by the moments of `x` over its leading dimensions, and `inverse(y)` sets them by the moments of `y`. The
+  log-det is in nats per element.
 
   Examples:
     >>> act_norm = fpp.bijectors.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
@@ -100,15 +100,17 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def is_initialized(self) -> bool:
     """Return whether scale and bias differ from 1 and 0: they were initialised, trained or loaded."""
-    return bool(tf.reduce_any(tf.not_equal(self.scale, 1)) | tf.reduce_any(tf.not_equal(self.bias, 0)))
+    return _differs(self.scale, 1) or _differs(self.bias, 0)
 
   def _forward_and_log_det(self, x, ctx):
     scale = tf.maximum(self.scale, SMALLEST_SCALE)
-    return x * scale + self.bias, tf.math.log(scale)
+    y = x * scale + self.bias
+    return y, tf.math.log(scale)
 
   def _inverse_and_log_det(self, y, ctx):
     scale = tf.maximum(self.scale, SMALLEST_SCALE)
-    return (y - self.bias) / scale, -tf.math.log(scale)
+    x = (y - self.bias) / scale
+    return x, -tf.math.log(scale)
 
 
 class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -153,7 +155,7 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     """Set `mean` and `stddev` so that `forward(x)` has mean 0 and variance 1 over its leading dimensions.
 
     Args:
-      x: `[..., *event]`, in eager mode; the event is that of `mean`.
+      x: `[..., *event]`, in eager mode; the event has the shape of `mean`.
 
     Raises:
       InputError (a ValueError): if `mean` and `stddev` are not variables of one shape, in a graph, if `x` has another
@@ -185,15 +187,22 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def is_initialized(self) -> bool:
     """Return whether mean and stddev differ from 0 and 1: they were fitted or loaded."""
-    return bool(tf.reduce_any(tf.not_equal(self.mean, 0)) | tf.reduce_any(tf.not_equal(self.stddev, 1)))
+    return _differs(self.mean, 0) or _differs(self.stddev, 1)
 
   def _forward_and_log_det(self, x, ctx):
     stddev = tf.convert_to_tensor(self.stddev)
-    return (x - self.mean) / stddev, -tf.math.log(stddev)
+    y = (x - self.mean) / stddev
+    return y, -tf.math.log(stddev)
 
   def _inverse_and_log_det(self, y, ctx):
     stddev = tf.convert_to_tensor(self.stddev)
-    return y * stddev + self.mean, tf.math.log(stddev)
+    x = y * stddev + self.mean
+    return x, tf.math.log(stddev)
+
+
+def _differs(variable, value):
+  """Return whether any number of a variable differs from a value."""
+  return bool(tf.reduce_any(tf.not_equal(variable, value)))
 
 
 def check_resolved(what: str, values: np.ndarray, dtype: tf.DType) -> None:
@@ -205,7 +214,8 @@ def check_resolved(what: str, values: np.ndarray, dtype: tf.DType) -> None:
     dtype: floating.
   """
   values = values.astype(np.float64, copy=False)
-  mean, stddev = values.mean(axis=0), values.std(axis=0)
+  mean = values.mean(axis=0)
+  stddev = values.std(axis=0)
   unit = np.abs(mean) * float(finfo(dtype).eps)
   narrow = (stddev < _MIN_UNITS * unit) & (values.min(axis=0) < values.max(axis=0))
   if np.any(narrow):

@@ -1,4 +1,4 @@
-"""Parameters of bijectors: tensors of one dtype, and variables that are read when they are used.
+"""Keep parameters of bijectors: tensors of one dtype, and variables that are read when they are used.
 
 A constructor keeps a parameter under its name with an underscore, `self._scale`. The class has the property:
 
@@ -52,12 +52,13 @@ class TensorParameter(Parameter):
 
   def properties(self, dtype: tf.DType) -> tfp.util.ParameterProperties:
     """Return what TFP has to know of the parameter."""
-    more: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if self._size is not None:
-      more = dict(event_ndims=1, shape_fn=lambda sample_shape: tf.concat([sample_shape, [self._size]], axis=0))
+      options["event_ndims"] = 1
+      options["shape_fn"] = lambda sample_shape: tf.concat([sample_shape, [self._size]], axis=0)
     if low := self._low:
-      more["default_constraining_bijector_fn"] = lambda: tfp.bijectors.Softplus(low=tf.constant(low(dtype), dtype))
-    return tfp.util.ParameterProperties(**more)
+      options["default_constraining_bijector_fn"] = lambda: tfp.bijectors.Softplus(low=tf.constant(low(dtype), dtype))
+    return tfp.util.ParameterProperties(**options)
 
 
 def as_parameters(**values: Any) -> list[Any]:
@@ -127,7 +128,7 @@ def check_variables(owner: str, **parameters: Any) -> None:
     raise InputError(f"`{owner}.initialize` needs variables of one shape, got {found}")
 
 
-# All composite tensors of TFP.
+# TFP's classes of composite tensors.
 COMPOSITE = (
   tfp.experimental.AutoCompositeTensor,
   tfp.distributions.TransformedDistribution,

@@ -10,15 +10,16 @@ shares of the bin left and right of sigmoid(x):
     1 - F = (heights of the bins right of k) + h Q / (P + Q)
 
 The spline stands between a sigmoid and a logit rather than on an interval [-B, B] with the identity outside (Durkan et
-al. on the reals): there is no B to choose, all bins are of use from the first step on, the slopes at both ends are
-free, and the tails are those of a logistic, as a mixture's are. All terms above are positive, so both tails are exact.
-`tfp.bijectors.RationalQuadraticSpline` of sigmoid(x), which is 1 from x = 17 on in float32, has no upper tail; it also
-has slopes of 1 at both ends, and looks for the bin twice, for the value and for the log-det. Where it holds, the tests
-compare the two.
+al. on the reals). So B need not be chosen, all bins are of use from the first step on, the slopes at both ends are
+free, and the tails are logistic, like a mixture's. All terms above are positive, so both tails are exact.
+
+`tfp.bijectors.RationalQuadraticSpline` of sigmoid(x) has no upper tail, as sigmoid(x) is 1 from x = 17 on in float32.
+It also has slopes of 1 at both ends, and looks for the bin twice, for the value and for the log-det. The tests compare
+the two where TFP's is valid.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -32,7 +33,7 @@ from flowpp_tf.bijectors.parameters import TensorParameter, as_parameters, check
 from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.tensors import finfo
 
-_UNIFORM = 0.01  # share of each width, height and slope that is that of the identity, so that none reaches 0
+_UNIFORM = 0.01  # weight of the identity's widths, heights and slopes, so that none reaches 0
 _SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
 _TAIL = 50.0  # where the tails are straight in float64 too; in float16 its sigmoid would be 0
 
@@ -66,10 +67,13 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
   ) -> None:
     parameters = dict(locals())
     logits = dict(width_logits=width_logits, height_logits=height_logits, slope_logits=slope_logits)
-    self._width_logits, self._height_logits, self._slope_logits = as_parameters(**logits)
-    tensors = dict(zip(logits, (self._width_logits, self._height_logits, self._slope_logits)))
+    tensors = dict(zip(logits, as_parameters(**logits)))
     check_components(one_more="slope_logits", **tensors)
-    check_broadcast(**{name: tf.TensorSpec(value.shape[:-1]) for name, value in tensors.items()})
+    leading = {name: tf.TensorSpec(tensor.shape[:-1]) for name, tensor in tensors.items()}
+    check_broadcast(**leading)
+    self._width_logits = tensors["width_logits"]
+    self._height_logits = tensors["height_logits"]
+    self._slope_logits = tensors["slope_logits"]
     super().__init__(parameters, dtype=self._slope_logits.dtype)
 
   width_logits = TensorParameter("Widths of the bins before a softmax, `[..., K]`.", size=2)
@@ -77,11 +81,11 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
   slope_logits = TensorParameter("Slopes at the knots before a softplus, `[..., K + 1]`.", size=3)
 
   def _bins(self):
-    """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
+    """Return widths `[..., K]`, heights `[..., K]`, and slopes at the knots `[..., K + 1]`."""
     widths = _shares(self.width_logits)
     heights = _shares(self.height_logits)
     slopes = _positive(tf.convert_to_tensor(self.slope_logits))
-    return widths, heights, slopes[..., :-1], slopes[..., 1:]
+    return widths, heights, slopes
 
   def _forward_and_log_det(self, x, ctx):
     return _forward(x, *self._bins())
@@ -91,55 +95,54 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
 
 
 def _shares(logits):
-  """The softmax of `[..., K]`, mixed with equal shares."""
+  """Return the softmax of `[..., K]`, mixed with equal shares."""
   shares = softmax_of_any_rank(tf.convert_to_tensor(logits))
   count = tf.cast(tf.shape(shares)[-1], shares.dtype)
   return (1 - _UNIFORM) * shares + _UNIFORM / count
 
 
 def _positive(logits):
-  """The softplus of numbers, 1 for 0, mixed with 1."""
+  """Return the softplus of numbers, 1 for 0, mixed with 1."""
   slopes = tf.nn.softplus(logits + tf.constant(_SLOPE_AT_ZERO, logits.dtype))
   return (1 - _UNIFORM) * slopes + _UNIFORM
 
 
-def _forward(x, widths, heights, left_slopes, right_slopes):
-  """Return y `[...]` and the log-det of x `[...]`; the others are `[..., K]`."""
+def _forward(x, widths, heights, slopes):
+  """Return y `[...]` and the log-det of x `[...]`; widths and heights are `[..., K]`, slopes `[..., K + 1]`."""
   inner = _without_tails(x)
   u = tf.sigmoid(inner)
   v = tf.sigmoid(-inner)
-  masks = _masks(u, v, widths)
-  (left, width, right), (below, height, above), (d0, d1) = _in_bin(masks, widths, heights, left_slopes, right_slopes)
-  r, q = _parts(u, v, left, right, width)
-  log_cdf, log_survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
+  place = _find_bin(u, v, widths, widths, heights, slopes)
+  r, q = _parts(u, v, place.left, place.right, place.width)
+  log_cdf, log_survival, log_density = _spline(r, q, place)
   log_det = log_density - tf.nn.softplus(-inner) - tf.nn.softplus(inner) - log_cdf - log_survival
   return log_cdf - log_survival + (x - inner), log_det
 
 
-def _inverse(y, widths, heights, left_slopes, right_slopes):
+def _inverse(y, widths, heights, slopes):
   """Return x and the log-det of y; shapes as in `_forward`."""
   inner = _without_tails(y)
   cdf = tf.sigmoid(inner)
   survival = tf.sigmoid(-inner)
-  masks = _masks(cdf, survival, heights)
-  (left, width, right), (below, height, above), (d0, d1) = _in_bin(masks, widths, heights, left_slopes, right_slopes)
-  p, not_p = _parts(cdf, survival, below, above, height)
+  place = _find_bin(cdf, survival, heights, widths, heights, slopes)
+  p, not_p = _parts(cdf, survival, place.below, place.above, place.height)
   # not_p P = p Q is quadratic in r / q, with one root that is not negative; here without cancellation.
-  s = height / width
-  b = not_p * d0 - p * d1
+  s = place.height / place.width
+  b = not_p * place.left_slope - p * place.right_slope
   larger = tf.abs(b) + tf.sqrt(b**2 + 4 * p * not_p * s**2)
-  r = tf.where(b > 0, 2 * p * s, larger)
-  q = tf.where(b > 0, larger, 2 * not_p * s)
-  r, q = r / (r + q), q / (r + q)
-  log_cdf, log_survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
-  log_u = tf.math.log(left + width * r)
-  log_v = tf.math.log(right + width * q)
+  numerator = tf.where(b > 0, 2 * p * s, larger)
+  denominator = tf.where(b > 0, larger, 2 * not_p * s)
+  r = numerator / (numerator + denominator)
+  q = denominator / (numerator + denominator)
+  log_cdf, log_survival, log_density = _spline(r, q, place)
+  log_u = tf.math.log(place.left + place.width * r)
+  log_v = tf.math.log(place.right + place.width * q)
   log_det = log_cdf + log_survival - log_density - log_u - log_v
   return log_u - log_v + (y - inner), log_det
 
 
 def _without_tails(x):
-  """x, up to where the tails are straight, or its sigmoid would lose digits."""
+  """Return x, cut off where the tails are straight, or where its sigmoid would lose digits."""
   end = min(_TAIL, -math.log(float(finfo(x.dtype).tiny)))
   return tf.clip_by_value(x, -end, end)
 
@@ -162,18 +165,38 @@ def _masks(below, above, sizes):
   knots = tf.reshape(exact(sizes), [-1, count]) @ is_left
   knots = tf.reshape(knots, tf.concat([shape[:-1], [count - 1]], axis=0))
   passed = tf.cast(number[..., tf.newaxis] >= knots, sizes.dtype)
-  zero = tf.zeros(tf.concat([tf.shape(passed)[:-1], [1]], axis=0), sizes.dtype)
+  zero = tf.zeros_like(tf.reduce_sum(passed, axis=-1, keepdims=True))
   before = tf.concat([passed, zero], axis=-1)
   reached = tf.concat([zero + 1, passed], axis=-1)
   return before, reached - before, 1 - reached
 
 
-def _in_bin(masks, widths, heights, left_slopes, right_slopes):
-  """Return the widths left of, in and right of the bin of a number, the heights below, in and above it, its slopes."""
-  _, here, _ = masks
-  widths_in_parts = [_sum(mask, widths) for mask in masks]
-  heights_in_parts = [_sum(mask, heights) for mask in masks]
-  return widths_in_parts, heights_in_parts, (_sum(here, left_slopes), _sum(here, right_slopes))
+class _Bin(NamedTuple):
+  """The bin that holds a number: its place and size in both directions, and the slopes at its ends, `[...]` each."""
+
+  left: tf.Tensor
+  width: tf.Tensor
+  right: tf.Tensor
+  below: tf.Tensor
+  height: tf.Tensor
+  above: tf.Tensor
+  left_slope: tf.Tensor
+  right_slope: tf.Tensor
+
+
+def _find_bin(number, complement, sizes, widths, heights, slopes):
+  """Return the bin that holds a number, whose distance from 1 is given too; `sizes` are the widths or the heights."""
+  is_left, is_bin, is_right = _masks(number, complement, sizes)
+  return _Bin(
+    left=_sum(is_left, widths),
+    width=_sum(is_bin, widths),
+    right=_sum(is_right, widths),
+    below=_sum(is_left, heights),
+    height=_sum(is_bin, heights),
+    above=_sum(is_right, heights),
+    left_slope=_sum(is_bin, slopes[..., :-1]),
+    right_slope=_sum(is_bin, slopes[..., 1:]),
+  )
 
 
 def _sum(mask, values):
@@ -190,16 +213,18 @@ def _parts(below, above, before, after, size):
   return tf.clip_by_value(r, 0.0, 1.0), tf.clip_by_value(q, 0.0, 1.0)  # a rounding may lie beyond the bin
 
 
-def _spline(r, q, width, height, below, above, d0, d1):
+def _spline(r, q, place):
   """Return log F, log(1 - F) and log F' at the shares r and q = 1 - r of a bin, by the equations above."""
-  s = height / width
+  s = place.height / place.width
+  d0 = place.left_slope
+  d1 = place.right_slope
   left = r * (s * r + d0 * q)
   right = q * (s * q + d1 * r)
   total = left + right
   slope = d1 * r**2 + 2 * s * r * q + d0 * q**2
   log_density = 2 * (tf.math.log(s) - tf.math.log(total)) + tf.math.log(slope)
-  cdf = below + height * left / total
-  survival = above + height * right / total
+  cdf = place.below + place.height * left / total
+  survival = place.above + place.height * right / total
   return tf.math.log(cdf), tf.math.log(survival), log_density
 
 
@@ -208,8 +233,7 @@ def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int)
 
   Args:
     parameters: `[..., C (2 + 3 K)]`, as many as for a mixture; for each value in the order scale, shift, K - 1 width
-      logits, of which the first one, 0, is left out, K height logits, K + 1 slope logits, see
-      `LogitRationalQuadraticCDF`.
+      logits (the first one is 0 and left out), K height logits, K + 1 slope logits, see `LogitRationalQuadraticCDF`.
     components: K, the number of bins.
 
   Raises:

@@ -32,7 +32,8 @@ class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     return True
 
   def _evaluate(self, x, inverse, ctx):
-    return self._undo(x) if inverse else self._rearrange(x), tf.zeros([], x.dtype)
+    y = self._undo(x) if inverse else self._rearrange(x)
+    return y, tf.zeros([], x.dtype)
 
 
 class _Regrouping(Rearrangement):
@@ -50,11 +51,11 @@ class _Regrouping(Rearrangement):
 
   def _forward_event_shape_tensor(self, shape):
     dy, dx = self._block
-    return tf.concat([shape[:-3], shape[-3:] // [dy, dx, 1] * [1, 1, dy * dx]], axis=0)
+    return _regrouped_tensor(shape, divisors=[dy, dx, 1], factors=[1, 1, dy * dx])
 
   def _inverse_event_shape_tensor(self, shape):
     dy, dx = self._block
-    return tf.concat([shape[:-3], shape[-3:] * [dy, dx, 1] // [1, 1, dy * dx]], axis=0)
+    return _regrouped_tensor(shape, divisors=[1, 1, dy * dx], factors=[dy, dx, 1])
 
 
 def _regrouped(name, shape, divisors, factors):
@@ -70,6 +71,12 @@ def _regrouped(name, shape, divisors, factors):
         raise InputError(f"`{name}` must have [H, W, C] divisible by {divisors}, got shape {[*shape]}")
       sizes[axis] = sizes[axis] // divisor * factor
   return tf.TensorShape(sizes)
+
+
+def _regrouped_tensor(shape, divisors, factors):
+  """Return a shape as `_regrouped` does, for a tensor."""
+  image_shape = shape[-3:] // divisors * factors
+  return tf.concat([shape[:-3], image_shape], axis=0)
 
 
 class Squeeze(_Regrouping):

@@ -280,8 +280,8 @@ def test_the_spline_is_that_of_tfp_between_sigmoid_and_logit():
   logits = [draw(500, 5 + more, seed=i).numpy() for i, more in enumerate((0, 0, 1))]
   logits[2][:, [0, -1]] = 0  # slopes of 1 at both ends, as TFP's are
   bijector = fb.LogitRationalQuadraticCDF(*logits)
-  widths, heights, left, _ = bijector._bins()
-  spline = tfp.bijectors.RationalQuadraticSpline(widths, heights, left[:, 1:], range_min=np.float64(0))
+  widths, heights, slopes = bijector._bins()
+  spline = tfp.bijectors.RationalQuadraticSpline(widths, heights, slopes[:, 1:-1], range_min=np.float64(0))
   sigmoid = tfp.bijectors.Sigmoid()
   expected = tfp.bijectors.Chain([tfp.bijectors.Invert(sigmoid), spline, sigmoid])
   x = draw(500, scale=3, seed=9)
