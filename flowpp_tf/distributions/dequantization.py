@@ -1,12 +1,12 @@
-"""Dequantization: a density of noise u in [0, 1) that is added to integer images x. Flow++ section 3.1.
+"""Dequantization: noise u in [0, 1), and its density, that is added to integer images x. Flow++ section 3.1.
 
     log P(x) >= E_{u ~ q(.|x)} [log p(x + u) - log q(u|x)]                               (equation 7)
 
 Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal noise through
 couplings that see the image, then a sigmoid.
 
-Both are distributions that also say which noise they transform, so that the same draws give the same bound:
-`q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
+Both are distributions whose noise can be given, so that the same draws give the same bound: `q.transform(noise)`
+returns u and log q(u|x), and `q.distribution` is the distribution of the noise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class _HalfOpenUniform(tfp.distributions.Uniform):
   """`tfd.Uniform` on [0, 1), without its upper end, where noise would make the next pixel value."""
 
   def _prob(self, x):
-    return tf.where(tf.equal(x, self.high), tf.zeros([], self.dtype), super()._prob(x))
+    prob = super()._prob(x)
+    return tf.where(tf.equal(x, self.high), tf.zeros([], self.dtype), prob)
 
   def _default_event_space_bijector(self):
     return Sigmoid()
@@ -78,7 +79,7 @@ class VariationalDequantization(FlowDistribution):
 
   Args:
     bijector: from noise to u in (0, 1).
-    context: of the images, `[N, H, W, C]`; its batch is that of this distribution.
+    context: of the images, `[N, H, W, C]`; its batch is the batch of this distribution.
     event_shape: `(H, W, C)` of u.
     context_variables: `tf.Variable`s that the context was computed with, which are tracked too.
     dtype: floating.
@@ -104,13 +105,14 @@ class VariationalDequantization(FlowDistribution):
     name: str = "variational_dequantization",
   ) -> None:
     parameters = dict(locals())
-    dtype, event_shape = as_dtype("dtype", dtype), as_sample_shape("event_shape", event_shape)
+    dtype = as_dtype("dtype", dtype)
     check_type("context_variables", context_variables, Sequence)
     for variable in context_variables:
       if not (isinstance(variable, tf.Variable) or tf.is_tensor(variable)):  # tensors in a stateless call
         raise InputError(f"`context_variables` must be variables, got {shown(variable)}")
     self._context_variables = list(context_variables)
-    noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype), validate_args), event_shape)
+    normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype), validate_args)
+    noise = tfd.Sample(normal, as_sample_shape("event_shape", event_shape))
     super().__init__(noise, Conditioned(bijector, context, validate_args), validate_args, parameters, name)
 
   def __getitem__(self, slices: Any) -> VariationalDequantization:
@@ -118,7 +120,7 @@ class VariationalDequantization(FlowDistribution):
 
   @property
   def context(self) -> tf.Tensor:
-    """What u is conditioned on."""
+    """The context that u is conditioned on."""
     return self.bijector.context
 
   @property

@@ -24,19 +24,6 @@ from flowpp_tf.types import TensorLike
 tfd = tfp.distributions
 
 
-def _of_scalars(name):
-  """Return TFP's method for scalar events, and what a distribution without it has for others.
-
-  A joint CDF says nothing of survival, of decreasing bijectors, or of the mass of a box, which quantization needs.
-  """
-  transformed = transformed_distribution._TransformedDistribution
-
-  def method(self):
-    return getattr(super(transformed if self.event_shape.rank else FlowDistribution, self), name)
-
-  return property(method)
-
-
 # The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the
 # public class would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
 class FlowDistribution(transformed_distribution._TransformedDistribution):
@@ -56,7 +43,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   Every evaluation sees the current weights, in eager mode on the same tensor too. If base and bijector are composite
   tensors, so is the flow.
 
-  The KL divergence of two flows is known if they have equal bijectors and contexts: it is that of their bases.
+  The KL divergence of two flows is known if they have equal bijectors and contexts: it is the KL divergence of their
+  bases. The CDF, the survival function and quantiles exist for flows of scalars.
 
   Examples:
     >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0))
@@ -69,9 +57,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   """
 
   def __new__(cls, distribution: Any = None, bijector: Any = None, *args: Any, **kwargs: Any) -> FlowDistribution:
-    # Subclasses have other arguments.
-    composite = cls is FlowDistribution and is_composite(distribution) and is_composite(bijector)
-    return super().__new__(_CompositeFlow if composite else cls)
+    if cls is FlowDistribution and is_composite(distribution) and is_composite(bijector):  # subclasses have others
+      cls = _CompositeFlow
+    return super().__new__(cls)
 
   def __init__(
     self,
@@ -84,7 +72,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     parameters = dict(locals()) if parameters is None else parameters
     check_type("distribution", distribution, tfd.Distribution)
     check_type("bijector", bijector, tfp.bijectors.Bijector)
-    event_shape, least = distribution.event_shape, bijector.forward_min_event_ndims
+    event_shape = distribution.event_shape
+    least = bijector.forward_min_event_ndims
     if isinstance(event_shape, tf.TensorShape) and event_shape.rank is not None and event_shape.rank < least:
       raise InputError(f"`distribution` must have an event of {least} dimensions, as `bijector` has, got {event_shape}")
     self._context_size = context_size(bijector)
@@ -98,7 +87,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   @property
   def trainable_variables(self) -> tuple[tf.Variable, ...]:
-    """The variables to train: those of Keras layers and variables that are frozen are left out."""
+    """The variables to train: frozen ones, and variables of frozen Keras layers, are left out."""
     return without_frozen(self, super().trainable_variables)
 
   @property
@@ -113,7 +102,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   @property
   def source(self) -> Any:
-    """The `FlowSource`, by which the flow can be made again; raise an `InputError` if there is none."""
+    """The `FlowSource`, by which the flow can be made again; raise an `InputError` if the flow has none."""
     if self._source is None:
       raise InputError(
         f"{self.name!r} cannot be made again, to be saved, pickled or trained as several members: a flow of "
@@ -138,7 +127,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     return f"{super().__repr__()[:-1]}{more}>"
 
   def given(self, context: Any) -> FlowDistribution:
-    """Return the distribution given a context, whose batch is broadcast against that of this one.
+    """Return the distribution given a context, whose batch and the batch of this one are broadcast.
 
     Args:
       context: tensor or variable, as in `bijectors.Conditioned`: `[..., C]` for a flow of vectors.
@@ -160,8 +149,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     bijector = Conditioned(self.bijector, context)
     check_all_finite("context", tf.convert_to_tensor(bijector.context))
     shape = bijector.context.shape
-    if self.context_size is not None and shape.rank is not None and shape[-1] not in (None, self.context_size):
-      raise InputError(f"`context` must be of shape [..., {self.context_size}], got {[*shape]}")
+    if self.context_size is not None and shape.rank is not None:
+      if shape[-1] not in (None, self.context_size):
+        raise InputError(f"`context` must be of shape [..., {self.context_size}], got {[*shape]}")
     flow = FlowDistribution(self.distribution, bijector, self.validate_args, name=f"{self.name}_given")
     flow._tracking_checked = True
     return flow
@@ -187,7 +177,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """
     check_type("overwrite", overwrite, bool)
     x = self._event("x", x, self)
-    if x.shape.rank == self.event_shape.rank or (x.shape[0] is not None and x.shape[0] < 2):
+    is_single = x.shape.rank == self.event_shape.rank
+    if is_single or x.shape[0] in (0, 1):
       raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
     if tf.executing_eagerly():
       check_all_finite("x", x)
@@ -240,7 +231,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     return super().experimental_sample_and_log_prob(shape, tfp_seed(seed), name, **kwargs)
 
   def _event(self, name, value, distribution):
-    """A value of this flow or of its base as a tensor; without a check of its event parameters would broadcast it."""
+    """Return a value of this flow or of its base as a tensor, whose event is checked: parameters would broadcast it."""
     value = as_tensor(name, value, distribution.dtype)
     event_shape = distribution.event_shape
     check_event(name, value.shape, event_shape)
@@ -267,9 +258,36 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     x, log_det = evaluate_checked(self, "x", y, self.bijector, True, len(self.event_shape), ctx)
     return self.distribution.log_prob(x) + log_det
 
-  _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
-    _of_scalars, ("_cdf", "_log_cdf", "_survival_function", "_log_survival_function", "_quantile")
-  )
+  # --- Flows of scalars -------------------------------------------------------------------------
+
+  # TFP's formulas hold for scalars. The joint CDF of a vector does not give survival, decreasing bijectors, or the mass
+  # of a box, which quantization needs.
+
+  def _check_scalar(self, error):
+    if self.event_shape.rank:
+      raise error(f"{self.name!r} has vectors for events: its CDF and quantiles are not implemented")
+
+  @property
+  def _cdf(self):  # TFP asks by `hasattr` whether a distribution has a CDF
+    self._check_scalar(AttributeError)
+    return super()._cdf
+
+  @property
+  def _log_cdf(self):
+    self._check_scalar(AttributeError)
+    return super()._log_cdf
+
+  def _survival_function(self, value, **kwargs):
+    self._check_scalar(NotImplementedError)
+    return super()._survival_function(value, **kwargs)
+
+  def _log_survival_function(self, value, **kwargs):
+    self._check_scalar(NotImplementedError)
+    return super()._log_survival_function(value, **kwargs)
+
+  def _quantile(self, value, **kwargs):
+    self._check_scalar(NotImplementedError)
+    return super()._quantile(value, **kwargs)
 
   def _entropy(self, **kwargs):
     if not self.bijector.is_constant_jacobian:
