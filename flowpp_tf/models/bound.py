@@ -85,7 +85,8 @@ def importance_weighted(terms: BoundTerms) -> Float[tf.Tensor, " b"]:
   bounds = terms.prior + terms.log_det + terms.dequantization
   if bounds.shape[0] == 1:  # the gradient of `reduce_logsumexp` would not be 1 to the last bit
     return bounds[0]
-  return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(tf.cast(tf.shape(bounds)[0], bounds.dtype))
+  num_samples = tf.cast(tf.shape(bounds)[0], bounds.dtype)
+  return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(num_samples)
 
 
 def dequantize(
@@ -111,7 +112,8 @@ def with_label_dropout(model: Parts, conditioning: dict[str, tf.Tensor], ctx: Ev
   labels = conditioning.get("labels")
   if labels is None or not ctx.training:
     return conditioning
-  keep = model.label_dropout.keep_mask([shape_of(labels)[0], 1], True, ctx.stream("label_dropout"), ctx.batch_offset)
+  shape = [shape_of(labels)[0], 1]
+  keep = model.label_dropout.keep_mask(shape, True, ctx.stream("label_dropout"), ctx.batch_offset)
   if keep is None:
     return conditioning
   return {**conditioning, "labels": tf.where(keep[:, 0], labels, -1)}
@@ -129,15 +131,16 @@ def flow_context(
 def from_latents(
   model: Parts, z: Float[tf.Tensor, "b zh zw zc"], conditioning: dict[str, tf.Tensor], guidance: float | tf.Tensor = 0.0
 ) -> Float[tf.Tensor, "b h w c"]:
-  """Return the values that the flow makes of latents, with guidance unless it is 0."""
+  """Return the flow's values at latents, with guidance unless it is 0."""
+  to_latents = model.flow.bijector.bijector
   context = flow_context(model, conditioning)
-  if not tf.is_tensor(guidance) and guidance == 0:
-    return evaluate(model.flow.bijector, z, ctx=EvalContext(condition=context))[0]
-  no_labels = tf.fill(tf.shape(conditioning["labels"]), -1)
-  unlabelled = flow_context(model, {**conditioning, "labels": no_labels})
-  guided = fb.Chain([_guided(bijector, guidance) for bijector in model.flow.bijector.bijector.bijectors])
-  both = EvalContext(condition=tf.concat([context, unlabelled], axis=-1))
-  return evaluate(guided, z, inverse=True, ctx=both)[0]
+  if tf.is_tensor(guidance) or guidance != 0:
+    no_labels = tf.fill(tf.shape(conditioning["labels"]), -1)
+    unlabelled = flow_context(model, {**conditioning, "labels": no_labels})
+    context = tf.concat([context, unlabelled], axis=-1)
+    to_latents = fb.Chain([_guided(bijector, guidance) for bijector in to_latents.bijectors])
+  x, _ = evaluate(to_latents, z, inverse=True, ctx=EvalContext(condition=context))
+  return x
 
 
 def _guided(bijector, guidance):

@@ -16,11 +16,11 @@ from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
-KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
+KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # argument of a method -> key of a batch
 
 
 def conditioning_specs(config: FlowPlusPlusConfig, dtype: tf.DType | str) -> dict[str, tf.TensorSpec]:
-  """Return the specs of a model's conditioning by name, for any batch size; `dtype` is that of conditions."""
+  """Return the specs of a model's conditioning by name, for any batch size; conditions have the `dtype`."""
   specs = {}
   if config.num_classes:
     specs["labels"] = tf.TensorSpec([None], tf.int32, "labels")
@@ -32,12 +32,13 @@ def conditioning_specs(config: FlowPlusPlusConfig, dtype: tf.DType | str) -> dic
 def conditioning_tensors(
   config: FlowPlusPlusConfig, dtype: tf.DType | str, labels: TensorLike | None, condition: TensorLike | None
 ) -> dict[str, tf.Tensor]:
-  """Return a model's conditioning as tensors by name, of any batch.
+  """Return a model's conditioning as tensors by name, with any batch shape.
 
   Raises:
     InputError (a ValueError): if one is missing or not expected, or its values are wrong.
   """
-  tensors, specs = {}, conditioning_specs(config, dtype)
+  tensors = {}
+  specs = conditioning_specs(config, dtype)
   for name, value in dict(labels=labels, condition=condition).items():
     if name in specs and value is None:
       raise InputError(f"`{name}` must be given: this is a model of images given {name}")
@@ -45,7 +46,8 @@ def conditioning_tensors(
       raise InputError(f"`{name}` must be None: this model takes none")
     if value is not None:
       tensor = as_tensor(name, value)
-      tensor = checked_labels(tensor, config) if name == "labels" else tensor
+      if name == "labels":
+        tensor = checked_labels(tensor, config)
       check_event(name, tensor.shape, specs[name].shape[1:])
       tensors[name] = tf.cast(tensor, specs[name].dtype)
       check_all_finite(name, tensors[name])  # in the model's dtype, which may overflow
@@ -61,7 +63,9 @@ def checked_labels(labels: tf.Tensor, config: FlowPlusPlusConfig) -> tf.Tensor:
     raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
   lowest = lowest_label(config)
   if tf.executing_eagerly():
-    hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
+    hint = ""
+    if not config.label_dropout:
+      hint = "; -1, no label, is for a model trained with `label_dropout`"
     check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
     return labels
   values = tf.cast(labels, tf.float64)  # a cast to integers would make -1 of the largest uint64
@@ -74,8 +78,8 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
   """Return the images of a batch, and their conditioning by name.
 
   Args:
-    batch: images, or a mapping with the key "image" and "label", "condition", as of TensorFlow Datasets; what the model
-      does not take is left out.
+    batch: images, or a mapping with the keys "image", "label" and "condition", as from TensorFlow Datasets; keys that
+      the model does not take are left out.
     config: config of the model.
 
   Raises:
@@ -87,18 +91,23 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
     >>> images.shape, sorted(conditioning)
     ((2, 8, 8, 1), ['labels'])
   """
-  inputs, names = by_key(batch), conditioning_specs(config, tf.float32)
-  return inputs["image"], {name: inputs[KEYS[name]] for name in names if KEYS[name] in inputs}
+  inputs = by_key(batch)
+  conditioning = {}
+  for name in conditioning_specs(config, tf.float32):
+    if KEYS[name] in inputs:
+      conditioning[name] = inputs[KEYS[name]]
+  return inputs["image"], conditioning
 
 
 def by_key(batch: Any) -> dict[str, Any]:
-  """Return images, or a mapping of them and others, as a dict with only the keys that a model may take."""
-  batch = batch if isinstance(batch, Mapping) else {"image": batch}
+  """Return a batch, images or a mapping, as a dict with only the keys that a model may take."""
+  if not isinstance(batch, Mapping):
+    batch = {"image": batch}
   if "image" not in batch:
     raise InputError(f'inputs must have the key "image", got {[*batch]}')
   return {key: batch[key] for key in KEYS.values() if key in batch}
 
 
 def lowest_label(config: FlowPlusPlusConfig) -> int:
-  """Return -1, no label, for a model that has been trained by leaving labels out, else 0."""
+  """Return -1, no label, for a model trained with `label_dropout`, else 0."""
   return -1 if config.label_dropout else 0

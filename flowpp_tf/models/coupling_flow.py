@@ -4,7 +4,7 @@ A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves of t
 the bijectors use them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -28,11 +28,11 @@ class CouplingStep(keras.layers.Layer):
   Args:
     shape: `(H, W, C)` of the tensor that the step transforms, C even.
     config: `CouplingConfig`.
-    context_block: of the conditioner, see there.
+    context_block: as for `Conditioner`.
     whitening: whether the 1x1 convolution begins by whitening, rather than near the identity.
 
   Attributes:
-    bijectors: the parts, in the order in which they are applied to data.
+    bijectors: the bijectors of the step, in the order in which they are applied to data.
   """
 
   def __init__(
@@ -45,20 +45,25 @@ class CouplingStep(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
-    model, half = config.model, channels // 2
+    half = channels // 2
+    model = config.model
+    norm_shape: Shape = (channels,)
+    if model.act_norm_of_positions:
+      norm_shape = shape
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
-    of_norm = shape if model.act_norm_of_positions else (channels,)
-    self.scale = add_weight(name="scale", shape=of_norm, initializer="ones")
-    self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
-    self.kernel, mixing = None, []
+    self.scale = add_weight(name="scale", shape=norm_shape, initializer="ones")
+    self.bias = add_weight(name="bias", shape=norm_shape, initializer="zeros")
+    self.kernel = None
+    convolutions = []
     if model.invertible_conv != "none":
-      is_dense = model.invertible_conv == "dense"
-      noise = keras.initializers.RandomNormal(stddev=model.invertible_conv_stddev)  # follows `set_random_seed`
-      near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
-      self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=near_identity if is_dense else noise)
-      conv = functools.partial(fb.Invertible1x1Conv, whitening=whitening) if is_dense else fb.Invertible1x1ConvLU
-      mixing = [conv(self.kernel, name=f"{self.name}_invertible_conv")]
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      initializer = keras.initializers.RandomNormal(stddev=model.invertible_conv_stddev)  # follows `set_random_seed`
+      make_conv: Callable[..., tfp.bijectors.Bijector] = fb.Invertible1x1ConvLU
+      if model.invertible_conv == "dense":
+        initializer = _near_identity(initializer)
+        make_conv = functools.partial(fb.Invertible1x1Conv, whitening=whitening)
+      self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
+      convolutions = [make_conv(self.kernel, name=f"{self.name}_invertible_conv")]
+    with keras.name_scope(self.name, caller=self):  # prefix of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
         half * fb.num_parameters(model.coupling, model.components),
@@ -79,19 +84,28 @@ class CouplingStep(keras.layers.Layer):
       remat=model.remat == "couplings",
       name=f"{self.name}_coupling",
     )
-    self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
+    self.bijectors = [self.act_norm, *convolutions, self.coupling, fb.SwapHalves()]
     self.built = True
+
+
+def _near_identity(noise):
+  """Return an initializer of matrices, the identity with noise of another initializer."""
+
+  def initialize(shape, dtype):
+    return keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
+
+  return initialize
 
 
 class CouplingFlow(keras.layers.Layer):
   """All steps of a structure.
 
   Args:
-    structure: see structure.py.
+    structure: text of the form that `config/structure.py` describes.
     image_shape: `(H, W, C)`.
     config: `CouplingConfig` of each step.
-    context_size: height and width of the couplings' context, 1 and 1 if all positions have one; None for those of each
-      coupling.
+    context_size: height and width of the couplings' context, 1 and 1 if all positions share one context; None if each
+      coupling's context has the coupling's own height and width.
 
   Attributes:
     bijector: the chain of all parts, from data to latent.
@@ -108,39 +122,48 @@ class CouplingFlow(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     self.steps: list[CouplingStep] = []
-    parts: list[tfp.bijectors.Bijector] = []
+    bijectors: list[tfp.bijectors.Bijector] = []  # in the order in which they are applied to data
     for stage in parse_structure(structure, image_shape):
       if stage.kind == "squeeze":
-        parts.append(fb.Squeeze())
+        bijectors.append(fb.Squeeze())
         continue
-      is_first = not parts or isinstance(parts[-1], fb.Squeeze)  # at its resolution
-      columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
-      size = stage.split_shape[:2]
-      block = [max(1, whole // part) for whole, part in zip(context_size or size, size)]
-      with keras.name_scope(self.name, caller=self):  # of the weights' paths
-        steps = [
+      is_first = not bijectors or isinstance(bijectors[-1], fb.Squeeze)  # stage of its resolution
+      steps = self._make_steps(stage, config, context_size, config.whitening and is_first)
+      step_bijectors = [bijector for step in steps for bijector in step.bijectors]
+      if stage.kind == "columns":
+        columns = fb.split_columns(stage.shape)
+        step_bijectors = [columns, *step_bijectors, fb.Invert(columns)]
+      bijectors += step_bijectors
+    self.latent_shape = stage.output_shape
+    self.bijector = fb.Chain(bijectors[::-1], name=f"{self.name}_chain")
+    self.built = True
+
+  def _make_steps(self, stage, config, context_size, whitening):
+    """Append the steps of a stage to `self.steps`, and return them; the first one may begin by whitening."""
+    size = stage.split_shape[:2]
+    context_block = [max(1, context_side // side) for context_side, side in zip(context_size or size, size)]
+    steps = []
+    with keras.name_scope(self.name, caller=self):  # prefix of the weights' paths
+      for i in range(stage.couplings):
+        steps.append(
           CouplingStep(
             stage.split_shape,
             config,
-            block,
-            whitening=config.whitening and is_first and i == 0,
+            context_block,
+            whitening=whitening and i == 0,
             name=f"{self.name}_step_{len(self.steps) + i}",
             dtype=self.dtype_policy,
           )
-          for i in range(stage.couplings)
-        ]
-      self.steps += steps
-      parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]
-    self.latent_shape = stage.output_shape
-    self.bijector = fb.Chain(parts[::-1], name=f"{self.name}_chain")
-    self.built = True
+        )
+    self.steps += steps
+    return steps
 
   def distribution(self, before: Sequence[tfp.bijectors.Bijector], name: str) -> FlowDistribution:
     """Return the distribution whose latents are standard normal.
 
     Args:
-      before: bijectors from data to what the couplings transform, the first one last.
-      name: of the distribution.
+      before: bijectors from data to the input of the couplings; the last one is applied first, as in a chain.
+      name: name of the distribution.
     """
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.latent_shape)
     to_latent = fb.Chain([*self.bijector.bijectors, *before], name="data_to_latent")

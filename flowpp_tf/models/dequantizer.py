@@ -34,8 +34,8 @@ class Noise(keras.layers.Layer):
   `posterior(images)` is the distribution of a draw, `[N, *event_shape]`.
 
   Args:
-    config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
-    channels: of a draw.
+    config: `FlowPlusPlusConfig`; a draw has the height and width of its images.
+    channels: channels of a draw.
   """
 
   def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
@@ -46,13 +46,13 @@ class Noise(keras.layers.Layer):
   def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> FlowDistribution:
-    """Return the distribution of a draw for `images [N, H, W, C]`, on which it does not depend."""
+    """Return the distribution of a draw for `images [N, H, W, C]`, which does not depend on their values."""
     batch_shape = shape_of(images)[:1]
     noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
+    """Draw noise `[*shape, *event_shape]`, an input for `transform` of the distribution."""
     return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
   def check_noise(self, noise: tf.Tensor) -> None:
@@ -64,9 +64,9 @@ class _ConditionalFlow(Noise):
 
   Args:
     config: `FlowPlusPlusConfig`.
-    channels: of a draw.
-    levels: of the images, as for `ContextNet`.
-    couplings: config of the coupling steps, whose structure is the dequantizer's.
+    channels: channels of a draw.
+    levels: number of pixel values, as for `ContextNet`.
+    couplings: config of the coupling steps, which follow the dequantizer's structure.
     ends: bijectors that follow the couplings, from noise to a draw.
   """
 
@@ -81,7 +81,7 @@ class _ConditionalFlow(Noise):
   ) -> None:
     super().__init__(config, channels, **kwargs)
     self.label_embedding = None
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # prefix of the weights' paths
       self.context_net = ContextNet(
         config.image_shape, levels, config.context_network, name="context_net", dtype=config.dtype
       )
@@ -101,27 +101,27 @@ class _ConditionalFlow(Noise):
 
     Args:
       images: `[N, H, W, C]`.
-      ctx: of the context net.
-      labels: `[N]`, of a model with classes.
+      ctx: context of the evaluation.
+      labels: `[N]`, for a model with classes.
     """
     context = self.context_net(tf.convert_to_tensor(images), ctx=ctx.fold_in("context_net"))
+    variables = [v.value for v in self.context_net.variables]
     if self.label_embedding is not None:
       context += self.label_embedding(labels)
-    networks: list[Any] = [self.context_net, self.label_embedding]
-    variables = [v.value for network in networks if network is not None for v in network.variables]
+      variables += [v.value for v in self.label_embedding.variables]
     return VariationalDequantization(self.bijector, context, self.event_shape, variables, self.variable_dtype)
 
 
 # --- Dequantization -----------------------------------------------------------------------------
 #
-# What the flow transforms of an image, and back: a class for each `dequantization` of a config. Each has
+# From images to the input of the flow, and back: a class for each `dequantization` of a config. Each has
 #   event_shape, sample_noise: the noise;
 #   dequantize: from pixel values `[B, H, W, C]` and noise `[S, B, *event_shape]` to x + u `[S, B, H, W, C]`, and
 #     log q(u|x) `[S, B]`;
 #   to_pixels: from x + u back to pixel values;
 #   image_dtype: dtype of images;
-#   draws: how many of so many draws differ;
-#   check_noise: whether noise that a user gives is a draw.
+#   draws: the number of different draws among `num_samples`;
+#   check_noise: raises an `InputError` unless a user's noise can be a draw.
 
 
 class NoDequantizer(Noise):
@@ -144,7 +144,8 @@ class NoDequantizer(Noise):
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return x once per draw, and 0."""
     batch = shape_of(noise)[:-3]
-    return tf.broadcast_to(x, [*batch, *x.shape[1:]]), tf.zeros(batch, x.dtype)
+    repeated = tf.broadcast_to(x, [*batch, *x.shape[1:]])
+    return repeated, tf.zeros(batch, x.dtype)
 
   def to_pixels(self, x: tf.Tensor) -> tf.Tensor:
     """Return x."""
@@ -176,7 +177,8 @@ class _IntegerImages(Noise):
 
   def to_pixels(self, x: tf.Tensor) -> tf.Tensor:
     """Return the pixel values of x + u, in its dtype; NaN where it is not finite."""
-    return tf.where(tf.math.is_finite(x), tf.clip_by_value(tf.floor(x), 0, self.levels - 1), math.nan)
+    pixels = tf.clip_by_value(tf.floor(x), 0, self.levels - 1)
+    return tf.where(tf.math.is_finite(x), pixels, math.nan)
 
 
 class UniformDequantizer(_IntegerImages):
@@ -240,20 +242,23 @@ class NormalAugmenter(Noise):
 
     Args:
       x: x + u, `[S, B, H, W, C]`.
-      to_logits: bijector of x + u, whose values the posterior is given.
+      to_logits: bijector of x + u; the posterior sees its values.
       noise: `[S, B, *event_shape]`.
-      ctx: of the posterior.
-      labels: `[B]`, of a model with classes.
+      ctx: context of the evaluation.
+      labels: `[B]`, for a model with classes.
     """
     batch = shape_of(x)[:-3]
-    # Each draw of u is an image of its own to the posterior.
+    logits, _ = evaluate(to_logits, x)
+    # The posterior takes each draw of u as an image of its own.
     if labels is not None:
       labels = tf.reshape(tf.broadcast_to(labels, batch), [-1])
-    logits, _ = evaluate(to_logits, x)
-    posterior = self.posterior(tf.reshape(logits, [-1, *x.shape[-3:]]), ctx, labels)
-    e, log_q = transform(posterior, tf.reshape(noise, [-1, *self.event_shape]), ctx)
+    flat_logits = tf.reshape(logits, [-1, *x.shape[-3:]])
+    flat_noise = tf.reshape(noise, [-1, *self.event_shape])
+    posterior = self.posterior(flat_logits, ctx, labels)
+    e, log_q = transform(posterior, flat_noise, ctx)
     e = tf.reshape(e, [*batch, *self.event_shape])
-    return tf.concat([x, e], axis=-1), tf.reshape(log_q, batch)
+    log_q = tf.reshape(log_q, batch)
+    return tf.concat([x, e], axis=-1), log_q
 
 
 class FlowAugmenter(_ConditionalFlow, NormalAugmenter):
@@ -264,7 +269,9 @@ class FlowAugmenter(_ConditionalFlow, NormalAugmenter):
   """
 
   def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
-    ends = [fb.Sigmoid()] if config.augment_end == "sigmoid" else []
+    ends = []
+    if config.augment_end == "sigmoid":
+      ends = [fb.Sigmoid()]
     super().__init__(config, channels, None, config.augmenter_couplings, ends, **kwargs)
 
 
@@ -273,5 +280,6 @@ def make_augmenter(config: FlowPlusPlusConfig, dtype: Any, name: str) -> Any:
   channels = config.augment_channels
   if not channels:
     return NoAugmenter(config, dtype)
-  augmenter_class = FlowAugmenter if config.augment_posterior == "flow" else NormalAugmenter
-  return augmenter_class(config, channels, dtype=dtype, name=name)
+  if config.augment_posterior == "flow":
+    return FlowAugmenter(config, channels, dtype=dtype, name=name)
+  return NormalAugmenter(config, channels, dtype=dtype, name=name)

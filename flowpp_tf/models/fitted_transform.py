@@ -1,12 +1,14 @@
 """Elementwise maps of images and vectors that are fitted to data once; their weights are not trained.
 
-A standardization is that of real numbers. 16-bit images have a transform of their pixels, whose two numbers are those
-with which a simple code of the images is shortest: that of the difference of each pixel to its left neighbour, after
-the transform, under one Laplace distribution.
+Real-valued images and vectors are standardised. 16-bit images may have a transform of their pixels, with two numbers.
+These make a simple code of the images shortest: each pixel is transformed, and its difference to its left neighbour is
+coded under one Laplace distribution.
 """
 
 from collections.abc import Callable
 import functools
+import itertools
+import math
 from typing import Any
 
 import keras
@@ -14,11 +16,11 @@ import numpy as np
 
 from flowpp_tf.bijectors import AsinhTransform, Standardization
 
-_QUANTILES = (0.001, 0.01, 0.1, 0.3, 0.5)  # of the pixels, which are tried as the offset
-_FACTORS = 2.0 ** np.arange(0, 20.5, 0.5)  # levels, which are tried as the scale
+_QUANTILES = (0.001, 0.01, 0.1, 0.3, 0.5)  # quantiles of the pixels to try as the offset
+_SCALES = 2.0 ** np.arange(0, 20.5, 0.5)  # levels to try as the scale
 _MOST_PAIRS = 100_000
-_WIDTH = 1e-3  # levels, added to that of the distribution, which constant images would make 0
-_SCALE = 1 / 16
+_MIN_WIDTH = 1e-3  # levels, added to the width of the Laplace distribution, which constant images would make 0
+_DEFAULT_SCALE = 1 / 16
 
 
 class FittedTransform(keras.layers.Layer):
@@ -35,31 +37,53 @@ class FittedTransform(keras.layers.Layer):
     super().__init__(**kwargs)
     weight = functools.partial(self.add_weight, shape=(), trainable=False, autocast=False)
     self.offset = weight(name="offset", initializer="zeros")
-    self.scale = weight(name="scale", initializer=keras.initializers.Constant(_SCALE))
+    self.scale = weight(name="scale", initializer=keras.initializers.Constant(_DEFAULT_SCALE))
     self.bijector = AsinhTransform(self.offset, self.scale, levels, name="asinh_transform")
     self.built = True
 
   def fit(self, images: np.ndarray) -> None:
-    """Set the weights by integer images `[N, H, W, C]`, to numbers that float16 has, since presets store it."""
-    levels, values = self.bijector.levels, images.astype(np.float64) + 0.5
-    left, pixels = values[:, :, :-1].reshape(-1), values[:, :, 1:].reshape(-1)
-    if not len(pixels):  # images of one column
-      left = pixels = values.reshape(-1)
-    step = -(-len(pixels) // _MOST_PAIRS)
-    left, pixels = left[::step], pixels[::step]
-    best = np.inf, 0.0, 1.0
-    for offset in sorted({float(np.float16(value / levels)) for value in np.quantile(pixels, _QUANTILES)}):
-      for scale in (float(np.float16(factor / levels)) for factor in _FACTORS):
-        w, w_left = ((x / levels - offset) / scale for x in (pixels, left))
-        width = np.mean(np.abs(np.arcsinh(w) - np.arcsinh(w_left))) + _WIDTH / (scale * levels)
-        nats = np.log(width * scale) + 0.5 * np.mean(np.log1p(w * w))
-        best = min(best, (nats, offset, scale))
-    self.offset.assign(best[1])
-    self.scale.assign(best[2])
+    """Set the weights from integer images `[N, H, W, C]`, to numbers that float16 holds, since presets store it."""
+    levels = self.bijector.levels
+    left, pixels = _neighbouring_pixels(images)
+    offsets = {_to_float16(quantile / levels) for quantile in np.quantile(pixels, _QUANTILES)}
+    scales = [_to_float16(scale / levels) for scale in _SCALES]
+    candidates = []
+    for offset, scale in itertools.product(offsets, scales):
+      length = _code_length(pixels / levels, left / levels, offset, scale, levels)
+      candidates.append((length, offset, scale))
+    _, offset, scale = min(candidates)
+    self.offset.assign(offset)
+    self.scale.assign(scale)
 
   def describe(self) -> dict[str, Any]:
     """Return the transform for a codec model."""
-    return {"kind": "asinh", "offset": float(self.offset.numpy()), "scale": float(self.scale.numpy())}
+    offset = float(self.offset.numpy())
+    scale = float(self.scale.numpy())
+    return {"kind": "asinh", "offset": offset, "scale": scale}
+
+
+def _neighbouring_pixels(images):
+  """Return the values of left neighbours and of their pixels, in the middle of their levels, as flat arrays."""
+  values = images.astype(np.float64) + 0.5
+  if values.shape[2] == 1:  # images of one column
+    left = pixels = values.reshape(-1)
+  else:
+    left = values[:, :, :-1].reshape(-1)
+    pixels = values[:, :, 1:].reshape(-1)
+  step = math.ceil(len(pixels) / _MOST_PAIRS)
+  return left[::step], pixels[::step]
+
+
+def _to_float16(value):
+  return float(np.float16(value))
+
+
+def _code_length(pixels, left, offset, scale, levels):
+  """Return the code length of pixels in [0, 1] given their left neighbours, in nats per pixel up to a constant."""
+  w = (pixels - offset) / scale
+  w_left = (left - offset) / scale
+  width = np.mean(np.abs(np.arcsinh(w) - np.arcsinh(w_left))) + _MIN_WIDTH / (scale * levels)
+  return np.log(width * scale) + 0.5 * np.mean(np.log1p(w * w))
 
 
 def make_standardization(
@@ -70,8 +94,8 @@ def make_standardization(
   Args:
     make_weight: `keras.Variable` with a dtype, or `add_weight` of the layer that the weights belong to.
     size: number of channels.
-    prefix: of the names.
-    **kwargs: of `Standardization`.
+    prefix: prefix of the names.
+    **kwargs: arguments of `Standardization`.
   """
   weight = functools.partial(make_weight, shape=(size,), trainable=False, autocast=False)
   mean = weight(name=f"{prefix}mean", initializer="zeros")

@@ -52,23 +52,23 @@ class FlowPlusPlus(BoundModel):
   Attributes:
     config: the config.
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C), or of
-      real-valued ones; with the augmented channels, which are real numbers, behind theirs. With `augment_end` sigmoid
-      only those in (0, 1) have a meaning: q(e|x) is 0 elsewhere.
+      real-valued images. Augmented channels, which are real numbers, follow the channels of images. With `augment_end`
+      sigmoid they must lie in (0, 1): q(e|x) is 0 elsewhere.
     dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
-    condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
-    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`; for
+    condition_net: layer that makes the context of the flow's couplings from labels and conditions, or None.
+    logits_of_pixels: bijector of dequantized pixels, a transform if the config has one, then `PixelsToLogit`; for
       real-valued images their standardization.
-    pixel_transform: layer, the weights of that transform; None for a model without.
+    pixel_transform: layer with the weights of the transform, or None.
     augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
       dequantized images; a `NoAugmenter` for a model without.
 
-  Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
-  values can be seen: in eager mode. With `dequantization` "none" they are finite real numbers in any unit, which
-  `adapt` standardises by channel; `log_prob` is then their exact density, and nothing depends on noise or seeds.
+  Images are integers in 0 .. levels - 1, `[B, H, W, C]`. In eager mode, where values can be seen, anything else is an
+  `InputError` (a ValueError). With `dequantization` "none" images are finite real numbers in any unit, which `adapt`
+  standardises by channel. Then `log_prob` is the exact density, and nothing depends on noise or seeds.
 
-  A model of a config with `num_classes` is one of images given a label, with `condition_shape` one of images given
-  another image. Its methods take `labels`, integers `[B]` or one for all, -1 for no label (if training has left labels
-  out, `label_dropout`), and `condition`, real numbers `[B, *condition_shape]`, best between -1 and 1.
+  With `num_classes` in its config, a model is conditional on a label; with `condition_shape`, on another image. Its
+  methods then take `labels`, integers `[B]` or one for all, and `condition`, real numbers `[B, *condition_shape]`, best
+  between -1 and 1. A label of -1 means no label, for a model trained with `label_dropout`.
 
   `adapt(images)`, `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras;
   `flowpp_tf.training.run_training` is the training run of the paper.
@@ -86,24 +86,15 @@ class FlowPlusPlus(BoundModel):
     dtype = config.flow_dtype or config.dtype
     super().__init__(name=name, autocast=False, dtype=dtype)
     self.config = config
-    channels = config.image_shape[2]
-    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+    with keras.name_scope(self.name, caller=self):  # prefix of the weights' paths
       self.dequantizer = DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")
-      self.pixel_transform = None
-      if self.has_exact_density:
-        self.standardization = make_standardization(self.add_weight, channels)
-        pixel_bijectors = [self.standardization]
-      else:
-        self.pixels_to_logit = fb.PixelsToLogit(config.levels)
-        pixel_bijectors = [self.pixels_to_logit]
-        if config.pixel_transform != "none":
-          self.pixel_transform = FittedTransform(config.levels, dtype=dtype, name="pixel_transform")
-          pixel_bijectors.append(self.pixel_transform.bijector)
+      self.pixel_transform: FittedTransform | None = None
+      pixel_bijectors = self._make_pixel_bijectors(dtype)
       self.logits_of_pixels = fb.Chain(pixel_bijectors, name="logits_of_pixels")
       self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
       if config.augment_channels:
-        sizes = [channels, config.augment_channels]  # the latter stay as they are
-        identity = tfp.bijectors.Identity()
+        sizes = [config.image_shape[2], config.augment_channels]
+        identity = tfp.bijectors.Identity()  # of the augmented channels
         pixel_bijectors = [tfp.bijectors.Blockwise([bijector, identity], sizes) for bijector in pixel_bijectors]
       self.condition_net = None
       if config.is_conditional:
@@ -116,16 +107,26 @@ class FlowPlusPlus(BoundModel):
           name="condition_net",
         )
         self.label_dropout = Dropout(config.label_dropout, name="label_dropout")
+      context_size = None
+      if config.condition_shape:
+        context_size = config.image_shape[:2]
       self.coupling_flow = CouplingFlow(
-        config.structure,
-        config.flow_shape,
-        config.flow_couplings,
-        config.image_shape[:2] if config.condition_shape else None,
-        dtype=dtype,
-        name="flow",
+        config.structure, config.flow_shape, config.flow_couplings, context_size, dtype=dtype, name="flow"
       )
     self.flow = self.coupling_flow.distribution(pixel_bijectors, "flow")
     self.built = True
+
+  def _make_pixel_bijectors(self, dtype):
+    """Return the bijectors of dequantized pixels, the last one applied first; keep the layers that own weights."""
+    config = self.config
+    if self.has_exact_density:
+      self.standardization = make_standardization(self.add_weight, config.image_shape[2])
+      return [self.standardization]
+    self.pixels_to_logit = fb.PixelsToLogit(config.levels)
+    if config.pixel_transform == "none":
+      return [self.pixels_to_logit]
+    self.pixel_transform = FittedTransform(config.levels, dtype=dtype, name="pixel_transform")
+    return [self.pixels_to_logit, self.pixel_transform.bijector]
 
   @property
   def has_exact_density(self) -> bool:
@@ -134,7 +135,7 @@ class FlowPlusPlus(BoundModel):
 
   @property
   def image_dtype(self) -> tf.DType:
-    """Dtype of samples: uint8, of more than 256 levels uint16, of real-valued images that of the flow."""
+    """Dtype of samples: uint8, uint16 for more than 256 levels, or the flow's dtype for real-valued images."""
     return self.dequantizer.image_dtype
 
   # --- Likelihood -------------------------------------------------------------------------------
@@ -197,8 +198,8 @@ class FlowPlusPlus(BoundModel):
         from the seed.
       seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
-      batch_offset: index of the first image in the batch of which these are a part; an image's dropout masks follow
-        from its index.
+      batch_offset: index of the first image, if these are a part of a batch; an image's dropout masks follow from its
+        index.
       labels: integers `[B]`, or one for all, of a model with classes; -1 for no label.
       condition: `[B, *condition_shape]`, of a model with a condition.
 
@@ -224,9 +225,10 @@ class FlowPlusPlus(BoundModel):
   ) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`.
 
-    The last one is 0 for real-valued images, to which no noise is added.
+    The last term is 0 for real-valued images, to which no noise is added.
     """
-    _, terms = latents_and_terms(self, self._checked_inputs(images, labels, condition, num_samples, noise, seed))
+    inputs = self._checked_inputs(images, labels, condition, num_samples, noise, seed)
+    _, terms = latents_and_terms(self, inputs)
     return terms
 
   def bits_per_dim(
@@ -247,7 +249,10 @@ class FlowPlusPlus(BoundModel):
     Raises:
       InputError (a ValueError): as `log_prob_bound`, and in eager mode for results that are not finite.
     """
-    bound = lambda: self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
+
+    def bound():
+      return self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
+
     return self.to_bits_per_dim(_finite("the bound of the model", bound))
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
@@ -256,7 +261,8 @@ class FlowPlusPlus(BoundModel):
       log_prob = as_array("log_prob", log_prob)
     elif not log_prob.dtype.is_floating:
       log_prob = tf.cast(as_tensor("log_prob", log_prob), self.variable_dtype)
-    return log_prob / (-math.prod(self.config.image_shape) * math.log(2))
+    nats_per_bit_and_dim = math.prod(self.config.image_shape) * math.log(2)
+    return log_prob / -nats_per_bit_and_dim
 
   def initialize(
     self,
@@ -288,11 +294,12 @@ class FlowPlusPlus(BoundModel):
         fit.
     """
     self._check_new(overwrite)
-    # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     inputs = self._checked_inputs(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(inputs.images.numpy())
-    _, terms = latents_and_terms(self, dataclasses.replace(inputs, ctx=EvalContext(initialize=True)))
+    # Eagerly: to trace a graph for a single evaluation takes longer than the graph saves.
+    initializing = dataclasses.replace(inputs, ctx=EvalContext(initialize=True))
+    _, terms = latents_and_terms(self, initializing)
     self.initialized = True
     return importance_weighted(terms)
 
@@ -335,7 +342,8 @@ class FlowPlusPlus(BoundModel):
     check_type("temperature", temperature, float | tf.Tensor)
     if not tf.is_tensor(temperature):
       check_number("temperature", temperature, 0, float(tf.float32.max))
-    z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
+    shape = [n, *self.coupling_flow.latent_shape]
+    z = tf.random.stateless_normal(shape, as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
   def encode(
@@ -352,7 +360,12 @@ class FlowPlusPlus(BoundModel):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     inputs = self._checked_inputs(images, labels, condition, 1, noise, seed)
-    return _finite("the latents of the model", lambda: latents_and_terms(self, inputs)[0][0])
+
+    def latents():
+      z, _ = latents_and_terms(self, inputs)
+      return z[0]
+
+    return _finite("the latents of the model", latents)
 
   def decode(
     self,
@@ -369,7 +382,9 @@ class FlowPlusPlus(BoundModel):
     x = self._decode_or_nan(z, labels, condition, guidance)
     if self.has_exact_density:
       return x
-    return tf.cast(x if tf.executing_eagerly() else _checked_without_xla(x), self.image_dtype)
+    if not tf.executing_eagerly():
+      x = _checked_without_xla(x)
+    return tf.cast(x, self.image_dtype)
 
   def _decode_or_nan(self, z, labels=None, condition=None, guidance=0.0):
     """Return `decode(...)` in the model's dtype; in a graph, NaN where a value is not finite."""
@@ -377,22 +392,26 @@ class FlowPlusPlus(BoundModel):
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     conditioning = self.check_conditioning(shape_of(z)[0], labels, condition)
     check_type("guidance", guidance, float | tf.Tensor)
-    if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
+    is_guided = tf.is_tensor(guidance) or guidance != 0
+    if is_guided and not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
     x = _finite("the images of the model", lambda: from_latents(self, z, conditioning, guidance))
     return self.dequantizer.to_pixels(x[..., : self.config.image_shape[2]])
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
-    shape, seed = as_sample_shape("shape", shape), as_seed(seed)
-    noise = self.dequantizer.sample_noise(shape, seed)
-    return tf.concat([noise, self.augmenter.sample_noise(shape, fold_in(seed, "augmenter"))], axis=-1)
+    shape = as_sample_shape("shape", shape)
+    seed = as_seed(seed)
+    u_noise = self.dequantizer.sample_noise(shape, seed)
+    e_noise = self.augmenter.sample_noise(shape, fold_in(seed, "augmenter"))
+    return tf.concat([u_noise, e_noise], axis=-1)
 
   @property
   def noise_shape(self) -> tuple[int, ...]:
     """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others; C is 0 without noise."""
-    *size, channels = self.dequantizer.event_shape
-    return *size, channels + self.augmenter.event_shape[-1]
+    *size, u_channels = self.dequantizer.event_shape
+    e_channels = self.augmenter.event_shape[-1]
+    return *size, u_channels + e_channels
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -423,18 +442,24 @@ class FlowPlusPlus(BoundModel):
     if noise is None:
       noise = self.sample_noise([num_samples, count], fold_in(seed, NOISE))
     else:
-      noise = as_tensor("noise", noise, self.variable_dtype)
-      check_all_finite("noise", noise)
-      if len(noise.shape) <= 4:
-        noise = noise[tf.newaxis]
-      samples = num_samples
-      if tf.is_tensor(num_samples) or num_samples == 1:
-        samples = noise.shape[0] or 1
-      known_count = count if isinstance(count, int) else None
-      check_shape("noise", noise.shape, [samples, known_count, *self.noise_shape])
-      self.dequantizer.check_noise(noise)
-    ctx = EvalContext(training, seed if training else None, batch_offset)
-    return Inputs(images, self.check_conditioning(count, labels, condition), noise, ctx)
+      noise = self._checked_noise(noise, num_samples, count)
+    conditioning = self.check_conditioning(count, labels, condition)
+    dropout_seed = None
+    if training:
+      dropout_seed = seed
+    return Inputs(images, conditioning, noise, EvalContext(training, dropout_seed, batch_offset))
+
+  def _checked_noise(self, noise, num_samples, count):
+    """Return a user's noise for `count` images as a tensor, `[S, count, *noise_shape]`."""
+    noise = as_tensor("noise", noise, self.variable_dtype)
+    check_all_finite("noise", noise)
+    if len(noise.shape) <= 4:
+      noise = noise[tf.newaxis]
+    if tf.is_tensor(num_samples) or num_samples == 1:  # the noise says how many draws there are
+      num_samples = noise.shape[0] or 1
+    check_shape("noise", noise.shape, [num_samples, _known(count), *self.noise_shape])
+    self.dequantizer.check_noise(noise)
+    return noise
 
   @property
   def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
@@ -470,12 +495,13 @@ class FlowPlusPlus(BoundModel):
     for name, spec in self.conditioning_specs.items():
       if tensors[name].shape.rank == len(spec.shape) - 1:  # one for all
         tensors[name] = tf.repeat(tensors[name][tf.newaxis], count, axis=0)
-      check_shape(name, [*tensors[name].shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
+      check_shape(name, tensors[name].shape, [_known(count), *spec.shape[1:]])
     return tensors
 
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
-    images, wanted = as_tensor("images", images), [None, *self.config.image_shape]
+    images = as_tensor("images", images)
+    wanted = [None, *self.config.image_shape]
     if images.shape.rank is not None:
       check_shape("images", [*images.shape], wanted)
     if not images.shape[1:].is_fully_defined():
@@ -487,11 +513,11 @@ class FlowPlusPlus(BoundModel):
     return images
 
   def cropped(self, height: int, width: int) -> "FlowPlusPlus":
-    """Return the model of smaller images that has the same weights, except for those of positions in the middle.
+    """Return the model of smaller images that has the same weights, without the weights of positions in the middle.
 
-    Its networks see zeros where the images end, as those of this model do (or the opposite side, with periodic
-    padding), and positions near an edge have the weights that they have here. It is a density of smaller images, and
-    not the marginal one of a part of larger images.
+    Its networks see zeros beyond the edges, as in this model, or the opposite side with periodic padding. Positions
+    near an edge keep their weights. The result is a density of smaller images. It is not the marginal density of a
+    part of larger images.
 
     Args:
       height: at most the height of the images; the structure must be able to halve it as often as theirs.
@@ -535,7 +561,7 @@ class FlowPlusPlus(BoundModel):
       name: of the model.
 
     Raises:
-      InputError (a ValueError): if there is no such preset, or it is damaged.
+      InputError (a ValueError): if the preset does not exist, or is damaged.
 
     Examples:
       >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -562,6 +588,11 @@ class FlowPlusPlus(BoundModel):
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}
+
+
+def _known(count):
+  """Return a count that is known when a graph is made, else None."""
+  return count if isinstance(count, int) else None
 
 
 def _check_count(name, value, low=1, high=INT32_MAX):

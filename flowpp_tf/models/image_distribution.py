@@ -1,7 +1,8 @@
 """Images as a TFP distribution: samples of the model, and their log density.
 
-That of integer images is a bound, log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7,
-importance-weighted), that of real-valued images is exact.
+The log density of real-valued images is exact. For integer images it is a bound (equation 7, importance-weighted):
+
+    log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)
 """
 
 from typing import Any
@@ -24,9 +25,9 @@ class ImageDistribution(tfp.distributions.Distribution):
   """The distribution of a model's images, to be a part of other models.
 
   `log_prob` of integer images estimates a lower bound of the log probability, which has no closed form; more samples,
-  `copy(num_samples=64)`, make it tighter. That of real-valued images (`dequantization` "none") is exact. All images get
-  the same draws of noise, which follow from `seed`: `log_prob` is a function of the image only, not of the others in
-  the batch, in eager mode as in a graph.
+  `copy(num_samples=64)`, make it tighter. For real-valued images (`dequantization` "none") it is exact. All images get
+  the same draws of noise, which follow from `seed`. So `log_prob` depends on the image only, and not on the others in
+  the batch, in eager mode and in a graph.
 
   Args:
     model: `FlowPlusPlus`.
@@ -37,9 +38,9 @@ class ImageDistribution(tfp.distributions.Distribution):
     labels: of a model with classes, `[...]`: the batch of this distribution.
     condition: of a model with a condition, `[..., *condition_shape]`, whose leading dimensions are the batch.
 
-  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around; real
-  values have the model's dtype. Events are `[H, W, C]`, of integers in 0 .. levels - 1; without labels and condition
-  the batch shape is []. `seed` of `sample` means what it does in TFP.
+  Events are `[H, W, C]`. Integers in 0 .. levels - 1 are int32, as in TFP's discrete distributions, so that arithmetic
+  on them does not wrap around; real values have the model's dtype. Without labels and condition the batch shape is [].
+  `seed` of `sample` means the same as in TFP.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -61,16 +62,21 @@ class ImageDistribution(tfp.distributions.Distribution):
   ) -> None:
     parameters = dict(locals())
     check_count("num_samples", num_samples, high=INT32_MAX)
-    tfp_seed(seed)  # which must be one
+    tfp_seed(seed)  # raises an `InputError` unless it is a seed
     self.model: Any = model
-    self.num_samples, self.seed = num_samples, seed
+    self.num_samples = num_samples
+    self.seed = seed
     conditioning = conditioning_tensors(model.config, model.variable_dtype, labels, condition)
-    self.labels, self.condition = map(conditioning.get, ("labels", "condition"))
+    self.labels = conditioning.get("labels")
+    self.condition = conditioning.get("condition")
     if len(conditioning) == 2:
       check_broadcast(labels=conditioning["labels"], condition=conditioning["condition"][..., 0, 0, 0])
-    self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
+    self._weights = [v.value for v in model.weights]  # a Keras model is not a `tf.Module`
+    dtype = self.model.image_dtype
+    if dtype.is_integer:
+      dtype = tf.int32
     super().__init__(
-      dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
+      dtype=dtype,
       reparameterization_type=tfp.distributions.NOT_REPARAMETERIZED,
       validate_args=validate_args,
       allow_nan_stats=False,
@@ -86,11 +92,12 @@ class ImageDistribution(tfp.distributions.Distribution):
     return tf.TensorShape(self.model.config.image_shape)
 
   def _default_event_space_bijector(self):
-    # TFP's discrete distributions have None.
-    return tfp.bijectors.Identity() if self.model.has_exact_density else None
+    if self.dtype.is_integer:  # as in TFP's discrete distributions
+      return None
+    return tfp.bijectors.Identity()
 
   def _flat_conditioning(self, batch_shape):
-    """The conditioning of images of a batch shape by name, their batch flattened to one dimension."""
+    """Return the conditioning of images by name, with the batch flattened to one dimension."""
     flat = {}
     for name, spec in self.model.conditioning_specs.items():
       event = spec.shape[1:]
@@ -105,14 +112,16 @@ class ImageDistribution(tfp.distributions.Distribution):
     if self.dtype.is_integer:
       images = tf.debugging.check_numerics(images, "the images of the model must be finite")
       images = tf.where(tf.math.is_nan(images), -1, tf.cast(images, self.dtype))  # XLA drops the check
-    return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
+    images = tf.cast(images, self.dtype)
+    return tf.reshape(images, tf.concat([batch_shape, self.event_shape], axis=0))
 
   def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
-    """Draw images `[*sample_shape, *batch_shape, H, W, C]`; an `InputError` for a shape or a seed that is none."""
-    return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
+    """Draw images `[*sample_shape, *batch_shape, H, W, C]`; an `InputError` for an invalid shape or seed."""
+    sample_shape = as_sample_shape("sample_shape", sample_shape)
+    return super().sample(sample_shape, tfp_seed(seed), name, **kwargs)
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
-    """Return the log density of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
+    """Return the log density of images `[..., H, W, C]`, nats per image; errors as in `FlowPlusPlus`."""
     return super().log_prob(self._checked(value), name, **kwargs)
 
   def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
@@ -120,7 +129,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     return super().prob(self._checked(value), name, **kwargs)
 
   def _checked(self, images):
-    """Images as a tensor, whose values the model checks. TFP would make integers of other numbers without a word."""
+    """Return images as a tensor. The model checks their values; TFP would convert to integers silently."""
     images = as_tensor("images", images)
     check_event("images", images.shape, self.event_shape)
     check_broadcast(images=tf.TensorSpec(images.shape[:-3]), batch_shape=tf.TensorSpec(self.batch_shape))
@@ -130,8 +139,8 @@ class ImageDistribution(tfp.distributions.Distribution):
     shape = self.event_shape
     batch_shape = tf.broadcast_dynamic_shape(tf.shape(images)[:-3], self.batch_shape_tensor())
     images = tf.broadcast_to(images, tf.concat([batch_shape, shape], axis=0))
-    flat = tf.reshape(images, [-1, *shape])
+    flat_images = tf.reshape(images, [-1, *shape])
     noise = self.model.sample_noise([self.num_samples, 1], self.seed)
-    noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self.model.noise_shape])
-    bound = self.model.log_prob_bound(flat, noise=noise, seed=0, **self._flat_conditioning(batch_shape))
+    noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat_images)[0], *self.model.noise_shape])
+    bound = self.model.log_prob_bound(flat_images, noise=noise, seed=0, **self._flat_conditioning(batch_shape))
     return tf.reshape(bound, batch_shape)

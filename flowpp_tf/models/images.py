@@ -1,6 +1,7 @@
 """Flow++ for real-valued images as a plain distribution, to be a part of other models: `vector_flow` for `[H, W, C]`.
 
-The flow is that of `FlowPlusPlus` for `dequantization` "none": a standardization of each channel, then coupling steps.
+The flow is the same as in `FlowPlusPlus` with `dequantization` "none": a standardization of each channel, then coupling
+steps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from flowpp_tf.models.fitted_transform import make_standardization
 from flowpp_tf.posterior.stored_flow import FlowSource
 from flowpp_tf.types import Shape
 
-_MOST_SQUEEZES = 2  # of the default structure
+_MOST_SQUEEZES = 2  # in the default structure
 
 
 @check_arguments
@@ -71,10 +72,12 @@ def image_flow(
     check_shape_of_images("context_shape", context_shape)
   if dtype not in ("float32", "float64"):
     raise InputError(f"`dtype` must be float32 or float64, got {dtype!r}")
+  if structure is None:
+    structure = _default_structure(shape)
   config = FlowPlusPlusConfig(
     shape,
     dequantization="none",
-    structure=_structure(shape) if structure is None else structure,
+    structure=structure,
     coupling=coupling,
     components=components,
     filters=filters,
@@ -82,31 +85,44 @@ def image_flow(
     attention=attention,
     padding=padding,
     condition_shape=tuple(context_shape),
-    condition_channels=context_shape[2] if len(context_shape) == 3 else 1,
+    condition_channels=context_shape[2] if len(context_shape) else 1,
     dtype=dtype,
   )
   sides = config.condition_shape[:2]
   if sides not in ((), (1, 1), shape[:2]):
     raise InputError(f"`context_shape` must have the sides of `shape`, or 1 and 1, got {config.condition_shape}")
-  number = keras.backend.get_uid("image_flow") - 1  # as of the names that Keras gives to layers
-  with keras.name_scope(f"image_flow_{number}" if number else "image_flow"):
+  with keras.name_scope(_unique_scope()):
     couplings = CouplingFlow(config.structure, shape, config.flow_couplings, sides, dtype=dtype, name="flow")
-    standardization = make_standardization(functools.partial(keras.Variable, dtype=dtype), shape[2])
+    make_weight = functools.partial(keras.Variable, dtype=dtype)
+    standardization = make_standardization(make_weight, shape[2])
   flow = couplings.distribution([standardization], "image_flow")
   flow._source = FlowSource("image_flow", {**arguments, "shape": shape, "context_shape": config.condition_shape})
   return flow
 
 
-def _structure(shape):
-  """A structure with both splits at each of up to three scales, as far as the sides can be halved.
+def _unique_scope():
+  """Return a name scope for weights, numbered as Keras numbers layers: image_flow, image_flow_1, ..."""
+  number = keras.backend.get_uid("image_flow") - 1
+  if number == 0:
+    return "image_flow"
+  return f"image_flow_{number}"
+
+
+def _default_structure(shape):
+  """Return a structure with both splits at each of up to three scales, as far as the sides can be halved.
 
   The last scale has no columns: they would double the blocks by which a periodic field may be rolled.
   """
   height, width, channels = shape
   stages: list[str] = []
   while stages.count("squeeze") < _MOST_SQUEEZES and height % 2 == width % 2 == 0 and min(height, width) > 2:
-    stages += ["columns:2", "squeeze"] if channels % 2 else ["columns:2", "channels:2", "squeeze"]
-    height, width, channels = height // 2, width // 2, 4 * channels
+    stages.append("columns:2")
+    if channels % 2 == 0:
+      stages.append("channels:2")
+    stages.append("squeeze")
+    height //= 2
+    width //= 2
+    channels *= 4
   if width % 2 == 0 and not stages:
     stages.append("columns:2")
   if channels % 2 == 0:

@@ -1,13 +1,13 @@
 """Training of a model on its own bound by Keras' `compile`, `fit`, `evaluate` and `predict`.
 
-Nothing that goes wrong is hidden: pixels that are not integers in range are an error in arrays, and give a bound of NaN
+Nothing that goes wrong is hidden. Pixels that are not integers in range are an error in arrays, and give a bound of NaN
 in data sets. A step whose loss or gradients are not finite changes nothing, counts as NaN in the logs, and is an error
 if it repeats.
 
-The loops are those of Keras, and so are progress, metrics and callbacks. `train_step` is not: that of Keras takes steps
-that are not finite (its `LossScaleOptimizer` skips one by the gradients of the first replica only), has no labels, and
-counts a batch by the number of its images instead of by their weights. What a finite step is, `core/finite.py` says for
-this step and for that of a run.
+Keras provides loops, progress, metrics and callbacks. `train_step` is ours, because Keras' own takes steps that are not
+finite (its `LossScaleOptimizer` skips one by the gradients of the first replica only), has no labels, and counts a
+batch by the number of its images instead of by their weights. `core/finite.py` defines a finite step, for this step and
+for the step of a run.
 """
 
 import abc
@@ -28,11 +28,13 @@ from flowpp_tf.models.conditioning import KEYS, by_key, checked_labels, unpack_b
 from flowpp_tf.types import Seed, TensorLike
 
 _OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
-_CAUSES = (
+_NEVER_FINITE = (
   "no step was finite: probably the precision is too low for these images, as where pixels hardly vary; try a config "
-  f"with `dtype` float32 and `flow_dtype` float64{_OR_WRONG_VALUES}",
+  f"with `dtype` float32 and `flow_dtype` float64{_OR_WRONG_VALUES}"
+)
+_NO_LONGER_FINITE = (
   "steps before were finite: probably the learning rate is too high for these images; try an optimizer with a lower "
-  f"`learning_rate`, or with a `global_clipnorm`{_OR_WRONG_VALUES}",
+  f"`learning_rate`, or with a `global_clipnorm`{_OR_WRONG_VALUES}"
 )
 
 
@@ -82,18 +84,20 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
 
     Args:
       inputs: images, or a dict of `"image"` and, where the model takes them, `"label"` and `"condition"`.
-      training: whether dropout is on, and noise another one in each call; None, as Keras says it, for no.
+      training: whether dropout is on and each call draws other noise; None means False, as in Keras.
 
     Raises:
       InputError (a ValueError): for inputs that do not fit; in a graph, wrong values give NaN.
     """
     check_type("training", training, bool | None)
     images, conditioning = unpack_batch(inputs, self.config)
-    return self.log_prob_bound(images, seed=None if training else 0, training=bool(training), **conditioning)
+    if training:
+      return self.log_prob_bound(images, seed=None, training=True, **conditioning)
+    return self.log_prob_bound(images, seed=0, **conditioning)
 
   @check_arguments
   def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
-    """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
+    """Prepare `fit` and `evaluate`, as in Keras, but without a loss: the loss is the negative bound, nats per image.
 
     A model that Keras has saved is loaded uncompiled.
 
@@ -113,14 +117,15 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
     check_count("max_skipped", max_skipped, high=INT32_MAX)
     optimizer = keras.optimizers.get(optimizer)
-    clips = getattr(optimizer, "inner_optimizer", optimizer)
-    # Keras itself looks at the dtype of the model, which is that of the flow (`flow_dtype`), and not of the networks.
-    if self.config.dtype == "mixed_float16" and kwargs.get("auto_scale_loss", True) and clips is optimizer:
+    inner_optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a `LossScaleOptimizer`
+    # Keras itself looks at the dtype of the model, which is the dtype of the flow, and not of the networks.
+    scales_loss = self.config.dtype == "mixed_float16" and kwargs.get("auto_scale_loss", True)
+    if scales_loss and inner_optimizer is optimizer:
       optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     kwargs.setdefault("jit_compile", False)
     super().compile(optimizer=optimizer, **kwargs)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-      if getattr(clips, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+      if getattr(inner_optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(
           f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.run_training` clips their mean"
         )
@@ -138,9 +143,9 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     """Initialise a new model from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
 
     Args:
-      data: images, or a dict of images and what they are given, as arrays; or batches as a `tf.data.Dataset`.
-      batch_size: number of images to use, at most: of arrays from all over them, as they may be sorted; of a data set
-        the first ones.
+      data: images, or a dict of images and their labels or conditions, as arrays; or batches as a `tf.data.Dataset`.
+      batch_size: greatest number of images to use. Of a data set these are the first ones. Of arrays they are evenly
+        spaced, as arrays may be sorted.
       overwrite: whether to initialise a model that is initialised already.
 
     Raises:
@@ -163,9 +168,9 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
       images, conditioning = unpack_batch(data, self.config)
       images = as_array("data", images, [None, *self.config.image_shape])
       count = min(len(images), batch_size)
-      chosen = np.arange(count) * len(images) // count
-      images = images[chosen]
-      conditioning = {name: as_array(name, values)[chosen] for name, values in conditioning.items()}
+      indices = np.arange(count) * len(images) // count
+      images = images[indices]
+      conditioning = {name: as_array(name, values)[indices] for name, values in conditioning.items()}
     self.initialize(images, overwrite=overwrite, **conditioning)
 
   def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
@@ -173,7 +178,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
 
     A model whose weights do not fit is initialised no more than before.
     """
-    initialized = self.initialized  # which Keras sets when it begins to read
+    initialized = self.initialized  # Keras sets it when it begins to read
     try:
       super().load_weights(filepath, *args, **kwargs)
       initialized = True
@@ -191,9 +196,9 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     batch is the weighted mean.
 
     Returns:
-      The history: `loss` in nats per image and `bits_per_dim`, for validation with `val_` before them. They are NaN in
-      an epoch with a skipped step, one whose loss or gradients are not finite. In float16, a step that is skipped to
-      lower the loss scale does not count.
+      The history: `loss` in nats per image and `bits_per_dim`; names of validation begin with `val_`. They are NaN in
+      an epoch with a skipped step, whose loss or gradients are not finite. In float16, a step that is skipped to lower
+      the loss scale does not count.
 
     Raises:
       InputError (a ValueError): for arrays of images that are not integers in 0 .. levels - 1, or a model that is not
@@ -205,7 +210,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
       images, labels, weights = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
       kwargs["validation_data"] = (*self._prepared(images, labels, weights), weights)
     if kwargs.get("initial_epoch", 0) >= epochs:
-      epochs = 0  # else Keras would copy EMA weights that were never set into the model
+      epochs = 0  # otherwise Keras would copy EMA weights into the model that were never set
     callbacks = keras.tree.flatten(kwargs.get("callbacks") or [])
     kwargs["callbacks"] = [*callbacks, _Watch(callbacks)]
     return super().fit(x, y, batch_size, epochs, *args, **kwargs)
@@ -225,7 +230,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
     """Return the bound of each image, `[N]` nats, with the same noise in each call; arguments as in Keras.
 
-    It is NaN for an image of a data set that is not of integers in 0 .. levels - 1.
+    It is NaN for an image of a data set whose pixels are not integers in 0 .. levels - 1.
 
     Raises:
       InputError (a ValueError): for arrays of such images.
@@ -239,7 +244,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
         "the model is not initialised: call `model.adapt(images)`, or load weights, before training; after assigning "
         "trained weights in another way, set `model.initialized = True`"
       )
-    if not self.optimizer.built:  # a branch, in which a step calls it, cannot make variables
+    if not self.optimizer.built:  # a step calls it in a branch, where no variables can be made
       with self.distribute_strategy.scope():
         self.optimizer.build(self.trainable_variables)
     super().make_train_function(force)
@@ -252,7 +257,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     A step whose loss or gradients are not finite on any replica changes nothing, except for a dynamic loss scale.
     """
     inputs, sample_weight = self._unpacked(data)
-    replica, optimizer = tf.distribute.get_replica_context(), self.optimizer
+    optimizer = self.optimizer
     with tf.GradientTape() as tape:
       loss, weight = _mean_loss(self._bound(inputs, training=True), sample_weight)
       scaled_loss = optimizer.scale_loss(loss)
@@ -260,13 +265,15 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     gradients = tape.gradient(scaled_loss, [v.value for v in variables])
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-    # A sum over replicas is finite if all its parts are.
+    # A sum over replicas is finite if each replica's share is.
     norm = finite.global_norm(gradients, loss.dtype)
     loss_sum, norm_sum = tf.unstack(_sum_over_replicas(tf.stack([loss, norm])))
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None
+    scale = None
+    if scales_loss:
+      scale = tf.convert_to_tensor(optimizer.dynamic_scale)
     check = finite.check_step(loss_sum, norm_sum, scale)
-    if scales_loss:  # it skips steps itself, by the gradients of its first replica
+    if scales_loss:  # the optimizer skips steps itself, by the gradients of its first replica
       gradients[0] = tf.where(check.finite, gradients[0], np.nan)
 
     def update(strategy, check, *gradients):
@@ -282,9 +289,10 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
         tf.cond(check.finite, apply, lambda: False)
       finite.count_failures(self._skipped.in_a_row, check)
 
-    # A branch of a replica could not synchronise it with the others.
-    replica.merge_call(update, args=(check, *gradients))
-    return self._logs(tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss_sum), weight)
+    # Outside of replicas: a branch of one replica could not synchronise it with the others.
+    tf.distribute.get_replica_context().merge_call(update, args=(check, *gradients))
+    logged_loss = tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss_sum)
+    return self._logs(logged_loss, weight)
 
   def test_step(self, data: Any) -> dict[str, Any]:
     """Evaluate this replica's share of a batch, as in Keras; return the logs."""
@@ -293,7 +301,7 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     return self._logs(_sum_over_replicas(loss), weight)
 
   def _logs(self, loss, weight):
-    """Count the loss of a batch, over all replicas, by its weight; return the logs, of which Keras takes the last."""
+    """Count the loss of a batch, over all replicas, by its weight; return the logs. Keras keeps the last ones."""
     (loss_tracker,) = self.metrics
     loss_tracker.update_state(loss, weight)
     results = self.get_metrics_result()
@@ -304,22 +312,26 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     return self._bound(self._unpacked(data)[0], training=False)
 
   def _bound(self, inputs, training):
-    """Return the bound of each image, `[B]` nats; of a small last batch a replica may have none.
+    """Return the bound of each image, `[B]` nats.
 
-    It then takes an image of zeros, as TensorFlow's convolutions fail without any.
+    A replica may have no image of a small last batch. It then evaluates an image of zeros, as TensorFlow's convolutions
+    fail without any.
     """
     images = inputs["image"]
     if images.shape[0]:
       return self(inputs, training=training)
     count = tf.shape(images)[0]
     missing = tf.maximum(1 - count, 0)
-    padded = {key: tf.pad(x, [[0, missing], *[[0, 0]] * (len(x.shape) - 1)]) for key, x in inputs.items()}
+    padded = {}
+    for key, values in inputs.items():
+      other_axes = [[0, 0]] * (len(values.shape) - 1)
+      padded[key] = tf.pad(values, [[0, missing], *other_axes])
     return self(padded, training=training)[:count]
 
   # --- Inputs -----------------------------------------------------------------------------------
 
   def _unpacked(self, data):
-    """Inputs of the model by key, and sample weights, of data that Keras hands to a step; targets are labels."""
+    """Return the model's inputs by key, and sample weights, from the data of a step; targets are labels."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     inputs = by_key(x)
     if y is not None and self.config.num_classes:
@@ -329,22 +341,26 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
     return inputs, sample_weight
 
   def _prepared(self, x, y=None, sample_weight=None):
-    """The first two arguments of `fit`, with the values of arrays checked, without entries that the model never takes.
+    """Return the first two arguments of `fit`, with the values of arrays checked, without keys the model never takes.
 
-    There are targets wherever there are weights: Keras drops weights without targets.
+    The result has targets wherever there are weights: Keras drops weights without targets.
     """
     if isinstance(x, tf.data.Dataset):
-      return x.map(tf.autograph.experimental.do_not_convert(lambda x, *more: (by_key(x), *more))), y
+      return x.map(_first_by_key), y
     inputs, _ = self._unpacked((x, y))
     images = inputs["image"]
-    if isinstance(images, Iterable) and not (isinstance(images, Sequence) or hasattr(images, "__array__")):
+    is_array = isinstance(images, Sequence) or hasattr(images, "__array__")
+    if isinstance(images, Iterable) and not is_array:
       return x, y  # batches, which Keras reads
     arrays = {key: as_array(name, inputs[key]) for name, key in KEYS.items() if key in inputs}
-    images, labels = arrays["image"], arrays.get("label")
+    images = arrays["image"]
+    labels = arrays.get("label")
     checks.check_shape("images", images.shape, [None, *self.config.image_shape])
     checks.check_pixels(images, self.config.pixel_levels)
     if not self.config.num_classes:
-      return arrays, sample_weight if y is None else y  # any targets will do
+      if y is None:
+        y = sample_weight  # any targets will do
+      return arrays, y
     if labels is not None:
       checks.check_shape("labels", labels.shape, [len(images)])
       checked_labels(as_tensor("labels", labels), self.config)
@@ -356,31 +372,41 @@ class BoundModel(Adaptable, keras.Model, abc.ABC):
 class _Watch(keras.callbacks.Callback):
   """Ends a run of skipped steps, and lets `fit` end with EMA weights when a callback stops it.
 
-  To be the last of the callbacks.
+  It must be the last of the callbacks.
   """
 
   def __init__(self, callbacks):
     super().__init__()
-    self._swaps = [c for c in callbacks if isinstance(c, keras.callbacks.SwapEMAWeights)]
+    self._ema_swaps = [callback for callback in callbacks if isinstance(callback, keras.callbacks.SwapEMAWeights)]
 
   def on_train_begin(self, logs=None):
     self.model._skipped.in_a_row.assign(0)
-    self._first_step = int(self.model.optimizer.iterations.numpy())
+    self._first_step = self._iterations()
 
   def on_train_batch_end(self, batch, logs=None):
-    in_a_row, iterations = (int(v.numpy()) for v in (self.model._skipped.in_a_row, self.model.optimizer.iterations))
-    finite.raise_if_diverged(in_a_row, self.model.max_skipped, _CAUSES[iterations > 0])
+    in_a_row = int(self.model._skipped.in_a_row.numpy())
+    causes = _NO_LONGER_FINITE if self._iterations() else _NEVER_FINITE
+    finite.raise_if_diverged(in_a_row, self.model.max_skipped, causes)
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1
-    if ends and int(self.model.optimizer.iterations.numpy()) == self._first_step:
-      # `fit` would copy EMA weights that were never set into the model.
-      raise Diverged(f"no step was taken: loss or gradients were not finite in any; {_CAUSES[0]}")
-    # `fit` ends by copying the optimizer's EMA weights into the model. With `swap_on_epoch` they are in the model
-    # already, and those of the optimizer are the current ones, in all epochs but the last planned one.
+    if ends and self._iterations() == self._first_step:
+      # `fit` would copy EMA weights into the model that were never set.
+      raise Diverged(f"no step was taken: loss or gradients were not finite in any; {_NEVER_FINITE}")
+    # `fit` ends by copying the optimizer's EMA weights into the model. After an epoch that is not the last planned one,
+    # `swap_on_epoch` has put them into the model already, and the optimizer holds the current weights.
     if self.model.stop_training:
-      for swap in self._swaps:
+      for swap in self._ema_swaps:
         swap.on_epoch_begin(epoch)
+
+  def _iterations(self):
+    return int(self.model.optimizer.iterations.numpy())
+
+
+@tf.autograph.experimental.do_not_convert
+def _first_by_key(x, *more):
+  """Return an element of a data set for Keras, its inputs with only the keys that a model may take."""
+  return by_key(x), *more
 
 
 def _sum_over_replicas(value):
@@ -388,12 +414,13 @@ def _sum_over_replicas(value):
 
 
 def _mean_loss(bound, sample_weight):
-  """This replica's share of the mean negative bound of a batch, nats per image; and the weight of the batch.
+  """Return this replica's share of a batch's mean negative bound, nats per image, and the weight of the batch.
 
-  The shares of all replicas add up to the mean, by the weights of the images if there are any.
+  The shares of all replicas add up to the mean, weighted by the weights of images if there are any.
   """
   weights = tf.ones_like(bound)
-  if sample_weight is not None:  # Keras has them as `[B, 1]` too, which would be broadcast
+  if sample_weight is not None:  # Keras may pass them as `[B, 1]`, which would be broadcast
     weights = tf.reshape(tf.cast(sample_weight, bound.dtype), tf.shape(bound))
-  total = _sum_over_replicas(tf.reduce_sum(weights))
-  return -tf.math.divide_no_nan(tf.reduce_sum(bound * weights), total), total
+  total_weight = _sum_over_replicas(tf.reduce_sum(weights))
+  share = -tf.math.divide_no_nan(tf.reduce_sum(bound * weights), total_weight)
+  return share, total_weight

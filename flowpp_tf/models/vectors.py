@@ -2,11 +2,11 @@
 
     z = coupling_n(L_n(actnorm_n(... coupling_1(L_1(actnorm_1(W (x - mean) / stddev))))))
 
-The parts are those of the image model (sections 3.2 and 4): ActNorm with data-dependent initialisation, a linear map
-L_i by its LU decomposition in the place of the 1x1 convolution, and couplings by the CDF of a mixture of logistics,
-whose networks are dense. Data and context are standardised first, by weights that are not trained: otherwise a step of
-Adam, which changes weights by as much in every unit, would depend on the unit of the data. Without a context, columns
-are also decorrelated, by W: of data near a plane training would end long before it had found the plane.
+The bijectors are the same as in the image model (sections 3.2 and 4): ActNorm with data-dependent initialisation, a
+linear map L_i by its LU decomposition in place of the 1x1 convolution, and couplings by the CDF of a mixture of
+logistics, whose networks are dense. Data and context are standardised first, by weights that are not trained. Otherwise
+the effect of a step of Adam would depend on the unit of the data. Without a context, columns are also decorrelated, by
+W: for data near a plane, training would end long before it had found the plane.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _MEANS, _LOG_SCALE = 2.5, -1.0
 # Data-dependent initialisation makes log scales -0.3: then the logit of the mixture's CDF is nearly the identity, and
 # training begins close to a normal density. Few rows do not suffice to learn it from further away.
 _INITIAL_LOG_SCALE = -0.3
-_MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
+_MIN_VARIANCE = 1e-6  # in ActNorm, so that constant features are not scaled without bound
 # docs/benchmarks/vector_flows.md says which data chose these. The default sizes of `vector_flow` are for more rows.
 _FEW_ROWS = 1000
 _SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
-_SMALLEST = {"context_size": 0, "blocks": 0}  # of the sizes; of others 1
+_SMALLEST = {"context_size": 0, "blocks": 0}  # sizes that may be 0; all others are at least 1
 _POLICIES = "float32", "float64", "mixed_bfloat16", "mixed_float16"
 
 
@@ -63,19 +63,20 @@ def vector_flow(
   """Return Flow++ for vectors as a TFP distribution.
 
   Args:
-    event_size: values of a vector. Of one value the networks see the context only.
-    context_size: values of the context; 0 for a flow without. With a context, `flow.given(context)`, for a context
-      `[..., context_size]`, is the distribution to use.
+    event_size: number of values of a vector. With one value, the networks see the context only.
+    context_size: number of values of the context; 0 for a flow without. With a context, `flow.given(context)`, for a
+      context `[..., context_size]`, is the distribution to use.
     couplings: number of coupling layers; consecutive ones keep different halves of the values.
     components: K, logistics in a mixture.
     hidden: width of the networks.
     blocks: residual blocks of a network.
     dtype: float32 or float64, or a mixed policy of Keras, as of `VectorFlow`.
     df: degrees of freedom of Student's t-distribution as the base, for data with outliers; None for a normal one.
-    support: where the density is not 0, as a bijector from the reals onto it: of vectors, of each of their values, or
-      a list with one for each value, None for any real number. `fpp.support` has the common ones; None for all vectors.
-    embedding: Keras model that makes the context of what `given` then takes, such as a series, an image or a set: its
-      input is `[N, ...]`, its output `[N, C]`. Leave out `context_size`, which is C. It is trained with the flow.
+    support: bijector from the reals onto the set where the density is not 0. It transforms vectors, or each of their
+      values; or it is a list with a bijector for each value, None for any real number. `fpp.support` has the common
+      ones; None for all vectors.
+    embedding: Keras model that makes the context from the argument of `given`, such as a series, an image or a set.
+      Its input is `[N, ...]`, its output `[N, C]`. Leave out `context_size`, which is C. It is trained with the flow.
 
   Returns:
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
@@ -101,14 +102,14 @@ def vector_flow(
 def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
   """Return a `vector_flow` whose sizes follow from data: from their columns, and from the number of their rows.
 
-  Less than 1,000 rows get a small flow, which overfits less, with a base of heavier tails, to which rows that lie far
-  out cost less. `fpp.fit` trains it.
+  Less than 1,000 rows get a small flow, which overfits less. Its base has heavier tails, so that outliers cost less.
+  `fpp.fit` trains it.
 
   Args:
     data: rows `[N, D]`.
-    context: rows `[N, C]`, for a flow with a context; with an `embedding`, which may be any Keras layer then, what it
-      reads, `[N, ...]`.
-    **sizes: arguments of `vector_flow` in place of those that follow from the data.
+    context: rows `[N, C]`, for a flow with a context; with an `embedding`, which may be any Keras layer then, its
+      inputs, `[N, ...]`.
+    **sizes: arguments of `vector_flow`, which replace the sizes that follow from the data.
 
   Returns:
     `FlowDistribution` of `[..., D]`, not initialised: `fpp.fit` does that, or its `initialize`.
@@ -122,31 +123,37 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
     >>> fpp.vector_flow_for(x).event_shape
     TensorShape([3])
   """
-  columns = as_array("data", data, ["N", "D"])
-  if not len(columns):
+  data = as_array("data", data, ["N", "D"])
+  if not len(data):
     raise InputError("`data` must have rows, got none")
-  of_columns = dict(event_size=columns.shape[1])
+  defaults: dict[str, Any] = dict(event_size=data.shape[1])
+  if len(data) < _FEW_ROWS:
+    defaults |= _SIZES_FOR_FEW_ROWS
   if sizes.get("embedding") is not None:
     sizes["embedding"] = conditional.as_model(sizes["embedding"], as_array("context", context).shape[1:])
   elif context is not None:
-    of_columns["context_size"] = as_array("context", context, [len(columns), "C"]).shape[1]
-    if not of_columns["context_size"]:
+    context_size = as_array("context", context, [len(data), "C"]).shape[1]
+    if not context_size:
       raise InputError("`context` must have columns, got none: leave it out for a flow without a context")
-  of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
-  return vector_flow(**{**of_columns, **of_rows, **sizes})
+    defaults["context_size"] = context_size
+  return vector_flow(**{**defaults, **sizes})
 
 
-def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df, support):
-  """Return base and bijector of the flow; the name scope around the call is that of the weights' paths."""
+def _base_and_bijector(
+  event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df, support
+):
+  """Return base and bijector of the flow; the caller's name scope is the prefix of the weights' paths."""
   kept = event_size // 2
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
   # Components differ where the parameters are 0.
   means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
-  mixture = fb.CouplingMap("mixture_logistic", components, offsets=tuple(_parameters(means, _LOG_SCALE)))
-  parts: list[fb.Bijector] = [make_standardization(variable, event_size)]
+  mixture = fb.CouplingMap("mixture_logistic", components, offsets=tuple(_mixture_parameters(means, _LOG_SCALE)))
+  no_means = np.zeros(components)
+  initial_parameters = _mixture_parameters(no_means, _INITIAL_LOG_SCALE - _LOG_SCALE)
+  bijectors: list[fb.Bijector] = [make_standardization(variable, event_size)]
   if not context_size:  # given a context, columns have other correlations, which couplings have to learn
     kernel = variable(np.eye(event_size), trainable=False, name="whitening")
-    parts.append(fb.Invertible1x1Conv(kernel, event_ndims=1, whitening=True, name="whitening"))
+    bijectors.append(fb.Invertible1x1Conv(kernel, event_ndims=1, whitening=True, name="whitening"))
   for i in range(couplings):
     conditioner = DenseConditioner(
       kept,
@@ -154,18 +161,18 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       hidden,
       blocks,
       context_size,
-      np.tile(_parameters(np.zeros(components), _INITIAL_LOG_SCALE - _LOG_SCALE), event_size - kept),
+      np.tile(initial_parameters, event_size - kept),
       dtype=network_dtype,
       name=f"conditioner_{i}",
     )
-    parts += [
+    bijectors += [
       fb.ActNorm(
         variable(np.ones(event_size), name=f"scale_{i}"),
         variable(np.zeros(event_size), name=f"bias_{i}"),
         min_variance=_MIN_VARIANCE,
         name=f"act_norm_{i}",
       ),
-      # What the last coupling has transformed comes first, and is kept.
+      # The values that the last coupling has transformed come first, and this one keeps them.
       fb.Invertible1x1ConvLU(
         variable(np.zeros([event_size, event_size]), name=f"lower_upper_{i}"),
         event_ndims=1,
@@ -174,28 +181,42 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       ),
       fb.Coupling(conditioner, mixture, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
     ]
-  zero, one = tf.zeros([], dtype), tf.ones([], dtype)
-  base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
-  bijector: fb.Bijector = fb.Chain(parts[::-1])
+  to_latents: fb.Bijector = fb.Chain(bijectors[::-1])
   if context_size:
     standardization = make_standardization(variable, context_size, "context_", allow_constant=True)
-    bijector = fb.ContextTransform(bijector, standardization)
-  bijector = fb.Invert(bijector) if support is None else fb.Chain([support, fb.Invert(bijector)])
-  return tfd.Sample(base, event_size), bijector
+    to_latents = fb.ContextTransform(to_latents, standardization)
+  from_latents = fb.Invert(to_latents)
+  if support is not None:
+    from_latents = fb.Chain([support, from_latents])
+  return tfd.Sample(_standard_base(df, dtype), event_size), from_latents
 
 
-def _parameters(means, log_scale):
+def _standard_base(df, dtype):
+  """Return the distribution of one latent value, normal if `df` is None."""
+  zero = tf.zeros([], dtype)
+  one = tf.ones([], dtype)
+  if df is None:
+    return tfd.Normal(zero, one)
+  return tfd.StudentT(tf.constant(df, dtype), zero, one)
+
+
+def _mixture_parameters(means, log_scale):
   """Return the parameters of one value, all 0 except for the components' means and log scales."""
-  return [0.0] * (2 + len(means)) + [float(mean) for mean in means] + [float(log_scale)] * len(means)
+  components = len(means)
+  scale_shift_and_logits = [0.0] * (2 + components)
+  log_scales = [float(log_scale)] * components
+  return [*scale_shift_and_logits, *map(float, means), *log_scales]
 
 
 def _policy_name(dtype):
-  """Return the name of a policy of Keras in which a `VectorFlow` computes, the global one for None."""
+  """Return the name of a policy of Keras in which a `VectorFlow` computes; None means the global one."""
   with contextlib.suppress(TypeError, ValueError, AttributeError):
     if (name := keras.dtype_policies.get(dtype).name) in _POLICIES:
       return name
-  got = f"the global {keras.config.dtype_policy().name!r}" if dtype is None else repr(dtype)
-  raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
+  wrong = repr(dtype)
+  if dtype is None:
+    wrong = f"the global {keras.config.dtype_policy().name!r}"
+  raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {wrong}")
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -238,23 +259,32 @@ class VectorFlow(Flow):
     policy = _policy_name(kwargs.get("dtype"))
     if df is not None:
       check_number("df", df, 0.0, ends=False)
-    arguments = {**sizes, "df": None if df is None else float(df), "support": support, "embedding": embedding}
-    onto = None if support is None else on_support(support, event_size, "float64" if policy == "float64" else "float32")
-    sizes = {**sizes, "event_size": onto.inverse_event_shape([event_size])[0]} if onto else sizes
-    sizes = {**sizes, "context_size": conditional.outputs(embedding, context_size)} if embedding else sizes
-    budget.claim("memory", vector_flow_size(**sizes).memory(8 if policy == "float64" else 4), "a `VectorFlow`")
+      df = float(df)
+    arguments = {**sizes, "df": df, "support": support, "embedding": embedding, "dtype": policy}
+    dtype = keras.dtype_policies.get(policy).variable_dtype
+    to_support = None
+    if support is not None:
+      to_support = on_support(support, event_size, dtype)
+      sizes["event_size"] = to_support.inverse_event_shape([event_size])[0]
+    if embedding:
+      sizes["context_size"] = conditional.outputs(embedding, context_size)
+    budget.claim("memory", vector_flow_size(**sizes).memory(tf.as_dtype(dtype).size), "a `VectorFlow`")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     with keras.name_scope(self.name, caller=self):
-      base, bijector = _flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df, support=onto)
-      make_flow = functools.partial(conditional.EmbeddedFlow, embedding=embedding) if embedding else FlowDistribution
-      self._set_distribution(make_flow(base, bijector, name="vector_flow"))
-    self.distribution._source = FlowSource("vector_flow", {**arguments, "dtype": policy})
+      base, bijector = _base_and_bijector(**sizes, dtype=dtype, network_dtype=policy, df=df, support=to_support)
+      if embedding:
+        flow = conditional.EmbeddedFlow(base, bijector, embedding=embedding, name="vector_flow")
+      else:
+        flow = FlowDistribution(base, bijector, name="vector_flow")
+      self._set_distribution(flow)
+    self.distribution._source = FlowSource("vector_flow", arguments)
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
-    """Return the layer of a config; Keras' own method would make another error of one that names the budget."""
+    """Return the layer of a config; Keras' own method would replace an error that names the memory budget."""
     return cls(**arguments_from_config(config))
 
   def get_config(self) -> dict[str, Any]:
-    arguments = {**self.distribution.source.arguments, "dtype": None}  # the layer's own config has it
-    return {**keras.layers.Layer.get_config(self), **arguments_to_config(arguments)}
+    config = keras.layers.Layer.get_config(self)
+    arguments = {**self.distribution.source.arguments, "dtype": None}  # `config` has it
+    return {**config, **arguments_to_config(arguments)}

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.recipe import PRECISIONS
 from flowpp_tf.config.size import model_size
@@ -24,6 +26,9 @@ class FlowPlusPlusLike(Protocol):
 
   @property
   def has_exact_density(self) -> bool: ...
+
+  @property
+  def image_dtype(self) -> tf.DType: ...
 
 
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
