@@ -29,6 +29,7 @@ from flowpp_tf.types import Path
 MANIFEST = "manifest.json"
 _FORMAT = 2
 _UNFINISHED = ".unfinished."
+_COPIED_BYTES = 1 << 22  # at once
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -60,11 +61,17 @@ class Checkpoints:
     **trackables: Any,
   ) -> None:
     self._folder = pathlib.Path(folder)
-    self._keep, self._run, self._files = keep, run or {}, files
+    self._keep = keep
+    self._run = run or {}
+    self._files = files
     self._checkpoint = tf.train.Checkpoint(**trackables)
 
   def save(self, step: int, cpu_seconds: float = 0.0) -> None:
-    """Write the current state as that of `step`, after so much CPU time.
+    """Write the current state.
+
+    Args:
+      step: number of training steps taken.
+      cpu_seconds: CPU time of these steps.
 
     Raises:
       OSError: if it cannot be written, as on a full disk; the older checkpoints stay.
@@ -80,13 +87,13 @@ class Checkpoints:
       for file in self._files:
         if file.exists():
           with gate.open_regular(file) as source, open(unfinished / file.name, "wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 22)
+            shutil.copyfileobj(source, copy, _COPIED_BYTES)
       digests = {path.name: _sha256(path) for path in unfinished.iterdir()}
       manifest = {"format": _FORMAT, "step": step, "cpu_seconds": cpu_seconds, "run": self._run, "files": digests}
       write_file(unfinished / MANIFEST, json.dumps(manifest, indent=2))
       for path in unfinished.iterdir():
         sync(path)
-      shutil.rmtree(final, ignore_errors=True)  # of the same step before its validation: the run was shortened
+      shutil.rmtree(final, ignore_errors=True)  # exists if the run was shortened to a step that was saved before
       os.rename(unfinished, final)
       sync(self._folder)
     except tf.errors.OpError as error:
@@ -97,7 +104,7 @@ class Checkpoints:
       shutil.rmtree(old, ignore_errors=True)
 
   def restore(self, clean: bool = True) -> Restored | None:
-    """Restore the newest state; return which one, or None if there are no checkpoints.
+    """Restore the newest state and return its checkpoint, or None if there is no checkpoint.
 
     Args:
       clean: whether to remove what a killed run left unfinished.
@@ -105,8 +112,9 @@ class Checkpoints:
     Raises:
       InputError (a ValueError): if it is damaged, or does not fit.
     """
-    for unfinished in self._folder.glob(f"{_UNFINISHED}*") if clean else ():
-      shutil.rmtree(unfinished, ignore_errors=True)
+    if clean:
+      for unfinished in self._folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     folders = checkpoint_folders(self._folder)
     if not folders:
       return None
@@ -118,9 +126,11 @@ class Checkpoints:
     except (OSError, ValueError) as error:
       if isinstance(error, InputError):
         raise
-      advice = f"move it away to resume from {before[0].name}" if before else "give another --workdir to start over"
+      advice = "give another --workdir to start over"
+      if before:
+        advice = f"move it away to resume from {before[0].name}"
       raise InputError(f"checkpoint {str(newest)!r} is damaged: {gate.reason(error)}; {advice}") from None
-    if self._run:  # not a copy of another run's, nor one of before config.json was edited
+    if self._run:  # somebody may have copied the checkpoint of another run, or edited config.json
       check_same_run(newest, manifest["run"], self._run)
     try:
       with _plain(newest) as plain:
@@ -149,14 +159,15 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """
   manifest = gate.read_json(folder / MANIFEST)
   if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-    raise ValueError(f"{MANIFEST} is not that of a checkpoint")
+    raise ValueError(f"{MANIFEST} is not the manifest of a checkpoint")
   if manifest.get("format") != _FORMAT:
     raise InputError(
       f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
       f"flowpp_tf does not read; expected {_FORMAT}"
     )
-  files, present = manifest["files"], {path.name for path in folder.iterdir()} - {MANIFEST}
-  for name in present | {*files}:
+  files = manifest["files"]
+  present = {path.name for path in folder.iterdir()} - {MANIFEST}
+  for name in present | files.keys():
     if name not in present:
       raise ValueError(f"{name} is missing")
     if name not in files:
@@ -164,12 +175,12 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     if file_sha256(folder / name) != files[name]:
       raise ValueError(f"{name} changed since it was written")
   if not isinstance(manifest.get("cpu_seconds"), (int, float)):
-    raise ValueError(f"{MANIFEST} is not that of a checkpoint")
+    raise ValueError(f"{MANIFEST} is not the manifest of a checkpoint")
   return manifest
 
 
 def _sha256(path):
-  """The SHA-256 of what this process has written, whose size is no claim of a stranger."""
+  """Return the SHA-256 of a file that this process wrote, of any size."""
   with gate.open_regular(path) as file:
     return stream_sha256(file)
 

@@ -34,7 +34,8 @@ _NEVER_FINITE = (
 _NO_LONGER_FINITE = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`"
 )
-_FEWEST_STEPS, _EPOCHS = 2000, 20  # by default: docs/posteriors.md says what chose the epochs
+_FEWEST_STEPS = 2000  # by default
+_EPOCHS = 20  # by default; docs/posteriors.md says what chose them
 _WARMUP = 0.05  # of all steps
 _AVERAGED = 0.05  # of all steps, over which weights are averaged
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
@@ -47,13 +48,13 @@ class FitResult(NamedTuple):
   """What `fpp.fit` has measured, one value of each array per evaluation.
 
   Attributes:
-    steps: training steps before the evaluation.
-    train: mean log density of the training batches since the evaluation before, in nats, without those of skipped
-      steps; NaN if all were skipped.
-    validation: mean log density of the validation rows, by the averaged weights, in nats; empty without validation.
-    best_step: step whose weights the flow has now, 0 for those that training began with; the last one if no validation
-      was finite.
-    skipped: steps that were skipped, as their loss or gradients were not finite.
+    steps: number of training steps before the evaluation.
+    train: mean log density of the training batches since the last evaluation, in nats, without skipped steps; NaN if
+      all steps were skipped.
+    validation: mean log density of the validation rows under the EMA weights, in nats; empty without validation.
+    best_step: step whose weights the flow has now; 0 for the initial weights, the last step if no validation was
+      finite.
+    skipped: number of steps that were skipped because loss or gradients were not finite.
     flow: the flow.
   """
 
@@ -70,7 +71,9 @@ class FitResult(NamedTuple):
   def _summary(self):
     """Return two lines: what training did, and what follows from it."""
     last = self.steps[-1]
-    skipped = f" ({self.skipped} of them skipped, as they were not finite)" if self.skipped else ""
+    skipped = ""
+    if self.skipped:
+      skipped = f" ({self.skipped} of them skipped, as they were not finite)"
     if not len(self.validation):
       trained = f"{last} steps{skipped}, training log density {self.train[0]:.3f} to {self.train[-1]:.3f} nats"
       return trained, "no rows were held out: nothing tells whether the flow overfits"
@@ -93,8 +96,8 @@ class EnsembleResult(NamedTuple):
   """What `fpp.fit` has measured of each of several flows.
 
   Attributes:
-    flow: their `fpp.ensemble`.
-    members: a `FitResult` for each of its flows, those of an ensemble in it too.
+    flow: `fpp.ensemble` of the flows.
+    members: a `FitResult` for each flow. An ensemble within the ensemble counts as its flows.
   """
 
   flow: Ensemble
@@ -105,8 +108,8 @@ class EnsembleResult(NamedTuple):
 
   @property
   def skipped(self) -> int:
-    """Steps that were skipped, of all members."""
-    return sum(one.skipped for one in self.members)
+    """Number of skipped steps, summed over members."""
+    return sum(member.skipped for member in self.members)
 
 
 @check_arguments
@@ -128,9 +131,9 @@ def fit(
 ) -> FitResult | EnsembleResult:
   """Train a flow by maximum likelihood, stop early, and leave it with the weights of the best validation.
 
-  The weights that training begins with are validated too, so a flow does not become worse by it on these rows.
-  The weights that are validated and kept are exponential moving averages over a twentieth of the steps (Polyak and
-  Juditsky 1992): those of single steps are noisy until the learning rate is nearly 0.
+  The initial weights are validated too, so training does not make a flow worse on these rows. The weights that are
+  validated and kept are exponential moving averages over a twentieth of the steps (Polyak and Juditsky 1992). Without
+  averaging, weights are noisy until the learning rate is nearly 0.
 
   Args:
     flow: TFP distribution of vectors `[D]` with trainable variables, such as `fpp.vector_flow_for(data)` or a
@@ -141,22 +144,22 @@ def fit(
     validation: share of the rows, drawn at random, that early stopping looks at; or rows `[M, D]` of their own. None
       takes a tenth, a quarter of few rows; 0 takes none, and all steps are taken.
     validation_context: `[M, C]`, if `validation` is rows and the flow has a context.
-    steps: of the whole training, at the end of which the learning rate is 0: it rises over a twentieth of them, and
-      falls along half a cosine. None is 2,000, or 20 epochs if these have more.
-    batch_size: rows of a step.
-    learning_rate: the highest, of Adam.
-    weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
-      3,000 over the number of training rows, at most 10; with a context 1,000 over it, at most 1. Of images each
-      position counts as a row.
-    patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
-      a fortieth of the steps if that is longer.
-    members: how many flows are trained, each from weights and with a split of its own; `flow` is the first of them.
-      Further ones need a `flow` that `vector_flow`, `vector_flow_for` or `VectorFlow` has made.
-    seed: of the split and of the order of rows. The same seed gives the same weights from the same start.
+    steps: number of steps of the whole training. The learning rate rises over a twentieth of them, then falls to 0
+      along half a cosine. None is 2,000, or 20 epochs if these have more.
+    batch_size: number of rows in a step.
+    learning_rate: highest learning rate of Adam.
+    weight_decay: decay of the networks' kernels, times the learning rate in each step (AdamW). None is 3,000 over the
+      number of training rows, at most 10; with a context, 1,000 over the number of rows, at most 1. Each position of an
+      image counts as a row.
+    patience: number of evaluations without improvement after which training ends. The flow is evaluated after each
+      epoch, or after each fortieth of the steps if that is longer.
+    members: number of flows to train, each with initial weights and a split of its own; `flow` is the first of them.
+      More than one needs a `flow` from `vector_flow`, `vector_flow_for` or `VectorFlow`.
+    seed: seed of the split and of the order of rows. The same seed gives the same weights from the same start.
     verbose: whether to show a progress bar on stderr.
 
   Returns:
-    `FitResult`; of several members, or if `flow` is an `fpp.ensemble`, whose members are all trained, `EnsembleResult`.
+    `FitResult`; `EnsembleResult` for several members, or if `flow` is an `fpp.ensemble`, whose members are all trained.
 
   Raises:
     InputError (a ValueError): if an argument is invalid, or the flow has no trainable variables.
@@ -177,7 +180,10 @@ def fit(
   check_number("learning_rate", learning_rate, 0.0, ends=False)
   if weight_decay is not None:
     check_number("weight_decay", weight_decay, 0.0)
-  layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
+  layer = None
+  if isinstance(flow, Flow):
+    layer = flow
+    flow = layer.distribution
   if members > 1:
     flow = ensemble_with_new_members(flow, members)
   results: list[FitResult] = []
@@ -199,10 +205,12 @@ def fit(
 def _default_weight_decay(rows, has_context):
   """Return the decay for a number of rows; docs/benchmarks/vector_flows.md and docs/posteriors.md say what chose it.
 
-  It is strong enough that networks of few rows forget what no gradient renews, and couplings become elementwise. With a
-  context they may not: kernels are all by which the density depends on it.
+  On few rows the decay is so strong that kernels without a lasting gradient vanish, and couplings become elementwise.
+  With a context it is weaker: the density depends on the context only through kernels.
   """
-  return min(1.0, 1000 / rows) if has_context else min(10.0, 3000 / rows)
+  if has_context:
+    return min(1.0, 1000 / rows)
+  return min(10.0, 3000 / rows)
 
 
 def _split(flow, data, context, validation, validation_context, rng):
@@ -221,8 +229,10 @@ def _split(flow, data, context, validation, validation_context, rng):
   if count - held_out < 2:
     raise InputError(f"`data` must leave two or more rows for training, got {count}, {held_out} of them for validation")
   order = rng.permutation(count)
-  part = lambda indices: [array[indices] for array in rows]
-  return part(order[held_out:]), part(order[:held_out]) if held_out else None
+  train = [array[order[held_out:]] for array in rows]
+  if not held_out:
+    return train, None
+  return train, [array[order[:held_out]] for array in rows]
 
 
 def _rows(flow, data, context, name, name_of_context):
@@ -246,21 +256,31 @@ def _rows(flow, data, context, name, name_of_context):
     check_all_finite(argument, array)
   if name == "data":  # validation rows may be few, and lie close together
     _check_digits(flow, *arrays)
-  for part in flow.submodules:
-    if isinstance(part, OnSupport) and len(outside := np.flatnonzero(~part.contains(converted[0]).numpy())):
-      raise InputError(
-        f"`{name}` must lie in the support of the flow: row {outside[0]} does not, {converted[0][outside[0]]} "
-        f"({len(outside)} of {len(converted[0])})"
-      )
+  _check_in_support(flow, name, converted[0])
   return converted
+
+
+def _check_in_support(flow, name, rows):
+  """Raise an `InputError` if the flow, made by `fpp.on_support`, has density 0 at a row."""
+  for part in flow.submodules:
+    if isinstance(part, OnSupport):
+      outside = np.flatnonzero(~part.contains(rows).numpy())
+      if len(outside):
+        first = outside[0]
+        raise InputError(
+          f"`{name}` must lie in the support of the flow: row {first} does not, {rows[first]} "
+          f"({len(outside)} of {len(rows)})"
+        )
 
 
 def _check_digits(flow, data, context=None):
   """Raise an `InputError` if the flow, or its embedding, would lose the digits in which rows differ."""
   check_resolved("`data`", _by_column(data), flow.dtype)
   if context is not None:
-    reader = ", as the embedding reads it," if hasattr(flow, "embedding") else ""
-    check_resolved(f"`context`{reader}", _by_column(context), getattr(flow, "context_dtype", flow.dtype))
+    name = "`context`"
+    if hasattr(flow, "embedding"):
+      name += ", as the embedding reads it,"
+    check_resolved(name, _by_column(context), getattr(flow, "context_dtype", flow.dtype))
 
 
 def _by_column(array):
@@ -277,7 +297,10 @@ def _check_no_column_is_constant(data):
 
 
 class _AdamW(Adam):
-  """Adam with decay of some of the weights; those of TFP's networks then keep their constraints."""
+  """Adam with decay of some of the weights, which also applies the constraints of variables.
+
+  The masks of `tfb.AutoregressiveNetwork` are such constraints.
+  """
 
   def __init__(self, schedule, decayed, decay):
     super().__init__(schedule)
@@ -286,9 +309,10 @@ class _AdamW(Adam):
 
   def update_step(self, gradient, variable, learning_rate):
     if id(variable) in self._decayed:
-      variable.assign(variable * tf.cast(tf.maximum(1 - learning_rate * self._decay, 0.0), variable.dtype))
+      remaining = tf.maximum(1 - learning_rate * self._decay, 0.0)
+      variable.assign(variable * tf.cast(remaining, variable.dtype))
     super().update_step(gradient, variable, learning_rate)
-    if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`
+    if getattr(variable, "constraint", None) is not None:
       variable.assign(variable.constraint(variable))
 
 
@@ -298,8 +322,12 @@ def _largest_batch(flow):
 
 
 def _log_prob(flow, x, *context):
-  conditioned = flow.given(*context) if context else flow
-  return conditioned.log_prob(x)
+  return _given(flow, context).log_prob(x)
+
+
+def _given(flow, context):
+  """Return the flow with its context, if it takes one."""
+  return flow.given(*context) if context else flow
 
 
 def _initialize(flow, rows):
@@ -307,18 +335,17 @@ def _initialize(flow, rows):
   count = len(rows[0])
   size = min(count, _largest_batch(flow))
   chosen = np.arange(size) * count // size  # from all over the rows, which may be sorted
-  x, *context = (array[chosen] for array in rows)
+  x, *context = [array[chosen] for array in rows]
   norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
   if hasattr(flow, "initialize") and norms and not any(norm.is_initialized() for norm in norms):
     _check_no_column_is_constant(x)
-    conditioned = flow.given(*context) if context else flow
-    conditioned.initialize(x)
+    _given(flow, context).initialize(x)
   else:
-    _log_prob(flow, x[:1], *(array[:1] for array in context))
+    _log_prob(flow, *[array[:1] for array in rows])
 
 
 def _make_state(flow, rows, steps, learning_rate, weight_decay):
-  """Return the `StepState` of a training of so many steps on these rows."""
+  """Return the `StepState` of a training of `steps` steps on these rows."""
   variables = list(flow.trainable_variables)
   if not variables:
     raise InputError(f"`flow` must have trainable variables, {flow.name!r} has none")

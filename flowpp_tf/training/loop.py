@@ -24,17 +24,19 @@ from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batche
 from flowpp_tf.devices import Workers
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
-from flowpp_tf.training.optimizer import make_optimizer, schedule_of
+from flowpp_tf.training.optimizer import make_optimizer, make_schedule
 from flowpp_tf.training.signals import Stopped, StopSignals
 from flowpp_tf.training.step import TrainState, explain_skipped_step, train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
-_CAUSES = (
+_NEVER_FINITE = (
   "no step was finite: probably the precision is too low for these data, as where pixels hardly vary; try `precision` "
-  "float32 and `flow_dtype` float64",
+  "float32 and `flow_dtype` float64"
+)
+_NO_LONGER_FINITE = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate` or "
-  "`clip_norm`, or a longer `warmup_steps`",
+  "`clip_norm`, or a longer `warmup_steps`"
 )
 
 
@@ -62,9 +64,9 @@ def run_training(
     dataset: `ImageDataset`.
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
     extra_metadata: further entries of the run's config.json.
-    init_from: trained weights to begin with, which are validated as step 0; None for the data-dependent initialisation.
+    init_from: trained weights to begin with; they are validated as step 0. None for the data-dependent initialisation.
     condition: for a model with a condition, the function that makes it, `[B, *condition_shape]`, from integer images
-      `[B, H, W, C]`, such as a smaller copy of each. No file records it: a run is to be resumed with the same one.
+      `[B, H, W, C]`, such as a smaller copy of each. No file records the function: give the same one on resume.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
     progress_bar: whether to show a line with step, bits/dim, best and remaining time.
     log_fn: called with each line for the user.
@@ -95,16 +97,21 @@ def run_training(
     "dataset": dataset.name,
     **(extra_metadata or {}),
     **training.identity(),
-    "init_from": None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256},
+    "init_from": None,
     "fingerprint": fingerprint,
   }
-  if workers.chief:
-    workdir.check(config, settings)  # before anything is written
-  with workdir.sole_owner() if workers.chief else contextlib.nullcontext(), workers.guard():
+  if init_from is not None:
+    settings["init_from"] = {"source": init_from.source, "sha256": init_from.sha256}
+  with contextlib.ExitStack() as stack:
+    identity: dict[str, Any] = {}
+    if workers.chief:
+      workdir.check(config, settings)  # before anything is written
+      stack.enter_context(workdir.sole_owner())
+    else:
+      log_fn = lambda line: None
+    stack.enter_context(workers.guard())
     if workers.chief:
       identity = workdir.open(config, settings)
-    else:
-      identity, log_fn = {}, lambda line: None
     _check_same_on_all(workers, config, training, settings)
     keras.utils.set_random_seed(training.seed)
     log_fn(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
@@ -122,9 +129,13 @@ def run_training(
     asked = "asked to stop: the run ends once the state is saved, after this step; press Ctrl-C again to stop now"
     with StopSignals(asked if workers.chief else "") as signals:
       best = run.run(signals)
-    if workers.chief and any((row["step"], row["val_bits_per_dim"]) == (0, best) for row in workdir.rows()):
+    if workers.chief and _best_is_step_0(workdir, best):
       log_fn("no validation is better than that of step 0: the best weights are those that the run began with")
     return best
+
+
+def _best_is_step_0(workdir, best):
+  return any(row["step"] == 0 and row["val_bits_per_dim"] == best for row in workdir.rows())
 
 
 def _check_settings(config, training, dataset, condition, replicas):
@@ -132,7 +143,8 @@ def _check_settings(config, training, dataset, condition, replicas):
   if training.batch_size % replicas:
     raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
   dataset.check(config)
-  count, limit = training.images_per_step, len(dataset.train)
+  count = training.images_per_step
+  limit = len(dataset.train)
   if count > limit:
     raise InputError(f"`batch_size` times `accumulate` must be at most the {limit:,} training images, got {count:,}")
   takes_condition = config.condition_shape and not config.tile_neighbours  # tiles come with theirs
@@ -145,10 +157,11 @@ def _check_settings(config, training, dataset, condition, replicas):
 
 def _check_same_on_all(workers, config, training, settings):
   """Raise an `InputError` if workers have other data, configs or initial weights: each would take steps of its own."""
-  model = dataclasses.replace(config, remat="off")  # which changes no number
-  files = [about and about["sha256"] for about in (settings["fingerprint"], settings["init_from"])]
-  what = repr([model, training.identity(), training.steps_per_execution, *files])
-  digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # what a float64 holds
+  model = dataclasses.replace(config, remat="off")  # `remat` changes no number
+  data = settings["fingerprint"]["sha256"]
+  weights = settings["init_from"] and settings["init_from"]["sha256"]
+  what = repr([model, training.identity(), training.steps_per_execution, data, weights])
+  digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # a float64 holds 12 digits
   if not workers.agree(int(digest, 16)):
     raise InputError(
       f"the {workers.count} workers have different settings, data or initial weights; start all by the same command"
@@ -169,7 +182,7 @@ class Run:
     workdir: `Workdir`.
     identity: what identifies the run, from `Workdir.open`.
     workers: `Workers` of the strategy; the chief writes.
-    digest: of the data, for the rows of metrics.
+    digest: digest of the data, for the rows of metrics.
     progress_bar: as in `run_training`.
     log_fn: as in `run_training`.
   """
@@ -186,9 +199,15 @@ class Run:
     log_fn: Callable[[str], None],
   ) -> None:
     config = state.config
-    self._state, self._config, self._data, self._workdir = state, config, batches, workdir
-    self._strategy, self._workers, self._digest, self._log_fn = workers.strategy, workers, digest, log_fn
-    self._progress_bar = workers.chief and progress_bar
+    self._state = state
+    self._config = config
+    self._data = batches
+    self._workdir = workdir
+    self._workers = workers
+    self._strategy = workers.strategy
+    self._digest = digest
+    self._log_fn = log_fn
+    self._shows_bar = workers.chief and progress_bar
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
@@ -199,9 +218,10 @@ class Run:
     self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
-    self._traced = self._paced = False
-    self._saved: int | None = None  # step of the newest checkpoint; of a worker that writes none, as if it did
-    self._cpu_seconds = 0.0  # of the steps of this process and of those before it, without tracing
+    self._traced = False
+    self._paced = False
+    self._saved: int | None = None  # step of the newest checkpoint; a worker that writes none counts it too
+    self._cpu_seconds = 0.0  # of all steps of the run, those of earlier processes too, without tracing
 
   def restore(self) -> bool:
     """Set the state to the newest checkpoint; return whether there was one.
@@ -211,16 +231,19 @@ class Run:
     """
     restored = self._checkpoints.restore(clean=self._workers.chief)
     if not self._workers.agree(-1 if restored is None else restored.step):
+      found = "nothing" if restored is None else f"step {restored.step}"
       raise InputError(
-        f"worker {self._workers.index} finds {f'step {restored.step}' if restored else 'nothing'} to resume in workdir "
-        f"{str(self._workdir.path)!r}, and another worker something else; all must see the same whole files in it"
+        f"worker {self._workers.index} finds {found} to resume in workdir {str(self._workdir.path)!r}, and another "
+        "worker something else; all must see the same whole files in it"
       )
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
-    self._saved = restored and restored.step
-    self._cpu_seconds = restored.cpu_seconds if restored else 0.0
-    self._state.model.initialized |= restored is not None
-    return restored is not None
+    if restored is None:
+      return False
+    self._saved = restored.step
+    self._cpu_seconds = restored.cpu_seconds
+    self._state.model.initialized = True
+    return True
 
   def begin_with(self, weights: InitialWeights) -> None:
     """Begin with trained weights, which are validated as step 0."""
@@ -243,11 +266,14 @@ class Run:
 
   def run(self, signals: StopSignals) -> float:
     """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
-    config, step = self._config, self._state.step
+    config = self._config
+    step = self._state.step
     batches = iter(self._batches(step)) if step < config.steps else None
     self._time_from(step)
-    self._last_tried, self._tried_at = step, time.monotonic()
-    self._bar = tqdm.tqdm(total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False)
+    self._last_tried = step
+    self._tried_at = time.monotonic()
+    hidden = not self._shows_bar
+    self._bar = tqdm.tqdm(total=config.steps, unit="step", initial=step, disable=hidden, leave=False)
     with self._bar:
       while True:
         if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
@@ -262,8 +288,9 @@ class Run:
         self._take(batches, count, step)
         self._update_bar(count)
 
-        due = config.checkpoint_minutes and time.monotonic() - self._tried_at >= 60 * config.checkpoint_minutes
-        due, stop = self._workers.any(due, signals.received)  # time and signals are each worker's own
+        minutes = (time.monotonic() - self._tried_at) / 60
+        due = config.checkpoint_minutes and minutes >= config.checkpoint_minutes
+        due, stop = self._workers.any(due, signals.received)  # each worker has a clock and signals of its own
         if config.checkpoint_every:
           due |= step // config.checkpoint_every > self._last_tried // config.checkpoint_every
         if (due or stop) and not self._ends_period(step):
@@ -275,7 +302,8 @@ class Run:
 
   def _time_from(self, step):
     """Begin to measure images/s with the step after this one."""
-    self._timed_from, self._clock = step, time.monotonic()
+    self._timed_from = step
+    self._clock = time.monotonic()
 
   def _update_bar(self, count):
     if self._bar.update(count):  # drawn: the device is asked for the sums only now
@@ -292,11 +320,12 @@ class Run:
     """Return this worker's share of the batches from a step on, in the order of its replicas."""
     if self._strategy.num_replicas_in_sync == 1:
       return self._global_batches(step)
-    return self._strategy.distribute_datasets_from_function(
-      lambda context: self._global_batches(step, context.num_input_pipelines, context.input_pipeline_id).rebatch(
-        context.get_per_replica_batch_size(self._config.images_per_step)
-      )
-    )
+
+    def worker_batches(context):
+      batches = self._global_batches(step, context.num_input_pipelines, context.input_pipeline_id)
+      return batches.rebatch(context.get_per_replica_batch_size(self._config.images_per_step))
+
+    return self._strategy.distribute_datasets_from_function(worker_batches)
 
   def _global_batches(self, step, num_shards=1, shard=0):
     return self._data.of_training(
@@ -304,7 +333,7 @@ class Run:
     )
 
   def _take(self, batches, count, last):
-    """Take `count` steps up to step `last`; tracing before the first ones does not count as their time."""
+    """Take `count` steps up to step `last`. Their time does not include tracing."""
     if not self._traced:
       self._log("tracing the first step")
     cpu_clock = time.process_time()
@@ -316,13 +345,14 @@ class Run:
       return
     self._log(f"first step, traced and taken in {time.monotonic() - self._clock:.1f} s")
     self._traced = True
-    self._bar.unpause()  # tracing says nothing of the remaining time
+    self._bar.unpause()  # so that tracing does not count in the remaining time
     if not self._ends_period(last):  # exclude tracing time unless this step is the whole interval
       self._time_from(last)
 
   def _log_pace(self, step):
-    """Say once, after 20 steps or 10 seconds, what a step takes, and when the run will end."""
-    steps, seconds = step - self._timed_from, time.monotonic() - self._clock
+    """Log once, after 20 steps or 10 seconds, how long a step takes, and when the run will end."""
+    steps = step - self._timed_from
+    seconds = time.monotonic() - self._clock
     if not self._paced and (steps >= 20 or seconds >= 10):
       self._paced = True
       self._log(pace(seconds / steps, self._config.steps - step, time.time()))
@@ -343,7 +373,8 @@ class Run:
       batch = next(iter(self._global_batches(step - 1)))
       found = explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1)
       logging.warning("step %d is skipped: %s", step, found)
-    raise_if_diverged(in_a_row, self._config.max_skipped, _CAUSES[step > in_a_row], step)
+    cause = _NO_LONGER_FINITE if step > in_a_row else _NEVER_FINITE
+    raise_if_diverged(in_a_row, self._config.max_skipped, cause, step)
 
   # --- Validation -------------------------------------------------------------------------------
 
@@ -357,42 +388,61 @@ class Run:
     batches = weighted_batches(self._data.of_evaluation("validation", size), size)  # all of one shape
     if self._strategy.num_replicas_in_sync > 1:
       batches = self._strategy.experimental_distribute_dataset(batches)
+    total = 0.0
+    count = 0.0
     with self._state.ema_weights():
-      sums = [[float(value) for value in self._validate_batch(batch, weights)] for batch, weights, _ in batches]
-    total, count = map(sum, zip(*sums))
+      for batch, weights, _ in batches:
+        batch_total, batch_count = self._validate_batch(batch, weights)
+        total += float(batch_total)
+        count += float(batch_count)
     return total / count
 
   def _end_period(self, step):
-    images = (step - self._timed_from) * self._config.images_per_step
-    images_per_second = images / (time.monotonic() - self._clock) if images else math.nan
-    row = {
-      "step": step,
-      **self._state.means(),
-      "images_per_second": images_per_second,
-      "cpu_seconds": self._cpu_seconds,
-      # Of the last step; the optimizer has the next.
-      "learning_rate": float(schedule_of(self._config)(step - 1)) if step else math.nan,
-      "val_bits_per_dim": self.validate(),
-      "skipped_steps": int(self._state.skipped_steps.numpy()),
-    }
-    value, config = row["val_bits_per_dim"], self._state.model.config
-    validation = f"validation {value:.4f}{f' in {config.precision}' if config.dtype.startswith('mixed_') else ''}"
-    is_best = math.isfinite(value) and value < float(self._best)
-    if is_best and self._written("best weights", step, self._save_best, value):
-      self._best.assign(value)
+    """Validate; save the best weights, a row of metrics and a checkpoint, in this order; log the result."""
+    row = self._measure(step)
+    bits = row["val_bits_per_dim"]
+    is_best = math.isfinite(bits) and bits < float(self._best)
+    if is_best and self._written("best weights", step, self._save_best, bits):
+      self._best.assign(bits)
     self._written("metrics", step, self._workdir.add_row, {**row, "data": self._digest})
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
-    self._log(
-      f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
-      f"{validation}, gradient norm {row['gradient_norm']:.4g}, "
-      f"{images_per_second:.1f} images/s"
-      if step
-      else f"step 0 of {self._config.steps}: {validation}"
-    )
+    self._log(f"step {step} of {self._config.steps}: {self._results(row)}")
     if self._board:
-      self._board.after_validation({name: value for name, value in row.items() if name != "step"})
+      self._board.after_validation(row)
+
+  def _measure(self, step):
+    """Return the row of metrics of a step."""
+    images = (step - self._timed_from) * self._config.images_per_step
+    images_per_second = math.nan
+    if images:
+      images_per_second = images / (time.monotonic() - self._clock)
+    learning_rate = math.nan
+    if step:
+      learning_rate = float(make_schedule(self._config)(step - 1))  # the optimizer has the rate of the next step
+    return {
+      "step": step,
+      **self._state.means(),
+      "images_per_second": images_per_second,
+      "cpu_seconds": self._cpu_seconds,
+      "learning_rate": learning_rate,
+      "val_bits_per_dim": self.validate(),
+      "skipped_steps": int(self._state.skipped_steps.numpy()),
+    }
+
+  def _results(self, row):
+    """Return what a row of metrics says, for the log."""
+    model_config = self._state.model.config
+    validation = f"validation {row['val_bits_per_dim']:.4f}"
+    if model_config.dtype.startswith("mixed_"):
+      validation += f" in {model_config.precision}"
+    if not row["step"]:
+      return validation
+    return (
+      f"{row['bits_per_dim']:.4f} bits/dim, {validation}, gradient norm {row['gradient_norm']:.4g}, "
+      f"{row['images_per_second']:.1f} images/s"
+    )
 
   # --- Files ------------------------------------------------------------------------------------
 
@@ -414,7 +464,8 @@ class Run:
   def _save(self, step):
     if self._written("checkpoint", step, self._checkpoints.save, step, self._cpu_seconds):
       self._saved = step
-    self._last_tried, self._tried_at = step, time.monotonic()
+    self._last_tried = step
+    self._tried_at = time.monotonic()
 
   def _stop_if(self, asked, step):
     if asked:
@@ -422,11 +473,11 @@ class Run:
 
 
 def pace(seconds: float, steps: int, now: float) -> str:
-  """Return a line on what a step takes, and when so many more steps will end.
+  """Return a line that says how long a step takes, and when the run will end.
 
   Args:
-    seconds: of a step, without tracing and validation.
-    steps: that are left.
+    seconds: time of a step, without tracing and validation.
+    steps: number of remaining steps.
     now: seconds since the epoch.
   """
   end = time.strftime("%Y-%m-%d %H:%M", time.localtime(now + seconds * steps))
@@ -436,7 +487,9 @@ def pace(seconds: float, steps: int, now: float) -> str:
 def _log_what_is_trained(state, workers, log_fn):
   model = state.model
   log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
-  here = f"{len(usable_cores())} CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
+  cores = len(usable_cores())
+  gpus = len(tf.config.list_physical_devices("GPU"))
+  here = f"{cores} CPU cores, {gpus} GPUs, {lane_count()} lane(s)"
   log_fn(f"devices: {workers.strategy.num_replicas_in_sync} in {workers.count} worker(s); here {here}")
   versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability {tfp.__version__}"
   log_fn(f"versions: {versions}; seed {state.config.seed}")

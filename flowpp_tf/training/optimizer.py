@@ -1,5 +1,6 @@
 """The optimizers of a run and their learning-rate schedule. Adam is Keras', in one kernel per variable."""
 
+from collections.abc import Callable
 import functools
 from typing import Any
 import weakref
@@ -16,9 +17,9 @@ from flowpp_tf.training.schedules import PiecewiseSchedule, learning_rate_schedu
 class Adam(keras.optimizers.Adam):
   """`keras.optimizers.Adam` whose update of a variable is a single op, `ResourceApplyAdam`.
 
-  Keras' update has some twenty ops per variable. A model has a thousand small variables: that takes seconds to trace,
-  and as many launches in each step on a GPU. Arguments, state and checkpoints are those of Keras, and so are the
-  weights, up to rounding. With learning rate 0 a step changes nothing, not even the moments, which Keras would update.
+  Keras' update has some twenty ops per variable. A model has a thousand small variables: so many ops take seconds to
+  trace, and each of them is a launch in every step on a GPU. Arguments, state and checkpoints are the same as in Keras,
+  and the weights agree up to rounding. With learning rate 0 a step changes nothing; Keras would change the moments.
 
   Raises:
     InputError (a ValueError): for `amsgrad`, which the op does not support.
@@ -33,7 +34,8 @@ class Adam(keras.optimizers.Adam):
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:
     super().__init__(*args, **kwargs)
-    self._shared: tuple[Any, dict[str, dict[str, tf.Tensor]]] = (lambda: None, {})
+    self._scalars_by_dtype: dict[str, dict[str, tf.Tensor]] = {}
+    self._scalars_rate: Callable[[], Any] = lambda: None  # weak reference to the learning rate of these scalars
     if self.amsgrad:
       raise InputError("`amsgrad` must be False: `keras.optimizers.Adam` has it")
 
@@ -41,8 +43,8 @@ class Adam(keras.optimizers.Adam):
     """Update a variable.
 
     Args:
-      gradient: of its shape.
-      variable: `tf.Variable`, or that of one replica.
+      gradient: gradient of the variable, of the same shape.
+      variable: `tf.Variable`; under a strategy, the component of one replica.
       learning_rate: the same tensor for all variables of a step.
     """
     if isinstance(variable, keras.Variable):
@@ -59,23 +61,29 @@ class Adam(keras.optimizers.Adam):
 
   def _scalars(self, dtype, learning_rate):
     """Return the op's other arguments, computed once for all variables with the same learning rate."""
-    of, scalars = self._shared
-    if of() is not learning_rate or isinstance(learning_rate, keras.Variable):  # which outlives the step
-      scalars = {}
-      self._shared = weakref.ref(learning_rate), scalars
-    if dtype not in scalars:
-      rate, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations.value + 1, dtype)
-      beta1, beta2, epsilon = (tf.constant(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
-      unless_skipped = lambda beta: tf.where(rate == 0, tf.ones_like(beta), beta)
-      scalars[dtype] = dict(
-        lr=rate,
-        beta1=unless_skipped(beta1),
-        beta2=unless_skipped(beta2),
-        epsilon=epsilon,
-        beta1_power=beta1**step,
-        beta2_power=beta2**step,
-      )
-    return scalars[dtype]
+    # A `keras.Variable` outlives the step, and its value changes.
+    if self._scalars_rate() is not learning_rate or isinstance(learning_rate, keras.Variable):
+      self._scalars_by_dtype = {}
+      self._scalars_rate = weakref.ref(learning_rate)
+    if dtype not in self._scalars_by_dtype:
+      self._scalars_by_dtype[dtype] = self._new_scalars(dtype, learning_rate)
+    return self._scalars_by_dtype[dtype]
+
+  def _new_scalars(self, dtype, learning_rate):
+    rate = tf.cast(learning_rate, dtype)
+    step = tf.cast(self.iterations.value + 1, dtype)
+    beta1 = tf.constant(self.beta_1, dtype)
+    beta2 = tf.constant(self.beta_2, dtype)
+    one = tf.ones([], dtype)
+    is_skipped = rate == 0
+    return dict(
+      lr=rate,
+      beta1=tf.where(is_skipped, one, beta1),
+      beta2=tf.where(is_skipped, one, beta2),
+      epsilon=tf.constant(self.epsilon, dtype),
+      beta1_power=beta1**step,
+      beta2_power=beta2**step,
+    )
 
 
 _OPTIMIZERS = {
@@ -88,12 +96,15 @@ _OPTIMIZERS = {
 }
 
 
-def schedule_of(config: TrainingConfig) -> PiecewiseSchedule:
+def make_schedule(config: TrainingConfig) -> PiecewiseSchedule:
   """Return the learning-rate schedule of a run."""
   return learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   """Return the optimizer of a run with its learning-rate schedule."""
-  epsilon = {} if config.optimizer in WITHOUT_EPSILON else {"epsilon": config.adam_epsilon}
-  return _OPTIMIZERS[config.optimizer](schedule_of(config), **epsilon)
+  make = _OPTIMIZERS[config.optimizer]
+  schedule = make_schedule(config)
+  if config.optimizer in WITHOUT_EPSILON:
+    return make(schedule)
+  return make(schedule, epsilon=config.adam_epsilon)

@@ -4,13 +4,13 @@
     linear:1e-3@5000,hold@50000,decay:0.99995:3e-4
                                                 ..., then x 0.99995 a step down to 3e-4, and constant
 
-A piece is `kind@end`: it takes over the rate that the piece before it reached, and acts until step `end`; the last has
-no end except for `linear` and `cosine`, which then hold the rate that they reached.
+A piece is `kind@end`: it begins with the rate that the piece before it reached, and acts until step `end`. The last
+piece has no end, except for `linear` and `cosine`, which then hold the rate that they reached.
 
     linear:VALUE@END       in a straight line to VALUE
     cosine:VALUE@END       along half a cosine to VALUE
     decay:FACTOR[:FLOOR]   multiplied by FACTOR each step, not below FLOOR
-    hold[:VALUE]           constant, as it is or at VALUE
+    hold[:VALUE]           constant at VALUE, or at the rate so far
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from flowpp_tf.core.checks import INT32_MAX, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
-_ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}  # their numbers, by kind
+_ARGUMENT_COUNTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Piece:
   factor: float = 1.0
 
   def __call__(self, step):
-    """The rate at a step within the piece, a floating-point tensor."""
+    """Return the rate at a step within the piece, a floating-point tensor."""
     passed = step - self.begin
     if self.kind == "decay":
       return tf.maximum(self.first * tf.exp(passed * math.log(self.factor)), self.last)
@@ -55,9 +55,8 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
   Args:
     pieces: the text.
 
-  The rate at step t (counted from 0) is that of the end of the step: after a warm-up of N steps from 0, step 0 has 1/N
-  of the peak and step N - 1 all of it. So it is positive at every step, until a last
-  `cosine:0` or `linear:0` has ended.
+  Step t, counted from 0, has the rate at its end: in a warm-up of N steps from 0, step 0 has 1/N of the peak, and step
+  N - 1 has the peak. So the rate is positive at every step until a last `cosine:0` or `linear:0` has ended.
 
   Raises:
     InputError (a ValueError): if the text cannot be parsed, or gives a rate that is not positive.
@@ -97,7 +96,7 @@ def _parse(text):
     try:
       arguments = [float(a) for a in arguments]
       end = int(end) if end else math.inf
-      has_form = len(arguments) in _ARGUMENTS.get(kind, ()) and all(map(math.isfinite, arguments))
+      has_form = len(arguments) in _ARGUMENT_COUNTS.get(kind, ()) and all(map(math.isfinite, arguments))
       if not has_form or INT32_MAX < end < math.inf:
         raise ValueError
     except ValueError:
@@ -132,16 +131,16 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
   Args:
     kind: "constant" after the warm-up; "cosine", to zero at the end of the run; or the text of a
       `PiecewiseSchedule`, which describes the whole schedule.
-    peak: learning rate after the warm-up, for the first two; None for 1e-3.
-    warmup_steps: of linear warm-up, for the first two.
-    steps: of the whole run.
+    peak: learning rate after the warm-up, for "constant" and "cosine"; None for 1e-3.
+    warmup_steps: number of steps of linear warm-up, for "constant" and "cosine".
+    steps: number of steps of the whole run.
 
   Raises:
     InputError (a ValueError): if a text and a peak are both given, or a text ends at a rate of 0 before the last step.
   """
   if kind not in ("constant", "cosine"):
     if peak is not None or warmup_steps:
-      raise InputError(f"`schedule` {kind!r} says all itself: leave out `learning_rate` and `warmup_steps`")
+      raise InputError(f"`schedule` {kind!r} gives the rate at each step: leave out `learning_rate` and `warmup_steps`")
     schedule = PiecewiseSchedule(kind)
     last = schedule._pieces[-1]
     if last.kind in ("linear", "cosine") and last.end < steps:  # after one that ends above 0 there is a "hold"

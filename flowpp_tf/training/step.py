@@ -30,7 +30,7 @@ class TrainState(StepState):
     config: `TrainingConfig`.
 
   Attributes:
-    sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
+    sums: sums over the finite steps since the last validation: of their number, bits/dim and gradient norms.
     variables, ema, loss_scale, skipped_steps, skipped_in_a_row: as in `StepState`.
 
   Examples:
@@ -66,16 +66,17 @@ class TrainState(StepState):
 
   def trackables(self) -> dict[str, Any]:
     """Return what a checkpoint holds, by name, as for `tf.train.Checkpoint`."""
-    scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
-    return dict(
+    parts = dict(
       weights=[v.value for v in self.model.weights],
       ema=list(self.ema or []),
       optimizer=[v.value for v in self.optimizer.variables],
       skipped_steps=self.skipped_steps,
       skipped_in_a_row=self.skipped_in_a_row,
       sums=dict(self.sums),
-      **scale,
     )
+    if self.loss_scale is not None:
+      parts["loss_scale"] = self.loss_scale
+    return parts
 
 
 def train_step(state: TrainState, batch: Any) -> None:
@@ -100,7 +101,8 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
   replica = tf.distribute.get_replica_context()
   images, conditioning = unpack_batch(batch, state.model.config)
   size = shape_of(images)[0]
-  count, first = size * replica.num_replicas_in_sync, size * replica.replica_id_in_sync_group
+  count = size * replica.num_replicas_in_sync
+  first = size * replica.replica_id_in_sync_group
   # The same noise in every validation: two validations differ only by their weights.
   noise = step_noise(state.model, as_seed(state.config.seed), count, first, size)
 
@@ -122,8 +124,8 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
 
   Args:
     model: `FlowPlusPlus`.
-    seed: of the step.
-    batch_size: images of the step, over all devices.
+    seed: seed of the step.
+    batch_size: number of images of the step, over all devices.
     batch_offset: index of the first image in the global batch: replica by replica, then microbatch by microbatch.
     size: number of images.
   """
@@ -132,12 +134,12 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
 
 
 def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
-  """Return the seed of the dropout masks of a step, given the step's."""
-  return fold_in(fold_in(seed, "dropout"), 0)  # the 0 only keeps the masks that a seed has always given
+  """Return the seed of the dropout masks of a step, given the seed of the step."""
+  return fold_in(fold_in(seed, "dropout"), 0)  # the 0 keeps the masks of earlier versions
 
 
 def _gradients(state, images, conditioning, seed, scale):
-  """Return the bound `[B]` of a replica's images, and the gradients of its negative mean times `scale`."""
+  """Return the bound of a replica's images, `[B]`, and the gradients of its negative mean times `scale`."""
   microbatches = state.config.accumulate
   if microbatches == 1:
     return _microbatch_gradients(state, images, conditioning, seed, scale, 0)
@@ -162,7 +164,8 @@ def _gradients(state, images, conditioning, seed, scale):
 def _microbatch_gradients(state, images, conditioning, seed, scale, index):
   """Return the bound of the microbatch `index` of a replica's images, and its share of the gradients."""
   replica = tf.distribute.get_replica_context()
-  model, microbatches = state.model, state.config.accumulate
+  model = state.model
+  microbatches = state.config.accumulate
   count = shape_of(images)[0]
   size = count // microbatches
   first = count * replica.replica_id_in_sync_group + size * index  # place in the global batch
@@ -171,7 +174,8 @@ def _microbatch_gradients(state, images, conditioning, seed, scale, index):
   tensors = [images, *conditioning.values()]
   if microbatches > 1:
     tensors = [tensor[size * index : size * (index + 1)] for tensor in tensors]
-  share = tf.cast(1.0 if scale is None else scale, model.variable_dtype) / (microbatches * lane_count(size))
+  loss_scale = tf.cast(1.0 if scale is None else scale, model.variable_dtype)
+  weight = loss_scale / (microbatches * lane_count(size))
 
   def lane(noise, places, images, *values):
     with tf.GradientTape() as tape:
@@ -183,7 +187,7 @@ def _microbatch_gradients(state, images, conditioning, seed, scale, index):
         batch_offset=places[0],
         **dict(zip(conditioning, values)),
       )
-      loss = -tf.reduce_mean(bound) * share
+      loss = -tf.reduce_mean(bound) * weight
     return bound, tape.gradient(loss, state.variables)
 
   bounds, gradients = zip(*map_shards(lane, noise, places, *tensors))
@@ -196,13 +200,13 @@ def _microbatch_gradients(state, images, conditioning, seed, scale, index):
 def first_non_finite(model: FlowPlusPlus, images: TensorLike, **arguments: Any) -> str | None:
   """Return what made the bound of some images, or its gradient, not finite.
 
-  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layers and bijectors are
-  those in whose code the first operation failed, the innermost first.
+  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The sentence names the layers and
+  bijectors in whose code the first operation failed, the innermost first.
 
   Args:
     model: `FlowPlusPlus`.
     images: `[B, H, W, C]`.
-    **arguments: of `log_prob_bound` in the step.
+    **arguments: the arguments of `log_prob_bound` in the step.
 
   Returns:
     A sentence, or None if all is finite.
@@ -215,8 +219,11 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, **arguments: Any) 
     value = loss()
   if not tf.math.is_finite(value):
     return first_non_finite_part(loss) or "all parts are finite, their sum is not"
-  gradients = zip(model.trainable_variables, tape.gradient(value, [v.value for v in model.trainable_variables]))
-  bad = [v.path for v, g in gradients if g is not None and not tf.reduce_all(tf.math.is_finite(g))]
+  gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
+  bad = []
+  for variable, gradient in zip(model.trainable_variables, gradients):
+    if gradient is not None and not tf.reduce_all(tf.math.is_finite(gradient)):
+      bad.append(variable.path)
   if bad:  # the gradient comes from the end of the evaluation
     return (
       f"the bound is finite, the gradients of {len(bad)} weights are not; the last of them in the "
@@ -226,20 +233,24 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, **arguments: Any) 
 
 
 def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int) -> str:
-  """Return what was not finite in a skipped training step, while the weights are still those before it.
+  """Return what was not finite in a training step that was just skipped, so that it did not change the weights.
 
   Args:
-    state: of the run.
-    batch: of the step, over all devices.
+    state: the state of the run.
+    batch: the batch of the step, over all devices.
     replicas: number of devices that took the step.
-    step: its number.
+    step: number of the step.
   """
   images, conditioning = unpack_batch(batch, state.model.config)
-  seed, size = step_seed(state.config.seed, step), len(images) // (replicas * state.config.accumulate)
+  seed = step_seed(state.config.seed, step)
+  size = len(images) // (replicas * state.config.accumulate)
   for first in range(0, len(images), size):
+    part = slice(first, first + size)
     noise = step_noise(state.model, seed, len(images), first, size)
-    share = {name: value[first : first + size] for name, value in conditioning.items()}
-    arguments = dict(noise=noise, seed=dropout_seed(seed), batch_offset=first, **share)
-    if found := first_non_finite(state.model, images[first : first + size], **arguments):
+    given = {name: value[part] for name, value in conditioning.items()}
+    found = first_non_finite(
+      state.model, images[part], noise=noise, seed=dropout_seed(seed), batch_offset=first, **given
+    )
+    if found:
       return found
   return "no non-finite value was found on re-evaluation"

@@ -1,6 +1,6 @@
 """Event files for TensorBoard: scalars and histograms of each validation, grids of samples.
 
-Of samples that are neither grey nor RGB the grid shows the first channel.
+The grid shows only the first channel of samples that are neither grey nor RGB.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ _SIDE = 6  # samples in a row and in a column of a grid
 
 
 class TensorBoard:
-  """Writer of a run's event files; a value of training and of validation with one name share a chart.
+  """Writer of a run's event files. Values of training and validation with the same name share a chart.
 
   Args:
     folder: folder of the event files.
@@ -35,33 +35,38 @@ class TensorBoard:
     """Write what the run's `tensorboard` setting asks for.
 
     Args:
-      row: of metrics.jsonl; the names of validation metrics begin with "val_".
+      row: the row of metrics.jsonl; the names of validation metrics begin with "val_".
     """
-    what, step = self._state.config.tensorboard, self._state.step
+    what = self._state.config.tensorboard
+    model = self._state.model
+    step = self._state.step
     if "scalars" in what:
-      for name, value in row.items():
-        with self._writer("validation" if name.startswith("val_") else "train"):
-          tf.summary.scalar(name.removeprefix("val_"), value, step)
+      for name in row:
+        if name != "step":
+          with self._writer("validation" if name.startswith("val_") else "train"):
+            tf.summary.scalar(name.removeprefix("val_"), row[name], step)
     if "histograms" in what:
       with self._writer("train"):
-        for weight in self._state.model.weights:
+        for weight in model.weights:
           tf.summary.histogram(weight.path, weight.value, step)
-    if "samples" in what and not self._state.model.config.condition_shape:  # there is no condition to sample with
+    if "samples" in what and not model.config.condition_shape:  # the writer has no condition to sample with
       with self._state.ema_weights():
-        images, levels = self._sample().numpy(), self._state.model.config.pixel_levels
-      if images.shape[-1] not in (1, 3):  # a picture has no other numbers of channels
-        images = images[..., :1]
-      low, high = (0, levels - 1) if levels else (images.min(), images.max())
+        images = self._sample().numpy()
       with self._writer("samples"):
-        tf.summary.image("samples", (_grid(images) - low) / (high - low), step)
+        tf.summary.image("samples", _grid(images, model.config.pixel_levels), step)
     for writer in self._writers.values():
       writer.flush()
 
   def _samples(self):
-    """Return samples for the grid; of a model with classes, a column for each of the first classes."""
-    model, count = self._state.model, _SIDE**2
-    labels = [tf.range(count) % min(_SIDE, model.config.num_classes)] if model.config.num_classes else []
-    return concat_shards(lambda z, *labels: model.decode(z, *labels), model.sample_latents(count, seed=0), *labels)
+    """Return samples for the grid; with classes, one class in each column."""
+    model = self._state.model
+    count = _SIDE**2
+    latents = model.sample_latents(count, seed=0)
+    classes = model.config.num_classes
+    if not classes:
+      return concat_shards(model.decode, latents)
+    labels = tf.range(count) % min(_SIDE, classes)
+    return concat_shards(model.decode, latents, labels)
 
   def _writer(self, name):
     if name not in self._writers:
@@ -69,7 +74,13 @@ class TensorBoard:
     return self._writers[name].as_default()
 
 
-def _grid(images):
+def _grid(images, levels):
+  """Return a grid of samples as a picture, numbers in 0 .. 1 of shape `[1, height, width, 1 or 3]`."""
+  if images.shape[-1] not in (1, 3):
+    images = images[..., :1]
   height, width, channels = images.shape[1:]
   grid = images.reshape(_SIDE, _SIDE, height, width, channels).swapaxes(1, 2)
-  return grid.reshape(1, _SIDE * height, _SIDE * width, channels).astype(np.float32)
+  grid = grid.reshape(1, _SIDE * height, _SIDE * width, channels).astype(np.float32)
+  if levels:
+    return grid / (levels - 1)
+  return (grid - grid.min()) / (grid.max() - grid.min())

@@ -38,16 +38,18 @@ from flowpp_tf.training.checkpoints import Checkpoints, Restored, checkpoint_fol
 from flowpp_tf.training.identity import MAY_CHANGE, check_same_run, identity_of, read_identity
 from flowpp_tf.types import Path
 
+_BEFORE_WEIGHTS = {CONFIG, "run.lock", "tensorboard", "checkpoints"}  # names that a run writes before its first weights
+
 
 class Workdir:
   """The files of a run.
 
   Args:
     path: the directory; it need not exist.
-    unchecked: whether best weights are used that have lost their checksum.
+    unchecked: whether to use best weights without their checksum.
 
   Raises:
-    InputError (a ValueError): if the path is empty or no text in UTF-8, which TensorFlow needs.
+    InputError (a ValueError): if the path is empty or not UTF-8, which TensorFlow needs.
 
   Examples:
     >>> from flowpp_tf import training
@@ -70,7 +72,7 @@ class Workdir:
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / EVALUATION
     self.typicality = self.path / "typicality.json"
-    self._replaced = self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves
+    self._replaced = [self.best_weights, self.metrics, self.evaluation, self.typicality, self.samples, self.curves]
     self._unchecked = unchecked
     self._is_owned: Callable[[], bool] = lambda: True
     self._rows: list[dict[str, Any]] = []
@@ -94,7 +96,7 @@ class Workdir:
       yield
 
   def check_owned(self) -> None:
-    """Raise an `InputError` (a ValueError) if the directory is no longer the one that `sole_owner` holds."""
+    """Raise an `InputError` (a ValueError) if the directory was moved, deleted or replaced within `sole_owner`."""
     if not self._is_owned():
       raise InputError(
         f"workdir {str(self.path)!r} was moved, deleted or replaced while this run used it; the run ends, and writes "
@@ -102,9 +104,9 @@ class Workdir:
       )
 
   def check(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """Check that a directory that has a run has this one, and change nothing.
+    """Check that the directory holds no other run. This changes nothing.
 
-    One that ended before it had saved anything, as for want of memory, is not in the way of another.
+    A run that has saved nothing yet does not count.
 
     Args:
       config: as for `identity_of`.
@@ -122,7 +124,10 @@ class Workdir:
       if self._has_saved():
         check_same_run(self.path, present, wanted)
         wanted["training"] = present["training"] | wanted["training"]
-    elif found := [path.name for path in (*self._replaced, self.checkpoints) if os.path.lexists(path)]:
+      return wanted
+    files = [*self._replaced, self.checkpoints]
+    found = [path.name for path in files if os.path.lexists(path)]
+    if found:
       raise InputError(
         f"workdir {str(self.path)!r} has {', '.join(found)} and no {self.config.name}, which says what run they are "
         "of; bring it back, or give another --workdir"
@@ -138,21 +143,23 @@ class Workdir:
     return identity
 
   def _has_saved(self):
-    """Whether the directory has more than what a run makes before its first weights."""
+    """Return whether the directory has more than what a run writes before its first weights."""
     with self._writing():
-      others = {path.name for path in self.path.iterdir()} - {CONFIG, "run.lock", "tensorboard", self.checkpoints.name}
-      return bool(others) or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+      names = {path.name for path in self.path.iterdir()}
+      if names - _BEFORE_WEIGHTS:
+        return True
+      return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
   def new_checkpoints(self, keep: int, run: dict[str, Any], **trackables: Any) -> Checkpoints:
     """Return the `Checkpoints` of the run, which keep copies of the best weights and of the metrics."""
     return Checkpoints(self.checkpoints, keep, run, (self.best_weights, self.metrics), **trackables)
 
   def recover(self, restored: Restored | None, step: int) -> None:
-    """Make the best weights and the metrics those of a checkpoint.
+    """Replace the best weights and the metrics by the copies in a checkpoint.
 
     Args:
-      restored: the checkpoint; None if there is none.
-      step: the last validation that it has seen; rows after it are taken again.
+      restored: the checkpoint; None without one. Then rows and best weights of earlier steps get other names.
+      step: step of the last validation before the checkpoint; rows after it are removed.
 
     Raises:
       InputError (a ValueError): if they cannot be written.
@@ -175,10 +182,10 @@ class Workdir:
         self._write_rows()
 
   def add_row(self, row: Mapping[str, Any]) -> None:
-    """Append a row to the metrics, with those before that a full disk had no room for.
+    """Append a row to the metrics.
 
     Raises:
-      OSError: if it cannot be written; the next row brings it along.
+      OSError: if it cannot be written, as on a full disk; the next call writes it too.
     """
     self._rows.append(dict(row))
     self._write_rows()
@@ -195,11 +202,11 @@ class Workdir:
     """Return the trained model, with its best EMA weights, and the run's settings.
 
     Args:
-      precision: of the networks, as in `FlowPlusPlus.from_preset`.
+      precision: precision of the networks, as in `FlowPlusPlus.from_preset`.
 
     Raises:
-      InputError (a ValueError): if the directory holds no run, or none that has been validated yet, or its files are
-        damaged; the command that trained the run restores its best weights from the newest checkpoint.
+      InputError (a ValueError): if the directory holds no run, the run has not been validated yet, or its files are
+        damaged. The command that trained the run restores its best weights from the newest checkpoint.
     """
     check_holds_run(self.path)
     run = read_identity(self.config)
@@ -207,7 +214,8 @@ class Workdir:
       config = config_from_fields(run["model"], repr(str(self.config)))
     self._loaded = self._read_best()
     with gate.reading(self.best_weights):
-      known, fields = self._loaded.about.get("model", {}), identity_of(config, {})["model"]
+      known = self._loaded.about.get("model", {})
+      fields = identity_of(config, {})["model"]
       wrong = [key for key in known if key not in MAY_CHANGE and known[key] != fields.get(key)]
       if wrong:
         raise InputError(
@@ -218,7 +226,7 @@ class Workdir:
     return model, run["training"]
 
   def weights_info(self) -> dict[str, Any]:
-    """Return what identifies the weights that `load` gives: file, SHA-256, step and validation.
+    """Return what identifies the weights that `load` reads: file, SHA-256, step and validation.
 
     Raises:
       InputError (a ValueError): if files of the run cannot be read.
@@ -253,7 +261,11 @@ class Workdir:
         is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and "val_bits_per_dim" in row
         if not (is_row and isinstance(row["val_bits_per_dim"], (int, float, type(None)))):
           raise ValueError(f"its line {number} is not the row of a validation")
-    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+    for row in rows:
+      for name, value in row.items():
+        if value is None:  # JSON has no NaN
+          row[name] = math.nan
+    return rows
 
   def _write_rows(self):
     lines = [json.dumps(finite_json(row), allow_nan=False) + "\n" for row in self._rows]

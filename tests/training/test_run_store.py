@@ -261,7 +261,7 @@ def test_a_folder_with_files_that_a_run_would_replace_is_no_place_for_one(tmp_pa
 @pytest.mark.parametrize(
   "manifest, message",
   [
-    slow("[]", "is not that of a checkpoint"),
+    slow("[]", "is not the manifest of a checkpoint"),
     ('{"format": 2, "files": {}}', "is not one of its files"),
     slow("not json", "Expecting value"),
     slow('{"format": 2, "files": {"../../config.json": ""}}', "is "),

@@ -68,7 +68,7 @@ def test_a_text_that_is_no_schedule_says_where(text, message):
 
 
 def test_a_text_and_a_peak_do_not_go_together():
-  with pytest.raises(ValueError, match="says all itself"):
+  with pytest.raises(ValueError, match="gives the rate at each step"):
     learning_rate_schedule("hold:1", 0.1, 0, 10)
 
 

@@ -286,7 +286,7 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
     (dict(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
     (dict(warmup_steps=-1), "`warmup_steps` must be at least 0, got -1"),
-    (dict(schedule="step"), "`schedule` 'step' says all itself"),
+    (dict(schedule="step"), "`schedule` 'step' gives the rate at each step"),
     (dict(validate_every=0), "`validate_every` must be at least 1, got 0"),
     (dict(seed=-1), "`seed` must be at least 0, got -1"),
     (dict(clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
