@@ -167,7 +167,7 @@ class DataPipeline:
   Examples:
     >>> from flowpp_tf.data import DataPipeline, load_dataset
     >>> batches = DataPipeline(load_dataset("digits", labels=True), labels=True)
-    >>> next(iter(batches.of_evaluation("test", batch_size=3)))["label"].shape
+    >>> next(iter(batches.evaluation_batches("test", batch_size=3)))["label"].shape
     TensorShape([3])
   """
 
@@ -179,7 +179,7 @@ class DataPipeline:
     self._condition = condition
     self._labels = labels
 
-  def of_training(
+  def training_batches(
     self, batch_size: int, seed: int, start_step: int = 0, num_shards: int = 1, shard: int = 0, flip: bool = False
   ) -> tf.data.Dataset:
     """Return `training_batches` of the training split."""
@@ -190,7 +190,7 @@ class DataPipeline:
     )
 
   @check_arguments
-  def of_evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
+  def evaluation_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
     """Return `evaluation_batches` of a split."""
     return self._given(evaluation_batches(self.dataset.split(split), batch_size, self._labels_of(split)))
 

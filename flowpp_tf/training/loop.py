@@ -256,7 +256,7 @@ class Run:
     """Initialise the model from the first training images."""
     model, config = self._state.model, self._config
     count = min(config.init_batch_size or config.images_per_step, len(self._data.dataset.train))
-    images, conditioning = unpack_batch(next(iter(self._data.of_training(count, config.seed))), model.config)
+    images, conditioning = unpack_batch(next(iter(self._data.training_batches(count, config.seed))), model.config)
     self._log_fn(f"initialising on {len(images)} images")
     bound = model.initialize(images, seed=config.seed, **conditioning)
     self._workers.broadcast([v.value for v in model.weights])  # hosts may round differently
@@ -328,7 +328,7 @@ class Run:
     return self._strategy.distribute_datasets_from_function(worker_batches)
 
   def _global_batches(self, step, num_shards=1, shard=0):
-    return self._data.of_training(
+    return self._data.training_batches(
       self._config.images_per_step, self._config.seed, step, num_shards, shard, flip=self._config.flip
     )
 
@@ -385,7 +385,7 @@ class Run:
   def validate(self) -> float:
     """Return bits/dim of the validation split under the EMA weights."""
     size = self._config.batch_size
-    batches = weighted_batches(self._data.of_evaluation("validation", size), size)  # all of one shape
+    batches = weighted_batches(self._data.evaluation_batches("validation", size), size)  # all of one shape
     if self._strategy.num_replicas_in_sync > 1:
       batches = self._strategy.experimental_distribute_dataset(batches)
     total = 0.0

@@ -92,9 +92,11 @@ ROWS = {
     lambda w: lambda bits: data.load_dataset("photos", bits=bits), bits=wrong.optional(BITS), slow=True
   ),
   "DataPipeline": row(
-    condition=lambda images: images, labels=True, look=lambda pipeline: pipeline.of_evaluation("test", 2).element_spec
+    condition=lambda images: images,
+    labels=True,
+    look=lambda pipeline: pipeline.evaluation_batches("test", 2).element_spec,
   ),
-  "DataPipeline.of_evaluation": row(batch_size=ALL),
+  "DataPipeline.evaluation_batches": row(batch_size=ALL),
   "training_batches": row(images=INDEXED, labels=CLASSES),
   "evaluation_batches": row(images=INDEXED, batch_size=ALL, labels=CLASSES),
   "weighted_batches": row(batches=tf.data.Dataset.from_tensors(tf.zeros([3, 2])), multiple=wrong.count(2, huge=None)),
