@@ -1,10 +1,11 @@
 """Code images without a model: differences to neighbouring pixels, compressed by LZMA.
 
 This codes images that do not fit the model, and the first images of a segment, whose bits the codec borrows. The
-encoder takes the predictor that gives the fewest bytes: zero, left, above, left + above - above left, or the median of
-the last three, as in JPEG-LS, of differences between channels. The median took 5 to 11 % less than the others for
-twelve patches of photographs of 32x32 pixels. Sums modulo 256 invert them, those of the median pixel by pixel; of 16
-bits those modulo 65,536, whose low bytes come first, and then the high ones.
+encoder subtracts neighbouring channels, and then a prediction. It takes the predictor that gives the fewest bytes:
+zero, left, above, left + above - above left, or the median of the last three, as in JPEG-LS. The median took 5 to 11 %
+less than the others for twelve patches of photographs of 32x32 pixels. Sums modulo 256 invert the differences; after
+the median they are computed pixel by pixel. Images of 16 bits are summed modulo 65,536. Their low bytes are stored
+first, then the high bytes.
 """
 
 import lzma

@@ -7,15 +7,17 @@
     packed: batches, u16 images, u8 salts, each; [the layout (tiles/neighbours.py)]
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
     indices of the LZMA images that were left out, u32 each
-    32 bytes: SHA-256 of that of all pixels and extra bytes, and of the segment's place
+    32 bytes: SHA-256 of two parts: the SHA-256 of all pixels and extra bytes, and the segment's place
     LZMA images that were left out (lzma_images.py)
     words of the stack, u32 each
 
-(little-endian; packed is LZMA; what is in brackets only for a model whose tiles see their neighbours). Bits-back coding
-needs bits to begin with, some 26 per dimension of the first batch. They are what has to be stored anyway, the initial
-content: the extra bytes, and the first images, as LZMA images. The first batch is one image; batches grow with the
-stack, whose bits the next one borrows. "First" is in the order in which
-images are pushed: their own order, or the layout's.
+Numbers are little-endian, and what is packed is compressed by LZMA. Only models whose tiles see their neighbours have
+the parts in brackets.
+
+Bits-back coding begins with some bits on the stack, about 26 per dimension of the first batch. The initial content is
+these bits, which must be stored anyway: the extra bytes, and the first images, as LZMA images. The first batch is one
+image. Batches grow with the stack, whose bits the next batch borrows. "First" means the order in which images are
+pushed: their own order, or the layout's.
 
 An image that the codec leaves out (batches.py), or that has pixel values which the model has not, is stored as an LZMA
 image.
@@ -300,7 +302,7 @@ def _initial_content(codec, images, order, layout, packed_extra):
     more = int((needed - len(content)) / per_image)
     initial = min(len(images), initial + max(1, more))
     content = packed_extra + encode_lzma_images(images[order[:initial]])
-    per_image = (len(content) - len(packed_extra)) / initial  # small sets take more per image: the estimate is no more
+    per_image = (len(content) - len(packed_extra)) / initial  # larger sets take fewer
   return initial, content
 
 

@@ -157,7 +157,7 @@ def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int | None = 
 
 
 def parts_left_out(path: Path, levels: int | None) -> list[str]:
-  """Return what a model of so many levels does not get of an image file that it reads: "16 bits, of which ...".
+  """Return the parts of an image file that a model of so many levels does not get.
 
   Models of more than 256 levels get all of a file or refuse it.
   """

@@ -5,9 +5,9 @@ under one point spread function (Moffat). Each frame has its own sky, seeing and
 
     x = BIAS + Poisson(scene) + round(N(0, READ_NOISE^2))
 
-at one electron per level, so that the entropy of a pixel given the scene is that of a Poisson distribution convolved
-with a rounded normal one, a sum of finitely many terms (benchmarks/sky16.py). A model without the scene needs at least
-as many bits.
+at one electron per level. Given the scene, a pixel is the sum of a Poisson number and a rounded normal number. The
+entropy of this sum is a sum of finitely many terms (benchmarks/sky16.py). A model that does not know the scene needs at
+least as many bits.
 """
 
 import math

@@ -14,12 +14,12 @@ DEEP_SUFFIXES = (*SUFFIXES, *REAL_SUFFIXES)  # for a model of more than 256 leve
 
 
 def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str], str]:
-  """Return a folder, its `image_files`, and a line that names the kinds of images that are left out, "" if none are.
+  """Return a folder, its `image_files`, and a line that names the kinds of images that are left out, "" for none.
 
   Args:
     path: the folder.
-    levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too; None for one of
-      real-valued images, of which only these are.
+    levels: number of levels of the model. With more than 256, TIFF, NumPy's and FITS files are image files too. None
+      for a model of real-valued images, which reads only these.
 
   Raises:
     InputError (a ValueError): if the folder does not exist, or has no image file.

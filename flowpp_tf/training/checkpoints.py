@@ -104,7 +104,7 @@ class Checkpoints:
       shutil.rmtree(old, ignore_errors=True)
 
   def restore(self, clean: bool = True) -> Restored | None:
-    """Restore the newest state and return its checkpoint, or None if there is no checkpoint.
+    """Restore the newest state; return its checkpoint, or None without a checkpoint.
 
     Args:
       clean: whether to remove what a killed run left unfinished.

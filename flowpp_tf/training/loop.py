@@ -221,7 +221,7 @@ class Run:
     self._traced = False
     self._paced = False
     self._saved: int | None = None  # step of the newest checkpoint; a worker that writes none counts it too
-    self._cpu_seconds = 0.0  # of all steps of the run, those of earlier processes too, without tracing
+    self._cpu_seconds = 0.0  # of all steps of the run, also in earlier processes, without tracing
 
   def restore(self) -> bool:
     """Set the state to the newest checkpoint; return whether there was one.

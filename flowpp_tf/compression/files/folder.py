@@ -1,7 +1,7 @@
-"""The folder that an archive's files are written to: NAME.partial until it is complete, then NAME.
+"""Write an archive's files to a folder: NAME.partial until it is complete, then NAME.
 
-A file has its name in NAME.partial when all of its bytes are there. A killed process leaves NAME.partial; a second call
-decodes the archive again, and writes what is missing. A file that exists with other bytes is never overwritten.
+A file gets its name in NAME.partial only when it is complete. A killed process leaves NAME.partial. A second call
+decodes the archive again and writes the missing files. A file that exists with other bytes is never overwritten.
 """
 
 from __future__ import annotations

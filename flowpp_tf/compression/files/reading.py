@@ -1,15 +1,15 @@
-"""Read an image file as it is to be stored: its pixels and what else it holds, or its bytes.
+"""Read an image file for an archive: its pixels and the rest of the file, or all of its bytes.
 
-8-bit grey or RGB pixels, as the model has them, are coded as tiles; of a model of more than 256 levels those of 16-bit
-PNG, TIFF, .npy and FITS files. Every other file is stored verbatim: other modes and depths, transparency, and files
-that are not images. So are JPEG and lossy WebP, since their pixels take more bytes than the files, and every file that
-is smaller than its pixels coded.
+The pixels are coded as tiles if the model has their kind: 8-bit grey or RGB; for a model of more than 256 levels the
+16-bit pixels of PNG, TIFF, .npy and FITS files. Every other file is stored verbatim: other modes and depths,
+transparency, and files that are not images. JPEG and lossy WebP files are stored verbatim too, since their pixels take
+more bytes than the files. So is every file that is smaller than its coded pixels.
 
-The bytes around the pixels are the wrapper of a file, from which the file comes back byte for byte. PPM, BMP, TIFF
-without compression, .npy and FITS have one: they hold their pixels in one piece, in one of a few orders. Compressed
-files have none, as only the same version of the same program makes their bytes again. A compressed TIFF file is stored
-verbatim. Of PNG, WebP and JPEG files the pixels come back, as PNG, with the metadata, which are stored as chunks of
-PNG:
+The wrapper of a file is its bytes around the pixels. It restores the file byte for byte. PPM, BMP, TIFF without
+compression, .npy and FITS have a wrapper: they hold their pixels in one piece, in one of a few orders. Compressed files
+have no wrapper, as only the same version of the same program makes their bytes again. A compressed TIFF file is stored
+verbatim. PNG, WebP and JPEG files are restored as PNG, with the same pixels and with their metadata, which are stored
+as chunks of PNG:
 
     u32 bytes, 4 bytes kind, the bytes; one chunk after the other, as in a PNG file without its checksums
 
