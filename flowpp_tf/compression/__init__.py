@@ -51,7 +51,8 @@ class LostImagesError(ArchiveError):
 
   def __init__(self, message: str, images: np.ndarray, lost: np.ndarray) -> None:
     super().__init__(message)
-    self.images, self.lost = images, lost
+    self.images = images
+    self.lost = lost
 
 
 @check_arguments
@@ -108,10 +109,13 @@ def decompress(
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
   codec = codec_for(reader, model)
-  numbers, wanted = None, slice(None)
+  numbers = None
+  wanted = slice(None)
   if start or stop is not None:
     numbers, wanted = _segments_with(reader.index()["images"], start, stop)
-  parts, problems, size = [], [], 0
+  parts = []
+  problems = []
+  size = 0
   try:
     for part in reader.decoded(codec, numbers):
       parts.append(part)
@@ -163,8 +167,8 @@ def compress_to(
   if not (isinstance(images, Sequence) or len(getattr(images, "shape", ()))):
     images = as_array("images", images, [None, *shape])
 
-  def content(start, stop):
-    part = as_array("images", images[start:stop], [None, *shape])
+  def content(start, count):
+    part = as_array("images", images[start : start + count], [None, *shape])
     check_pixels(part, codec.model.levels)
     return SegmentContent(np.ascontiguousarray(part, codec.dtype))
 
@@ -173,9 +177,7 @@ def compress_to(
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, codec, "images", embed_model, max_batch)
   starts = range(0, len(images), segment_images)
-  segments = writer.write_segments(content(start, start + segment_images) for start in starts)
-  for _, start in zip(segments, starts):
-    progress(min(segment_images, len(images) - start))
+  writer.write_segments((content(start, segment_images) for start in starts), progress)
   writer.close()
 
 

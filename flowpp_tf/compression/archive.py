@@ -13,7 +13,7 @@ for, at least one. Any segment can be decoded separately.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -48,12 +48,15 @@ from flowpp_tf.version import __version__
 VERSION = 5  # of the format
 _READS = 4, VERSION  # 4 had no median among its LZMA images
 SEGMENT_IMAGES = 4096
-_MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
+_MAGIC = b"\x93FLOWPP\n"
+_END = b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
 _KINDS = ("images", "files")
 _HEAD = struct.Struct("<II")
-_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQI"), b"SEGM"
-_INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
+_SEGMENT = struct.Struct("<4sQIQI")
+_SEGMENT_MARK = b"SEGM"
+_INDEX = struct.Struct("<4sII")
+_INDEX_MARK = b"INDX"
 _ENTRY = np.dtype([("position", "<u8"), ("images", "<u4")])
 _PLACE = struct.Struct("<Q?")
 _FOOTER = struct.Struct("<Q32s8s")
@@ -133,8 +136,13 @@ class ArchiveWriter:
     >>> import io
     >>> codec = fpp.compression.Codec(fpp.FlowPlusPlus.from_preset("digits"))
     >>> file = io.BytesIO()
-    >>> writer = fpp.compression.ArchiveWriter(file, codec)  # `compress_to` adds the segments, and closes it
-    >>> fpp.compression.compress_to(file, codec, np.zeros([2, 8, 8, 1], np.uint8))
+    >>> writer = fpp.compression.ArchiveWriter(file, codec)
+    >>> content = fpp.compression.archive.SegmentContent(np.zeros([2, 8, 8, 1], np.uint8))
+    >>> writer.write_segments([content])
+    [False]
+    >>> writer.close()
+    >>> fpp.decompress(codec, file.getvalue()).shape
+    (2, 8, 8, 1)
   """
 
   @check_arguments
@@ -145,9 +153,14 @@ class ArchiveWriter:
       raise InputError(f"`kind` must be one of {', '.join(_KINDS)}, got {kind!r}")
     if max_batch is not None:
       check_count("max_batch", max_batch, high=2**63 - 1)
-    self._file, self._codec, self._max_batch = file, codec, max_batch
-    self._digest, self._entries = hashlib.sha256(), list[tuple[int, int]]()
-    self._position = self._images = self._place = 0
+    self._file = file
+    self._codec = codec
+    self._max_batch = max_batch
+    self._digest = hashlib.sha256()
+    self._entries: list[tuple[int, int]] = []  # position and number of images of each segment
+    self._position = 0
+    self._images = 0
+    self._place = 0
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = codec.model.to_bytes() if embed_model else b""
     header = Header(kind, codec.model_hash, codec.shape, codec.levels, len(model))
@@ -160,11 +173,14 @@ class ArchiveWriter:
     return self._codec.dtype
 
   @check_arguments
-  def write_segments(self, contents: Iterable[SegmentContent]) -> Iterator[bool]:
-    """Write segments, several at a time; yield for each whether `fallback` was written.
+  def write_segments(
+    self, contents: Iterable[SegmentContent], progress: Callable[[int], None] = lambda count: None
+  ) -> list[bool]:
+    """Write segments, several at a time; return for each whether `fallback` was written.
 
     Args:
-      contents: of each; arrays must stay as they are until it is written.
+      contents: contents of the segments.
+      progress: function that is called with the number of images of each segment that was written.
 
     Raises:
       InputError (a ValueError): for images of another shape or dtype.
@@ -174,32 +190,42 @@ class ArchiveWriter:
       size = sum(map(len, (content.extra, *content.fallback, *content.behind)))
       return encoding_memory(self._codec, len(content.images), size, self._max_batch)
 
-    pays = lambda content: segment_pays_in_threads(self._codec, len(content.images))
-    for segments, is_fallback in map_ahead(self._encode, contents, memory, pays):
+    def pays(content):
+      return segment_pays_in_threads(self._codec, len(content.images))
+
+    are_fallbacks = []
+    for count, segments, is_fallback in map_ahead(self._encode, contents, memory, pays):
       for segment in segments:
         if self._held is not None:
-          self._write_segment(self._held, False)
+          self._write_segment(self._held, is_last=False)
         self._held = segment
-      yield is_fallback
+      are_fallbacks.append(is_fallback)
+      progress(count)
+    return are_fallbacks
 
   def _encode(self, content):
-    """Return segments, and whether `fallback` was coded."""
-    codec, images = self._codec, as_array("images", content.images, [None, *self._codec.shape])
+    """Return the number of images of a segment, its parts, and whether these are the fallback."""
+    codec = self._codec
+    images = as_array("images", content.images, [None, *codec.shape])
     if images.dtype != codec.dtype:
       raise InputError(f"`images` must be {codec.dtype}, got {images.dtype}")
     layout = None
     if content.runs and codec.sees_neighbours:
       layout = TileLayout.from_runs(codec.shape, content.runs, codec.tile_step)
-    size_of = lambda segments: sum(len(segment.to_bytes()) for segment in segments)
-    without_images = lambda extras: [encode_fields(codec, images[:0], extra) for extra in extras]
+
+    def without_images(extras):
+      return [encode_fields(codec, images[:0], extra) for extra in extras]
+
     with_images = encode_fields(codec, images, content.extra, self._max_batch, layout)
     segments = [with_images, *without_images(content.behind)]
-    others = without_images(content.fallback)
-    return (others, True) if others and size_of(others) < size_of(segments) else (segments, False)
+    fallback = without_images(content.fallback)
+    if fallback and _size_of(fallback) < _size_of(segments):
+      return len(images), fallback, True
+    return len(images), segments, False
 
-  def _write_segment(self, segment, last):
+  def _write_segment(self, segment, is_last):
     count = segment.count
-    payload = segment.to_bytes(_PLACE.pack(self._place, last))
+    payload = segment.to_bytes(_PLACE.pack(self._place, is_last))
     self._entries.append((self._position, count))
     fields = _SEGMENT_MARK, self._images, count, len(payload)
     self._write(_SEGMENT.pack(*fields, _segment_crc(fields, payload)) + payload)
@@ -211,11 +237,12 @@ class ArchiveWriter:
     if self._held is None:  # so that all segments cannot be cut off
       nothing = np.zeros((0, *self._codec.shape), self._codec.dtype)
       self._held = encode_fields(self._codec, nothing)
-    self._write_segment(self._held, True)
+    self._write_segment(self._held, is_last=True)
     self._write_end()
 
   def _write_end(self):
-    start, entries = self._position, np.array(self._entries, _ENTRY).tobytes()
+    start = self._position
+    entries = np.array(self._entries, _ENTRY).tobytes()
     self._write(_INDEX.pack(_INDEX_MARK, len(self._entries), zlib.crc32(entries)) + entries)
     self._file.write(_FOOTER.pack(start, self._digest.digest(), _END))
 
@@ -266,7 +293,8 @@ class ArchiveReader:
 
   @check_arguments
   def __init__(self, file: BinaryIO) -> None:
-    self._file, self._output = file, 0  # bytes that have come out
+    self._file = file
+    self._output = 0  # bytes that have come out
     self.size = file.seek(0, 2)
     file.seek(0)
     magic = self._read(len(_MAGIC), "its beginning")
@@ -317,12 +345,18 @@ class ArchiveReader:
         yield from self._segments_in_order()
       raise
     end = self.size - _FOOTER.size - entries.nbytes - _INDEX.size
-    counts, ends = entries["images"].astype(np.uint64), np.append(entries["position"], np.uint64(end))
-    firsts, places = (np.cumsum(sizes) - sizes for sizes in (counts, np.maximum(counts, 1)))
+    counts = entries["images"].astype(np.uint64)
+    ends = np.append(entries["position"], np.uint64(end))
+    firsts = _sums_before(counts)
+    places = _sums_before(np.maximum(counts, 1))
     for number in numbers or ():
       check_count("numbers", number, 0, len(entries) - 1)
-    for number in range(len(entries)) if numbers is None else numbers:
-      (position, images), first = entries[number].tolist(), int(firsts[number])
+    wanted = numbers
+    if wanted is None:
+      wanted = range(len(entries))
+    for number in wanted:
+      position, images = entries[number].tolist()
+      first = int(firsts[number])
       segment = self._segment_at(position)
       expected = first, images, ends[number + 1]
       if segment is None or (segment.first, segment.images, self._file.tell()) != expected:
@@ -333,8 +367,13 @@ class ArchiveReader:
       self._check_hash()
 
   def _segments_in_order(self):
-    position, first, place = self._first, 0, 0
-    while (segment := self._segment_at(position)) is not None and segment.data is not None and segment.first == first:
+    position = self._first
+    first = 0
+    place = 0
+    while True:
+      segment = self._segment_at(position)
+      if segment is None or segment.data is None or segment.first != first:
+        return
       places = _PLACE.pack(place, False), _PLACE.pack(place, True)
       yield dataclasses.replace(segment, places=places)
       position += _SEGMENT.size + len(segment.data)
@@ -384,8 +423,15 @@ class ArchiveReader:
       images = np.zeros((segment.images, *codec.shape), codec.dtype)
       return DecodedSegment(images, np.zeros(len(images), bool), b"", fields)
 
-    memory = lambda item: item[1].memory(codec) if isinstance(item[1], Fields) else 0
-    yield from map_ahead(decode, opened(), memory, lambda item: segment_pays_in_threads(codec, item[0].images))
+    def memory(item):
+      _, fields = item
+      return fields.memory(codec) if isinstance(fields, Fields) else 0
+
+    def pays(item):
+      segment, _ = item
+      return segment_pays_in_threads(codec, segment.images)
+
+    yield from map_ahead(decode, opened(), memory, pays)
 
   def _opened(self, segment, codec):
     """Return the fields of a segment, or what is wrong with it; claim what comes out, zeros for lost images too."""
@@ -435,7 +481,8 @@ class ArchiveReader:
 
   def _check_hash(self):
     """Raise an `ArchiveError` unless the hash of the archive is right, which covers what the checksums do not."""
-    digest, end = hashlib.sha256(), self.size - _FOOTER.size
+    digest = hashlib.sha256()
+    end = self.size - _FOOTER.size
     self._file.seek(0)
     for start in range(0, end, 1 << 20):
       digest.update(self._read(min(end - start, 1 << 20), "its end"))
@@ -447,6 +494,16 @@ class ArchiveReader:
     if len(data) != size:
       raise ArchiveError(f"the archive is truncated: it ends in {where}")
     return data
+
+
+def _size_of(segments):
+  """Return the bytes of segments."""
+  return sum(len(segment.to_bytes()) for segment in segments)
+
+
+def _sums_before(sizes):
+  """Return for each size the sum of the sizes before it."""
+  return np.cumsum(sizes) - sizes
 
 
 def _segment_crc(fields, data):

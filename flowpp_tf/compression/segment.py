@@ -57,9 +57,11 @@ _MAX_EXTRA = 1 << 28
 # Bytes of memory that a segment takes, for each image and each byte of it, and each extra byte; a test measures them.
 _BYTES_OF_LZMA = 20 << 20  # its dictionary
 _COPIES_OF_IMAGES = 7  # where they belong, and as LZMA images their bytes, planes, and before and after a sum
-_BYTES_OF_TABLES, _COPIES_OF_EXTRA = 350, 3.1
+_BYTES_OF_TABLES = 350
+_COPIES_OF_EXTRA = 3.1
 _COPIES_OF_DATA = 3  # the segment, its fields, the stack
-_COPIES_TO_PACK, _MOST_TO_PACK = 12, 192 << 20  # of an encoder's LZMA
+_COPIES_TO_PACK = 12  # of an encoder's LZMA
+_MOST_TO_PACK = 192 << 20  # bytes, of an encoder's LZMA
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 _DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)  # what decoding damaged bytes raises
@@ -91,9 +93,21 @@ class DecodedSegment:
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `left_out_images` are bytes.
+  """The fields of a segment, in the order above.
 
-  `layout` is None unless the model's tiles see their neighbours.
+  Attributes:
+    count: number of images.
+    initial: number of LZMA images at the beginning.
+    content_size: bytes of the initial content.
+    extra_size: extra bytes before packing.
+    packed_size: packed extra bytes.
+    batches: number of images and salts of each batch, of dtype `_BATCH`.
+    checks: CRC-32 of the pixels of each run of batches.
+    left_out: indices of the LZMA images that were left out.
+    digest: SHA-256 of pixels and extra bytes; read from an archive it is bound to the segment's place.
+    left_out_images: LZMA images that were left out.
+    words: words of the stack, uint32.
+    layout: where the tiles lie; None unless the model's tiles see their neighbours.
   """
 
   count: int
@@ -138,9 +152,9 @@ class Fields:
 
   @classmethod
   def _parse(cls, file, codec):
-    count, initial, num_batches, num_left_out, content_size, extra_size, packed_size, table_size, left_out_size = (
-      _HEAD.unpack(file.read(_HEAD.size))
-    )
+    head = _HEAD.unpack(file.read(_HEAD.size))
+    count, initial, num_batches, num_left_out, *sizes = head
+    content_size, extra_size, packed_size, table_size, left_out_size = sizes
     num_coded = count - initial - num_left_out
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or num_coded < 0 or num_batches > count:
       raise ValueError("its header is invalid")
@@ -150,7 +164,8 @@ class Fields:
       raise ValueError("its layout is invalid")
     size = num_batches * _BATCH.itemsize
     table = unpack(file.read(table_size), size + num_runs * RUN.itemsize)
-    batches, runs = np.frombuffer(table[:size], _BATCH), np.frombuffer(table[size:], RUN)
+    batches = np.frombuffer(table[:size], _BATCH)
+    runs = np.frombuffer(table[size:], RUN)
     layout = None
     if codec.sees_neighbours:
       if int(runs["count"].sum(dtype=np.int64)) != count:
@@ -158,7 +173,8 @@ class Fields:
       layout = TileLayout(codec.shape, runs, codec.tile_step)
     checks = np.frombuffer(file.read(4 * len(_runs(batches))), "<u4")
     left_out = np.frombuffer(file.read(4 * num_left_out), "<u4")
-    digest, left_out_images = file.read(32), file.read(left_out_size)
+    digest = file.read(32)
+    left_out_images = file.read(left_out_size)
     words = np.frombuffer(file.read(), "<u4")
     if (
       int(batches["images"].sum()) != num_coded
@@ -169,8 +185,20 @@ class Fields:
       or np.any(batches["images"] > max_batch(codec))
     ):
       raise ValueError("its tables are invalid")
-    sizes = content_size, extra_size, packed_size
-    fields = cls(count, initial, *sizes, batches, checks, left_out, digest, left_out_images, words, layout)
+    fields = cls(
+      count=count,
+      initial=initial,
+      content_size=content_size,
+      extra_size=extra_size,
+      packed_size=packed_size,
+      batches=batches,
+      checks=checks,
+      left_out=left_out,
+      digest=digest,
+      left_out_images=left_out_images,
+      words=words,
+      layout=layout,
+    )
     claim("memory", fields.batch_memory(codec), "a batch of the archive")
     return fields
 
@@ -208,7 +236,8 @@ def encode_fields(
   stack = Stack(words, sealed=True)
   rest = order[initial:]
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
-  fitting, others = rest[fits[rest]], rest[~fits[rest]]
+  fitting = rest[fits[rest]]
+  others = rest[~fits[rest]]
   stack, table, failed = push_batches(codec, stack, images, fitting.tolist(), largest, layout)
   batches = np.array(table, _BATCH)
   left_out = np.array(sorted([*failed, *others]), np.int64)
@@ -217,12 +246,23 @@ def encode_fields(
   for first, last in _runs(batches):
     run = images[coded[first:last]]
     checksums.append(zlib.crc32(pixel_bytes(run)))
-  checks = np.array(checksums, np.uint32)
-  left_out_images = encode_lzma_images(images[left_out]) if len(left_out) else b""
-  sizes = len(content), len(extra), len(packed_extra)
-  words = stack.words() if table else words
+
+  left_out_images = b""
+  if len(left_out):
+    left_out_images = encode_lzma_images(images[left_out])
   return Fields(
-    len(images), initial, *sizes, batches, checks, left_out, _digest(images, extra), left_out_images, words, layout
+    count=len(images),
+    initial=initial,
+    content_size=len(content),
+    extra_size=len(extra),
+    packed_size=len(packed_extra),
+    batches=batches,
+    checks=np.array(checksums, np.uint32),
+    left_out=left_out,
+    digest=_digest(images, extra),
+    left_out_images=left_out_images,
+    words=stack.words() if table else words,
+    layout=layout,
   )
 
 
@@ -296,7 +336,8 @@ def _initial_content(codec, images, order, layout, packed_extra):
   else:
     bits = initial_bits(codec, 0, None)
   needed = (bits + SPARE_BITS) // 8
-  initial, content = 0, packed_extra
+  initial = 0
+  content = packed_extra
   per_image = float(np.prod(codec.shape)) * codec.dtype.itemsize
   while initial < len(images) and len(content) < needed:
     more = int((needed - len(content)) / per_image)
@@ -338,7 +379,8 @@ def _coded(order, initial, left_out):
 def _runs(batches):
   """Return the first and the last image, exclusive, of each run of batches."""
   ends = np.cumsum(batches["images"], dtype=np.int64).tolist()
-  runs, first = [], 0
+  runs = []
+  first = 0
   for last in ends:
     if last - first >= _RUN_IMAGES or last == ends[-1]:
       runs.append((first, last))

@@ -116,7 +116,7 @@ def test_archives_of_16_bits_come_back(name):
 def test_images_of_another_depth_or_shape_are_refused(images, message):
   writer = compression.ArchiveWriter(io.BytesIO(), small_codec())
   with pytest.raises(fpp.InputError, match=message):
-    list(writer.write_segments([compression.archive.SegmentContent(images)]))
+    writer.write_segments([compression.archive.SegmentContent(images)])
 
 
 def transform():

@@ -187,9 +187,10 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
   with budget.use(budget.Budget(memory=memory)):
     file = io.BytesIO()
     writer = archive.ArchiveWriter(file, small_codec())
-    results = writer.write_segments((taken.append(extra) or archive.SegmentContent(nothing, extra)) for extra in extras)
-    assert next(results) is False and len(taken) == count
-    assert len(list(results)) == 5
+    contents = ((taken.append(extra) or archive.SegmentContent(nothing, extra)) for extra in extras)
+    taken_before = []
+    assert writer.write_segments(contents, lambda images: taken_before.append(len(taken))) == [False] * 6
+    assert taken_before[0] == count
     writer.close()
     taken.clear()
     results = archive.ArchiveReader(file).decoded(small_codec())

@@ -138,4 +138,4 @@ def files_archive(entries, content=b"", tiles=None, begun=0):
   extra = struct.pack("<I", len(text)) + text + content
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
   content = archive.SegmentContent(tiles, extra)
-  return written(lambda writer: list(writer.write_segments([content])), kind="files")
+  return written(lambda writer: writer.write_segments([content]), kind="files")
