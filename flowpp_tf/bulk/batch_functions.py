@@ -54,7 +54,8 @@ class _BatchFunction:
     taken = [name for name in columns if name in batch]
     if taken:  # perhaps of another model: the one would replace the other
       raise InputError(f"`batch` must have no column {taken[0]!r}, which would be replaced: rename it")
-    images, shape = as_array(IMAGE, batch[IMAGE]), self._model.config.image_shape
+    images = as_array(IMAGE, batch[IMAGE])
+    shape = self._model.config.image_shape
     if images.ndim == 3 and shape[-1] == 1:  # grey, as Ray Data reads it
       images = images[..., np.newaxis]
     return as_array(IMAGE, images, [None, *shape])
@@ -149,7 +150,8 @@ class CompressImages(_BatchFunction):
   @check_arguments
   def __init__(self, model: Path, output: Path, embed_model: bool = False) -> None:
     super().__init__(model)
-    self._codec, self._embed_model = Codec(self._model), embed_model
+    self._codec = Codec(self._model)
+    self._embed_model = embed_model
     self._kind = f"{self._codec.model.sha256()} {embed_model} ".encode()
     self._output = pathlib.Path(output)
     self._what = f"`output` {str(self._output)!r}"

@@ -21,8 +21,10 @@ from flowpp_tf.tiles.neighbours import TileLayout
 
 SPARE_BITS = 128
 # Limits of a decoder, so that a hostile segment cannot make it take all memory.
-_MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
-_FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have this number of values
+_MAX_BATCH = 1024
+_MAX_BATCH_DIMS = 1 << 20
+_FAST_BATCH = 64  # images
+_FAST_BATCH_DIMS = 1 << 15  # or as many images as have this number of values
 _IMAGES_FOR_ONE = 16  # how many leave the bits that one more image of a batch needs, about
 _SALT = 0x9D
 _MOST_SALTS = 3
@@ -92,7 +94,9 @@ def push_batches(
     The stack with the batches; number of images and bytes of salt of each; indices of images that were left out.
   """
   largest = largest_batch(codec, largest)
-  batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
+  batches = list[tuple[int, int]]()
+  left_out = list[int]()
+  waiting = list(indices)
 
   def next_of(waiting: list[int], stack: Stack) -> list[int]:
     enough = (stack.num_bits - SPARE_BITS) // initial_bits(codec, waiting[0], layout)
@@ -107,7 +111,9 @@ def push_batches(
     following = None
     if left and trial.is_pushed:
       following = _Trial(codec, trial.stack, images, next_of(left, trial.stack), layout)
-    done, failed, error = trial.indices, list[int](), trial.error()
+    done = trial.indices
+    failed = list[int]()
+    error = trial.error()
     if error is not None:
       following = None
       done, failed, trial = _try_again(codec, stack, images, done, layout, error)
@@ -134,12 +140,17 @@ class _Trial:
   error: Callable[[], ValueError | None]
 
   def __init__(self, codec, stack, images, indices, layout, salts=0):
-    self.indices, self.salts, self.stack, self.is_pushed = indices, salts, stack.copy(), True
-    batch, step = images[indices], Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
+    self.indices = indices
+    self.salts = salts
+    self.stack = stack.copy()
+    self.is_pushed = True
+    batch = images[indices]
+    step = Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
     try:
       step.push(self.stack, batch)
     except (EmptyStackError, WindowError) as error:
-      self.is_pushed, self.error = False, functools.partial(lambda found: found, error)
+      self.is_pushed = False
+      self.error = functools.partial(lambda found: found, error)
       return
     begin = in_background if codec.pays_in_threads(len(indices)) else functools.partial
     self.error = begin(_check, step, self.stack.copy(), stack.copy(), batch)
@@ -171,7 +182,9 @@ def _try_again(codec, stack, images, indices, layout, error):
   Returns:
     The indices of those that were pushed, the indices that failed, and the last trial.
   """
-  failed, salts, trial = list[int](), 0, None
+  failed = list[int]()
+  salts = 0
+  trial = None
   while error is not None:
     if isinstance(error, WindowError):
       salts += 1
@@ -182,7 +195,8 @@ def _try_again(codec, stack, images, indices, layout, error):
     if salts > _MOST_SALTS:
       bad = error.examples if error.examples.any() else np.ones(len(indices), bool)
       failed += [i for i, is_bad in zip(indices, bad) if is_bad]
-      indices, salts = [i for i, is_bad in zip(indices, bad) if not is_bad], 0
+      indices = [i for i, is_bad in zip(indices, bad) if not is_bad]
+      salts = 0
     if not indices:
       break
     trial = _Trial(codec, stack, images, indices, layout, salts)

@@ -105,13 +105,17 @@ class Codec:
     self.model_hash = self.model.sha256()[:32]
 
   def _check_size(self):
-    shape, levels, num_dims = self.model.image_shape, self.model.levels, self.model.num_dims
+    shape = self.model.image_shape
+    levels = self.model.levels
+    num_dims = self.model.num_dims
     if not 0 < num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= MOST_LEVELS:
       raise InputError(
         f"the codec is for images of up to {MAX_DIMS} values and 2 to {MOST_LEVELS:,} levels, "
         f"got shape {shape} and {levels} levels"
       )
-    self.shape, self.levels, self.num_dims = shape, levels, num_dims
+    self.shape = shape
+    self.levels = levels
+    self.num_dims = num_dims
     self.memory = CodecMemory.from_model(self.model)
     size = self.memory.model + self.memory.batch(1)
     claim("memory", size, "the codec model")
@@ -121,7 +125,8 @@ class Codec:
   def _build(self, networks):
     model = self.model
     self.dtype = pixel_dtype(self.levels)
-    self.sees_neighbours, self.tile_step = model.sees_neighbours, model.tile_step
+    self.sees_neighbours = model.sees_neighbours
+    self.tile_step = model.tile_step
     fine = Resolution.from_levels(self.levels)
     self.initial_bits = fine.initial_bits
     grid = Grid.uniform(self.shape, fine.step, unit=self.tile_step)
@@ -134,7 +139,9 @@ class Codec:
       augment, grid = _augment(model, networks, grid)
       steps.append(augment)
     flow = _Flow("flow", model, networks, grid, fine)
-    self.networks, self._steps, self._flow = networks, steps, flow
+    self.networks = networks
+    self._steps = steps
+    self._flow = flow
 
   def conditioned_on(self, neighbours: np.ndarray) -> Step:
     """Return the step that codes tiles given the context of their neighbours, `tile_context`.
@@ -195,7 +202,8 @@ def _augment(model, networks, grid):
   bounded = False
   if "augmenter" in model.flows():
     flow = _Flow("augmenter", model, networks, augmented)
-    augmented, posterior = flow.grid, flow.posterior
+    augmented = flow.grid
+    posterior = flow.posterior
     bounded = model.description["augmenter"].get("end") == "sigmoid"
     if bounded:
       augmented = Grid.uniform(shape, STEP, STEP / 2, grid.unit)
@@ -204,7 +212,8 @@ def _augment(model, networks, grid):
   join = lambda n, e: np.concatenate([n, e], axis=-1)
 
   def split(n):
-    n, e = np.ascontiguousarray(n[..., :channels]), np.ascontiguousarray(n[..., channels:])
+    e = np.ascontiguousarray(n[..., channels:])
+    n = np.ascontiguousarray(n[..., :channels])
     if bounded:
       check_inside((e >= 0) & (e < 1 << GRID_BITS), e.shape)
     return n, e
@@ -224,8 +233,11 @@ class _Flow:
   """
 
   def __init__(self, part, model, networks, grid, resolution=Resolution()):
-    self._part, self._networks, self._resolution = part, networks, resolution
-    self.grid, self._channels = grid, grid.scale.shape[-1]
+    self._part = part
+    self._networks = networks
+    self._resolution = resolution
+    self.grid = grid
+    self._channels = grid.scale.shape[-1]
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
     margin = {"margin": flow["margin"]} if "margin" in flow else {}
@@ -293,7 +305,8 @@ def _rearrangement(rows, columns):
   return Bijection(forward, inverse)
 
 
-_SQUEEZE, _COLUMNS = _rearrangement(2, 2), _rearrangement(1, 2)
+_SQUEEZE = _rearrangement(2, 2)
+_COLUMNS = _rearrangement(1, 2)
 # The rearrangements before and after the couplings of a stage.
 _STAGES = {
   "squeeze": (_SQUEEZE, None),

@@ -236,7 +236,8 @@ def _describe_flow(coupling_flow, name, stages, couplings, weights):
   """Return the description of a flow, and add its weights."""
   for i, step in enumerate(coupling_flow.steps):
     prefix = f"{name}/{i}"
-    weights[f"{prefix}/scale"], weights[f"{prefix}/bias"] = _array(step.scale), _array(step.bias)
+    weights[f"{prefix}/scale"] = _array(step.scale)
+    weights[f"{prefix}/bias"] = _array(step.bias)
     if step.kernel is not None:
       kernel = _array(step.kernel)
       weights[f"{prefix}/kernel"] = kernel if couplings.model.invertible_conv == "dense" else _from_triangles(kernel)

@@ -170,6 +170,7 @@ def _decompose(matrices):
     factors = work[:, k + 1 :, k] / work[:, k, k, None]
     work[:, k + 1 :, k] = factors
     work[:, k + 1 :, k + 1 :] -= factors[..., None] * work[:, k, None, k + 1 :]
-  work, order = work.reshape(matrices.shape), order.reshape(matrices.shape[:-1])
+  work = work.reshape(matrices.shape)
+  order = order.reshape(matrices.shape[:-1])
   diagonal = np.diagonal(work, axis1=-2, axis2=-1).copy()
   return order, diagonal, work, work / diagonal[..., None, :]

@@ -27,7 +27,8 @@ class Kernels:
 
   def __init__(self) -> None:
     self.loops: Any = None
-    self._lock, self._counted = threading.Lock(), 0
+    self._lock = threading.Lock()
+    self._counted = 0
 
   def count(self, values: int) -> None:
     """Count values of images that are coded; after enough of them, once, compile the loops and use them."""

@@ -23,7 +23,8 @@ from flowpp_tf.core.errors import InputError
 FRACTION = 16  # fractional bits of an activation
 LARGEST = 2.0**11  # of an activation
 _WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
-_ATTENTION_FRACTION, _ATTENTION_LARGEST = 14, 2.0**8
+_ATTENTION_FRACTION = 14
+_ATTENTION_LARGEST = 2.0**8
 _LARGEST_DEPTH = 512  # products of two numbers below 2^(14 + 8) have sums below 2^53
 _SOFTMAX_FRACTION = 24
 SQUARE_FRACTION = 20

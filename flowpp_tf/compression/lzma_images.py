@@ -43,7 +43,8 @@ def decode_lzma_images(data: bytes, shape: tuple[int, ...], dtype: np.dtype | ty
   if not data or data[0] >= len(_AXES):
     raise ValueError("LZMA images of an unknown kind")
   little_endian = np.dtype(dtype).newbyteorder("<")
-  itemsize, count = little_endian.itemsize, int(np.prod(shape))
+  itemsize = little_endian.itemsize
+  count = int(np.prod(shape))
   unpacked = unpack(data[1:], itemsize * count)
   planes = np.frombuffer(unpacked, np.uint8).reshape(itemsize, count)
   images = np.ascontiguousarray(planes.T).view(little_endian).astype(dtype).reshape(shape)

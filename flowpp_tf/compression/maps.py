@@ -140,7 +140,8 @@ class Mixture:
       target, pi, loc, rate, factor, bound, here, low, high, length = arrays
       value, slope_here = _logit_cdf(here, pi, loc, rate)
       following, low, high, is_done = newton_step(here, low, high, length, value - target, slope_here, factor, bound)
-      x[active], slope[active] = following, slope_here
+      x[active] = following
+      slope[active] = slope_here
       going = ~is_done
       if not going.any():
         break
@@ -266,7 +267,9 @@ class PixelsToLogit(ElementwiseMap):
   """
 
   def __init__(self, levels: int, alpha: float, transform: Mapping[str, Any] | None = None) -> None:
-    self._levels, self._alpha, self._slope = levels, alpha, (1 - 2 * alpha) / levels
+    self._levels = levels
+    self._alpha = alpha
+    self._slope = (1 - 2 * alpha) / levels
     self._transform = None if transform is None else AsinhTransform(levels, **transform)
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,7 +298,8 @@ class AsinhTransform:
   def __init__(self, levels: int, kind: str, offset: float, scale: float) -> None:
     if kind != "asinh" or not 0 <= offset < 2 or not 0 < scale < 2**20:
       raise ValueError(f"the pixel transform {kind!r} with offset {offset} and scale {scale} is invalid")
-    self._offset, self._scale = offset * levels, scale * levels
+    self._offset = offset * levels
+    self._scale = scale * levels
     ends = np.array([-self._offset, levels - self._offset])
     self._start, end = _asinh(ends / self._scale)
     self._factor = levels / (end - self._start)

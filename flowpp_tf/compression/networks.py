@@ -29,10 +29,13 @@ LEAST_VALUES_FOR_THREADS = 1 << 13
 _FLOAT = 8
 _MAX_KERNEL = 3
 _SCORES = 4.5  # arrays of attention scores
-_INPUTS, _OUTPUTS = 3, 10  # arrays of a layer's input and output
-_PARAMETERS, _VALUES = 5, 30  # arrays of a coupling's parameters, and of the values of an image
+_INPUTS = 3  # arrays of a layer's input
+_OUTPUTS = 10  # arrays of a layer's output
+_PARAMETERS = 5  # arrays of a coupling's parameters
+_VALUES = 30  # arrays of the values of an image
 _WEIGHTS = 3  # a weight as float64, with all shifts side by side, and while it is rounded
-_GRIDS, _TRIANGLES = 8, 3  # of a coupling: arrays of its values, and of the matrices of a 1x1 convolution
+_GRIDS = 8  # arrays of a coupling's values
+_TRIANGLES = 3  # arrays of the matrices of a 1x1 convolution
 
 
 class _Block:
@@ -40,10 +43,12 @@ class _Block:
 
   def __init__(self, weights, spec):
     norm = lambda name: LayerNorm(weights, name) if spec["layer_norm"] else None
-    self.conv, self.conv_output = Product(weights, "conv/conv"), Product(weights, "conv/output_projection")
+    self.conv = Product(weights, "conv/conv")
+    self.conv_output = Product(weights, "conv/output_projection")
     self.context = Product(weights, "conv/context_projection") if spec["context"] else None
     self.conv_norm = norm("conv_norm")
-    self.mixer, self.heads = spec["mixer"], spec["heads"]
+    self.mixer = spec["mixer"]
+    self.heads = spec["heads"]
     if self.mixer != "none":
       self.mixer_input = Product(weights, "mixer/input_projection")
       self.mixer_output = Product(weights, "mixer/output_projection")
@@ -75,7 +80,8 @@ class Network:
 
   def __init__(self, model: CodecModel, name: str, spec: Mapping[str, Any]) -> None:
     weights = below(model.weights, name)
-    self._image_shape, self._step = model.image_shape, model.tile_step
+    self._image_shape = model.image_shape
+    self._step = model.tile_step
     self._input = Product(weights, "input_conv")
     self._blocks = [_Block(below(weights, f"block_{i}"), spec) for i in range(spec["blocks"])]
     self._embedding = None if spec["mixer"] == "none" else weights["position_embedding"].astype(np.float64)
@@ -143,7 +149,8 @@ class Networks:
 
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
-    count, size = len(arrays[0]), self._chunk
+    count = len(arrays[0])
+    size = self._chunk
     if count * self._dims >= LEAST_VALUES_FOR_THREADS:  # of small batches fewer: each core has some
       size = max(min(size, -(-count // threads.CORES)), 1)
     chunks = []
@@ -202,9 +209,11 @@ class CodecMemory:
         outputs = max(outputs, rows * columns * weights["output_conv/bias"].size)
         numbers += rows * columns * depth * (_GRIDS + _TRIANGLES * depth)
       if part != "flow":
-        spec, weights = model.description[part]["context"], below(model.weights, f"{part}/context")
+        spec = model.description[part]["context"]
+        weights = below(model.weights, f"{part}/context")
         context = _network(weights, spec, height, width // 2)
-        network, outputs = max(network, context), max(outputs, context // _PARAMETERS)
+        network = max(network, context)
+        outputs = max(outputs, context // _PARAMETERS)
     numbers_of_image = _PARAMETERS * outputs + _VALUES * model.num_dims
     if model.sees_neighbours:
       condition = _network(below(model.weights, "condition"), model.description["condition"], height, width)

@@ -19,7 +19,8 @@ _TABLE_BITS = 6
 _TABLE = 1 << _TABLE_BITS
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact
 _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-_STEP_HIGH, _STEP_LOW = _LN2_HIGH / _TABLE, _LN2_LOW / _TABLE
+_STEP_HIGH = _LN2_HIGH / _TABLE
+_STEP_LOW = _LN2_LOW / _TABLE
 _PER_STEP = float.fromhex("0x1.71547652b82fep+6")  # 64 / ln 2
 _LARGEST = 690.0  # exp of it and of its negative are far from overflow and from subnormal numbers
 

@@ -19,7 +19,9 @@ from flowpp_tf.core.environment import import_extra
 
 _HIGH_BITS = 6  # the standard deviation of the high part is at most 2^6
 _SMALLEST_STD = 1e-3  # of the high part
-_LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # an image that exceeds them, or has NaN, is coded plainly
+# An image that exceeds these, or has NaN, is coded plainly.
+_LARGEST_MEAN = 2.0**50
+_LARGEST_STD = 2.0**28
 # Half width of the window around the mean. constriction gives every integer in a window at least 2^-24, so that now
 # and then noise is drawn from anywhere in it. So noise has a window for each power of two of the standard deviation,
 # which reaches at most 20 standard deviations to either side. Data is never drawn: it has one window, in which it must
@@ -123,7 +125,8 @@ class Uniform:
   """
 
   def __init__(self, size: int, shape: tuple[int, ...]) -> None:
-    self._model, self._shape = _stream().model.Uniform(size), shape
+    self._model = _stream().model.Uniform(size)
+    self._shape = shape
 
   def push(self, stack: Stack, n: np.ndarray) -> None:
     """Push the integers."""
@@ -153,8 +156,10 @@ class Normal:
   """
 
   def __init__(self, mean: np.ndarray, std: np.ndarray | float, noise: bool = False, size: int | None = None) -> None:
-    self._shape, self._size = mean.shape, size
-    mean, stds = mean.reshape(-1), np.broadcast_to(std, mean.shape).reshape(-1)
+    self._shape = mean.shape
+    self._size = size
+    stds = np.broadcast_to(std, mean.shape).reshape(-1)
+    mean = mean.reshape(-1)
     valid = (np.abs(mean) < _LARGEST_MEAN) & (stds > 0) & (stds < _LARGEST_STD)
     check_inside(valid, self._shape)
     exponent = np.maximum(np.frexp(stds)[1] - _HIGH_BITS, 0).astype(np.int64)
@@ -163,7 +168,8 @@ class Normal:
     step = np.ldexp(1.0, self._exponent)
     mean = (mean - (step - 1) / 2) / step
     stds = np.maximum(stds / step, _SMALLEST_STD)
-    origin, self._sign = np.floor(mean), np.ones(1, np.int64)
+    origin = np.floor(mean)
+    self._sign = np.ones(1, np.int64)
     kinds = np.clip(np.frexp(stds)[1], 0, _HIGH_BITS) if noise else np.array([_DATA])
     if size is not None:
       width = np.take(_NOISE_WIDTHS, kinds)
@@ -172,7 +178,8 @@ class Normal:
       self._sign = np.where(upper, -1, 1)
       kinds = kinds + len(_NOISE_WIDTHS) * (lower | upper)
     mean = self._sign * (mean - origin)
-    self._origin, self._kinds = origin.astype(np.int64), kinds
+    self._origin = origin.astype(np.int64)
+    self._kinds = kinds
     # Which integers are in a window, and their distribution; in the order of popping.
     present = np.flatnonzero(np.bincount(kinds)).tolist() if noise else [_DATA]
     self._windows = []

@@ -74,7 +74,8 @@ class _Before:
   """The numbers of threads of products. They belong to the process: a thread may save what another thread has set."""
 
   def __init__(self) -> None:
-    self._lock, self._inside = threading.Lock(), 0
+    self._lock = threading.Lock()
+    self._inside = 0
 
   def __enter__(self) -> None:
     with self._lock:

@@ -81,7 +81,8 @@ def load_dataset(
     raise InputError(f"data set {name!r} has no labels for crops")
   if bits is not None and levels is not None and levels != 2**bits:
     raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give --levels={2**bits}")
-  load, options = _registered(DATASETS, dataset_entry(name)), dict(locals())
+  options = dict(locals())
+  load = _registered(DATASETS, dataset_entry(name))
   options |= {
     "path": name.partition(":")[2],
     "image_shape": None if image_shape is None else tuple(image_shape),

@@ -66,7 +66,8 @@ def load_array(path: Path, levels: int | None, image_shape: Shape | None = None)
     ((name, array),) = arrays.items()
   else:
     with reading(path, "expected an .npy file of a plain array"):
-      name, array = "images", map_npy(file)
+      name = "images"
+      array = map_npy(file)
   return _images(path, name, array, levels, image_shape)
 
 

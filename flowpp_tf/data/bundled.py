@@ -21,7 +21,8 @@ from flowpp_tf.data.dataset import SPLITS, ImageDataset, Images
 from flowpp_tf.data.random_crops import RandomCrops, crops_of
 from flowpp_tf.types import Shape
 
-_TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
+_TEST_DIGITS = 180  # a tenth
+_VALIDATION_DIGITS = 90  # enough to choose a checkpoint by
 _PATCH = 32
 _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right eye of a stereo pair
   "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina", "immunohistochemistry"),

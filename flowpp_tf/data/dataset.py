@@ -257,7 +257,8 @@ def split_train(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], t
   Raises:
     InputError (a ValueError): if there are too few images.
   """
-  splits, notes = dict(splits), []
+  splits = dict(splits)
+  notes = []
   for name, part in (("test", 10), ("validation", 50)):
     if name not in splits:
       count = max(1, min(10_000, len(splits["train"]) // part))

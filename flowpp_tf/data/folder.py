@@ -79,10 +79,13 @@ def load_folder(
   files = {split: [name for name in names if name not in too_small] for split, names in splits.items()}
   if crops:
     counts = {split: sum(math.prod(sizes[name]) for name in names) for split, names in files.items()}
-    shape, ahead = image_shape[2:], 2
+    shape = image_shape[2:]
+    ahead = 2
     read: Callable[..., Any] = functools.partial(_read_photograph, sizes=sizes)
   else:
-    counts, shape, ahead = {split: len(names) for split, names in files.items()}, image_shape, 64
+    counts = {split: len(names) for split, names in files.items()}
+    shape = image_shape
+    ahead = 64
     read = _read_fitted
   read = functools.partial(read, folder, image_shape=image_shape, levels=levels)
   identity = {split: cache.file_identity(folder, names) for split, names in files.items()}

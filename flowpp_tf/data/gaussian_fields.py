@@ -133,7 +133,8 @@ class GaussianFields(ImageSource):
   def __init__(self, count: int, spectrum: np.ndarray, seed: int = 0) -> None:
     check_count("count", count, high=2**40)
     check_count("seed", seed, 0, 2**32 - 1)
-    self.spectrum, self._seed = _checked_spectrum(spectrum, [None, None]), seed
+    self.spectrum = _checked_spectrum(spectrum, [None, None])
+    self._seed = seed
     self.shape = (count, *self.spectrum.shape, 1)
 
   def __getitem__(self, index: Any) -> np.ndarray:

@@ -70,7 +70,8 @@ def training_batches(
   if not 0 <= shard < num_shards:
     raise InputError(f"`shard` must be in 0 .. {num_shards - 1}, got {shard}")
   with_labels = _labeller(images, labels)
-  count, size = len(images), batch_size // num_shards
+  count = len(images)
+  size = batch_size // num_shards
   most_epochs = (size - 1) // count + 2  # that one batch can span
 
   def indices(step):

@@ -177,7 +177,8 @@ class _Recorded:
   __slots__ = ("arguments", "state")
 
   def __init__(self, *arguments):
-    self.arguments, self.state = arguments, None
+    self.arguments = arguments
+    self.state = None
 
   def __setstate__(self, state):
     self.state = state
@@ -287,7 +288,8 @@ def _find_file(folder, stem):
 
 def _read_idx(path, what, dimensions):
   """Read a uint8 array of so many dimensions; `what` names its content in errors."""
-  begin, layout = bytes([0, 0, 8, dimensions]), struct.Struct(f">4x{dimensions}I")
+  begin = bytes([0, 0, 8, dimensions])
+  layout = struct.Struct(f">4x{dimensions}I")
   with reading(path, f"expected an IDX file of {what}, which begins with the bytes {begin.hex(' ')}"):
     content = _content(path)
     if not content.startswith(begin):
@@ -306,7 +308,8 @@ OTHER_FORMS = ("", ".npz", ".tar", ".tar.gz", ".tgz", ".zip")
 
 def _read_imagenet(name, folder, with_labels):
   size = IMAGENET_SIZES[name]
-  shape, paths = (size, size, 3), {}
+  shape = (size, size, 3)
+  paths = {}
   for split, stem in (("train", f"train_{size}x{size}"), ("validation", f"valid_{size}x{size}")):
     paths[split] = folder / f"{stem}.npy"
     others = [path for form in OTHER_FORMS if (path := folder / (stem + form)).exists()]

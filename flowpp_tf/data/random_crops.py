@@ -70,7 +70,8 @@ class RandomCrops(ImageSource):
     self.dtype = pixels.dtype
     self.neighbours = neighbours
     self.levels = levels or np.iinfo(pixels.dtype).max + 1
-    self._edges, self._balanced = edges, balanced
+    self._edges = edges
+    self._balanced = balanced
     sides = np.asarray(sizes)
     areas = np.prod(sides, axis=1, dtype=np.int64)
     ends = np.cumsum(areas)

@@ -23,11 +23,14 @@ from flowpp_tf.types import Path, Shape
 
 SIDE = 256  # pixels
 LEVELS = 1 << 16
-BIAS, READ_NOISE = 1000, 6.0  # levels, electrons
+BIAS = 1000  # levels
+READ_NOISE = 6.0  # electrons
 FRAMES = {"train": 96, "validation": 4, "test": 16}
 _SKY = 150.0, 1500.0  # electrons per pixel, log-uniform by frame
-_STARS, _GALAXIES = 50, 15  # means of their numbers
-_STAR_FLUX, _GALAXY_FLUX = (300.0, 5e5), (1e3, 1e5)  # electrons, log-uniform
+_STARS = 50  # mean number
+_GALAXIES = 15  # mean number
+_STAR_FLUX = (300.0, 5e5)  # electrons, log-uniform
+_GALAXY_FLUX = (1e3, 1e5)  # electrons, log-uniform
 MOST_ELECTRONS = 60_000.0  # of a pixel's mean; brighter frames would saturate
 _VERSION = 1
 

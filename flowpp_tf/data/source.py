@@ -59,7 +59,8 @@ class ReducedBits(ImageSource):
     self.source: Images = as_images("images", images)
     self.bits = bits
     if isinstance(images, ReducedBits):
-      self.source, self.bits = images.source, images.bits + bits - 8
+      self.source = images.source
+      self.bits = images.bits + bits - 8
     if self.source.dtype != np.uint8:
       raise InputError(f"`images` must be uint8, got {self.source.dtype}")
     self.shape = self.source.shape

@@ -235,7 +235,8 @@ def _examples(builder, split, feature, batch_size=None):
 
 def _read_labels(builder):
   """Return the labels by split, as `_read` the images, and the names of the classes."""
-  features, kind = builder.info.features, _tfds().features.ClassLabel
+  features = builder.info.features
+  kind = _tfds().features.ClassLabel
   found = [key for key, feature in features.items() if isinstance(feature, kind) and feature.num_classes]
   name = "label" if "label" in found or len(found) != 1 else found[0]
   if name not in found or features[name].num_classes > MOST_CLASSES:

@@ -23,7 +23,9 @@ from flowpp_tf.data.source import Images, as_images
 
 _FILTERS = (32, 64, 64)
 _SMALL = 16  # pixels; the first convolution does not downsample images that are smaller
-_BATCH, _MOST_STEPS, _MOST_EPOCHS = 128, 1_000, 30
+_BATCH = 128
+_MOST_STEPS = 1_000
+_MOST_EPOCHS = 30
 _LEARNING_RATE = 2e-3
 
 
@@ -121,7 +123,8 @@ class FeatureNetwork:
 
 def _network(dataset, seed):
   """Build the network; its initial weights depend only on the seed."""
-  levels, shape = dataset.levels, dataset.image_shape
+  levels = dataset.levels
+  shape = dataset.image_shape
   inputs = keras.Input(shape, dtype=pixel_dtype(levels).name)
   h = keras.layers.Rescaling(2 / (levels - 1), -1.0)(inputs)
   for i, filters in enumerate(_FILTERS):

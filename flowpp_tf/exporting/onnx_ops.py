@@ -30,7 +30,9 @@ class Value:
   """A tensor of a graph, with the operators of arrays; `dtype` is the name of NumPy's."""
 
   def __init__(self, ops: OnnxOps, name: str, dtype: str) -> None:
-    self.ops, self.name, self.dtype = ops, name, dtype
+    self.ops = ops
+    self.name = name
+    self.dtype = dtype
 
   __add__ = __radd__ = _operator("Add")
   __mul__ = __rmul__ = _operator("Mul")

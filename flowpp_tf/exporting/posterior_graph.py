@@ -138,7 +138,8 @@ def _(bijector, ops, x, inverse, size):
 
 def mixture(members: Sequence[dict[str, Any]], weights: Sequence[float], member: tf.TensorSpec) -> dict[str, Any]:
   """Return the graphs of a mixture from its members' graphs; `sample` takes the number of the member to draw from."""
-  log_prob, sample = members[0]["log_prob"], members[0]["sample"]
+  log_prob = members[0]["log_prob"]
+  sample = members[0]["sample"]
 
   def mean_log_prob(ops, **inputs):
     log_probs = []

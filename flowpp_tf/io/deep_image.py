@@ -22,7 +22,8 @@ from flowpp_tf.types import Path
 
 _MOST_BYTES = 1 << 30  # of a file
 _MOST = (1 << 16) - 1
-_NPY, _FITS = b"\x93NUMPY", b"SIMPLE  ="
+_NPY = b"\x93NUMPY"
+_FITS = b"SIMPLE  ="
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 
 

@@ -118,9 +118,11 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
   The last one may end behind the file, if that is cut off; a checksum of 4 bytes follows each.
   """
-  place, kind = len(PNG), b""
+  place = len(PNG)
+  kind = b""
   while place + 12 <= len(content) and kind != b"IEND":
-    kind, begin = content[place + 4 : place + 8], place + 8
+    kind = content[place + 4 : place + 8]
+    begin = place + 8
     end = begin + int.from_bytes(content[place : place + 4], "big")
     yield kind, begin, end
     place = end + 4

@@ -23,9 +23,11 @@ from flowpp_tf.io.gate import read_json
 from flowpp_tf.types import Path
 
 _SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
-CONFIG, ABOUT = "config.json", "preset.json"
+CONFIG = "config.json"
+ABOUT = "preset.json"
 FLOW = "flow.json"  # of a flow that `fpp.save` wrote
-METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
+METRICS = "metrics.jsonl"
+EVALUATION = "evaluation.json"
 RUN_FORMAT = 2  # of config.json
 # What a preset of a hub may have. Other files of a stranger are not downloaded.
 HUB_FILES = (

@@ -36,7 +36,8 @@ from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
 # The networks' outputs are relative to means between -2.5 and 2.5, and log scales -1. Files of weights depend on it.
-_MEANS, _LOG_SCALE = 2.5, -1.0
+_MEANS = 2.5
+_LOG_SCALE = -1.0
 # Data-dependent initialisation makes log scales -0.3: then the logit of the mixture's CDF is nearly the identity, and
 # training begins close to a normal density. Few rows do not suffice to learn it from further away.
 _INITIAL_LOG_SCALE = -0.3

@@ -59,7 +59,8 @@ def check_same_run(workdir: pathlib.Path, present: dict[str, Any], wanted: dict[
   for part, defaults in _DEFAULTS.items():
     there = json.loads(json.dumps(defaults)) | present[part]
     for key in wanted[part].keys() & there.keys() - may_change:  # a program may have no such setting of the data
-      value, other = wanted[part][key], there[key]
+      value = wanted[part][key]
+      other = there[key]
       if _compared(key, value) != _compared(key, other):
         differences.append(f"{key} is {_shown(key, other)} there and {_shown(key, value)} here")
   if differences:

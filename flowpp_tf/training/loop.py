@@ -254,7 +254,8 @@ class Run:
 
   def initialize(self) -> None:
     """Initialise the model from the first training images."""
-    model, config = self._state.model, self._config
+    model = self._state.model
+    config = self._config
     count = min(config.init_batch_size or config.images_per_step, len(self._data.dataset.train))
     images, conditioning = unpack_batch(next(iter(self._data.training_batches(count, config.seed))), model.config)
     self._log_fn(f"initialising on {len(images)} images")

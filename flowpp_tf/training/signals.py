@@ -27,7 +27,8 @@ class Stopped(Exception):
       if saved_step == step
       else f"stopped after step {step}, which could not be saved; {newest}"
     )
-    self.step, self.saved_step = step, saved_step
+    self.step = step
+    self.saved_step = saved_step
 
   @property
   def saved(self) -> bool:

@@ -32,7 +32,8 @@ from flowpp_tf.types import Path
 _FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
 _DEEPEST = 255  # folders in each other: Python walks through them by recursion
 _SYNCS = 16  # files at a time
-_LOCK, _UNFINISHED = ".flowpp_tf.lock", ".flowpp_tf.unfinished"  # in NAME.partial
+_LOCK = ".flowpp_tf.lock"  # in NAME.partial
+_UNFINISHED = ".flowpp_tf.unfinished"  # in NAME.partial
 
 
 class DifferentFileError(InputError):
@@ -59,7 +60,8 @@ class OutputFolder:
     self._partial = self._target.with_name(f"{self._target.name}.partial")
     # Of the files that are written. File systems may hold two names for one, and list another form of a name, so files
     # are compared by their inodes.
-    self.paths, self._inodes = set[str](), set[int | None]()
+    self.paths = set[str]()
+    self._inodes = set[int | None]()
     self._numbers = collections.defaultdict[pathlib.PurePath, Iterator[int]](itertools.count)
 
   @contextlib.contextmanager
@@ -94,7 +96,8 @@ class OutputFolder:
     """
     content = _content(file)
     path = self._new_path(file.name, file.pixels is not None)
-    whole, unfinished = self._partial / path, self._partial / _UNFINISHED
+    whole = self._partial / path
+    unfinished = self._partial / _UNFINISHED
     if not os.path.isfile(whole):
       unfinished.write_bytes(content)
       os.replace(unfinished, whole)
@@ -177,7 +180,8 @@ def _check_new(target):
 def _content(file):
   if file.pixels is None:
     return file.data
-  content, pixels = io.BytesIO(), file.pixels
+  content = io.BytesIO()
+  pixels = file.pixels
   if pixels.shape[-1] == 1:
     pixels = pixels[..., 0]
   if pixels.dtype == np.uint16 and pixels.ndim == 3:  # which Pillow does not write

@@ -34,7 +34,9 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 
-_MAX_STORED, _MAX_FILES = 1 << 26, 1 << 13  # bytes and files in a segment and those behind it, before the next begins
+# The most bytes and files in a segment and the segments behind it, before the next segment begins.
+_MAX_STORED = 1 << 26
+_MAX_FILES = 1 << 13
 _MAX_SHARED = 1 << 13  # bytes of files without tiles that share a segment, whose headers are 2 % of that
 _ENTRY_BYTES = 80  # of a file in a list, without its name
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written
@@ -79,7 +81,7 @@ def write_pictures(
     The names of the files whose fallbacks were written.
   """
   pending = _Pending(tile_shape, writer.dtype, min(segment_images, max_images(tile_shape)))
-  are_fallbacks = list(writer.write_segments(_contents(pictures, pending)))
+  are_fallbacks = writer.write_segments(_contents(pictures, pending))
   writer.close()
   return [name for names, replaced in zip(pending.coded, are_fallbacks, strict=True) if replaced for name in names]
 
@@ -107,8 +109,10 @@ class _Pending:
   """
 
   def __init__(self, tile_shape: tuple[int, int, int], dtype: np.dtype, size: int) -> None:
-    self._tile_shape, self._size = tile_shape, size
-    self.tiles, self.begun = np.zeros((0, *tile_shape), dtype), 0
+    self._tile_shape = tile_shape
+    self._size = size
+    self.tiles = np.zeros((0, *tile_shape), dtype)
+    self.begun = 0
     self.runs: list[tuple[int, int, int, int]] = []
     self.files: list[ImageFile] = []
     self._stored = 0  # bytes of these files without their tiles
@@ -137,20 +141,24 @@ class _Pending:
     if len(self.tiles):
       listed = [picture.name if picture.pixels is None else picture for picture in files]
       behind.insert(0, list_of_files(self._tile_shape, self.begun, listed))
-    tiles, self.tiles = self.tiles[: self._size], self.tiles[self._size :]
+    tiles = self.tiles[: self._size]
+    self.tiles = self.tiles[self._size :]
     self.begun = len(self.tiles)
-    runs, self.runs = self.runs, []
+    runs = self.runs
+    self.runs = []
     if self.begun:  # these tiles are of the last picture
       height, width, first, count = runs[-1]
       taken = count - self.begun
       runs[-1] = (height, width, first, taken)
       self.runs = [(height, width, first + taken, self.begun)]
-    self.files, self._stored = [], 0
+    self.files = []
+    self._stored = 0
     return SegmentContent(tiles, behind[0], self._without_tiles(fallback), runs, behind[1:])
 
   def _without_tiles(self, pictures):
     """Return the extra bytes of segments of files without tiles: only small files share one."""
-    groups, size = list[list[ImageFile]](), _MAX_SHARED
+    groups = list[list[ImageFile]]()
+    size = _MAX_SHARED
     for picture in pictures:
       own = picture.size + len(picture.name) + _ENTRY_BYTES
       if size + own > _MAX_SHARED:
@@ -239,7 +247,8 @@ class _Unfinished:
   """
 
   def __init__(self, codec: Codec) -> None:
-    self._shape, self._itemsize = codec.model.image_shape, codec.dtype.itemsize
+    self._shape = codec.model.image_shape
+    self._itemsize = codec.dtype.itemsize
     self.files: list[StoredFile] = []
     self.names = collections.Counter[str]()
 
@@ -257,7 +266,8 @@ class _Unfinished:
       tiles = tiles[begun:]  # those before are of a file whose beginning is lost
     elif len(tiles) and begun != sum(file.missing for file in self.files):
       raise SegmentError("a segment goes on with another file than the one before it")
-    files, self.files = self.files, []
+    files = self.files
+    self.files = []
     for item in (*files, *items):
       if isinstance(item, str):
         self.names[item] += 1
@@ -273,7 +283,8 @@ class _Unfinished:
 
   def give_up(self, reason: str) -> Iterator[Lost]:
     """Yield the files that lack tiles."""
-    files, self.files = self.files, []
+    files = self.files
+    self.files = []
     for file in files:
       yield Lost(file.name, reason)
 

@@ -47,10 +47,17 @@ MAX_VERBATIM_FILE = 1 << 27  # bytes of a file that is stored verbatim
 _LONGEST_NAME = 255  # bytes of a part of a path
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
-LOSSY, SMALLER = "lossy", "smaller so than coded by the model"
+LOSSY = "lossy"
+SMALLER = "smaller so than coded by the model"
 # Layouts of pixels in a file are sums of these flags.
-BLUE_FIRST, BOTTOM_FIRST, PADDED = 1, 2, 4  # of 8 bits; rows of whole 4 bytes
-BIG_ENDIAN, SIGNED, PLANES = 8, 16, 32  # of 16 bits; less 32,768, as FITS has them; one channel after the other
+# Orders of 8-bit pixels; padded rows have whole words of 4 bytes.
+BLUE_FIRST = 1
+BOTTOM_FIRST = 2
+PADDED = 4
+# Orders of 16-bit pixels; signed pixels are less by 32,768, as in FITS; planes hold one channel after the other.
+BIG_ENDIAN = 8
+SIGNED = 16
+PLANES = 32
 _LAYOUTS = {1: range(0, 8), 2: range(0, 64, 8)}  # by bytes of a value
 MAX_CODED = 1 << 28  # pixel values of a file that is coded
 _TOO_MANY = f"over {MAX_CODED:,} pixel values"
@@ -239,8 +246,10 @@ def is_metadata(kind: bytes) -> bool:
 
 def with_metadata(png: bytes, metadata: bytes) -> bytes:
   """Return a PNG file of pixels, as Pillow writes it, with metadata."""
-  start, end = len(PNG) + 12 + 13, len(png) - 12  # behind IHDR, before IEND
-  parts, pixels = [png[:start]], png[start:end]
+  start = len(PNG) + 12 + 13  # behind IHDR
+  end = len(png) - 12  # before IEND
+  parts = [png[:start]]
+  pixels = png[start:end]
   for kind, content in (*_chunks(metadata), (_PIXELS, b"")):
     if kind == _PIXELS:
       parts.append(pixels)
@@ -254,7 +263,8 @@ def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
   """Yield kind and content of each chunk; raise a `ValueError` if one is cut off."""
   file = io.BytesIO(metadata)
   while head := file.read(_HEAD.size):
-    size, kind = int.from_bytes(head[:4], "big"), head[4:]
+    size = int.from_bytes(head[:4], "big")
+    kind = head[4:]
     content = file.read(size)
     if len(head) < _HEAD.size or len(content) < size:
       raise ValueError("its metadata are cut off")
@@ -292,7 +302,9 @@ def _webp(image, data):
 
 def _webp_chunks(data):
   """Return the kinds of the chunks, and where the last one ends."""
-  kinds, place, end = [], 12, 8 + int.from_bytes(data[4:8], "little")
+  kinds = []
+  place = 12
+  end = 8 + int.from_bytes(data[4:8], "little")
   while place + 8 <= end:
     kinds.append(data[place : place + 4])
     size = int.from_bytes(data[place + 4 : place + 8], "little")
@@ -314,7 +326,8 @@ def _jpeg(image, data):
 
 def _from_info(image, comments=()):
   """Return the chunks of what Pillow found in a WebP or JPEG file, as it writes them to a PNG file."""
-  found, text = image.info, PngImagePlugin.PngInfo()
+  found = image.info
+  text = PngImagePlugin.PngInfo()
   for comment in comments:
     text.add_text("Comment", comment)
   if found.get("xmp"):
