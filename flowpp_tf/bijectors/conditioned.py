@@ -145,7 +145,9 @@ def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
   if isinstance(bijector, Coupling):
     conditioner = bijector.conditioner
     return getattr(conditioner, "context_size", getattr(conditioner, "context_channels", None))
-  parts = getattr(bijector, "bijectors", [bijector.bijector] if hasattr(bijector, "bijector") else [])
+  parts = getattr(bijector, "bijectors", [])
+  if hasattr(bijector, "bijector"):
+    parts = [bijector.bijector]
   largest = 0
   for part in tf.nest.flatten(parts):
     size = context_size(part)

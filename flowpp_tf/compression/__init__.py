@@ -139,7 +139,8 @@ def _segments_with(counts, start, stop):
   """Return the indices of the segments that hold images start .. stop - 1, and their slice in these."""
   ends = np.cumsum(counts, dtype=np.int64)
   begins = ends - counts
-  start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
+  total = int(counts.sum())
+  start, stop, _ = slice(start, stop).indices(total)
   numbers = np.flatnonzero((begins < stop) & (start < ends) & (start < stop)).tolist()
   skipped = int(begins[numbers[0]]) if numbers else 0
   return numbers, slice(start - skipped, max(stop, start) - skipped)

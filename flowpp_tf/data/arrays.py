@@ -26,9 +26,12 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
   Raises:
     InputError (a ValueError): naming what is missing or wrong.
   """
-  label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
+  label_names = {}
+  if labels:
+    label_names = {split: f"{split}_labels" for split in SPLITS}
   arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
-  train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
+  levels_or_none = None if real_valued else levels
+  train, validation, test = (_images(path, split, arrays[split], levels_or_none) for split in SPLITS)
   labels_by_split = {}
   for split, name in label_names.items():
     labels_by_split[split] = as_labels(arrays[name], len(arrays[split]), f" of {split} in {str(path)!r}")
@@ -37,7 +40,7 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
     raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
   return ImageDataset(
     f"npz:{pathlib.Path(path).name}",
-    None if real_valued else levels,
+    levels_or_none,
     train,
     validation,
     test,
@@ -73,13 +76,17 @@ def load_array(path: Path, levels: int | None, image_shape: Shape | None = None)
 
 def _images(path, name, array, levels, image_shape=None):
   """Return images of a file in the dtype of a data set."""
-  kind = "real numbers" if levels is None else "integers"
-  if array.dtype.kind not in ("iuf" if levels is None else "iu"):
-    raise InputError(f"{str(path)!r}: `{name}` must hold {kind}, got {array.dtype}")
-  array = array[..., np.newaxis] if array.ndim == 3 else array
+  holds_integers = array.dtype.kind in "iu"
+  if levels is not None and not holds_integers:
+    raise InputError(f"{str(path)!r}: `{name}` must hold integers, got {array.dtype}")
+  if not holds_integers and array.dtype.kind != "f":
+    raise InputError(f"{str(path)!r}: `{name}` must hold real numbers, got {array.dtype}")
+  if array.ndim == 3:
+    array = array[..., np.newaxis]
   try:
     as_images(name, array, image_shape)
     check_pixels(array, levels, name)
   except InputError as error:
     raise InputError(f"{str(path)!r}: {error}") from None
-  return array.astype(real_dtype(array.dtype) if levels is None else pixel_dtype(levels), copy=False)
+  dtype = real_dtype(array.dtype) if levels is None else pixel_dtype(levels)
+  return array.astype(dtype, copy=False)

@@ -43,13 +43,11 @@ def digits(labels: bool = False) -> ImageDataset:
     parts = np.split(array[order], [_TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS])
     return dict(zip(("test", "validation", "train"), parts))
 
-  return ImageDataset(
-    "digits",
-    levels=17,
-    **split(source.images.astype(np.uint8)[..., np.newaxis]),
-    labels=split(source.target) if labels else None,
-    classes=tuple(map(str, source.target_names)) if labels else (),
-  )
+  splits = split(source.images.astype(np.uint8)[..., np.newaxis])
+  if not labels:
+    return ImageDataset("digits", levels=17, **splits)
+  classes = tuple(map(str, source.target_names))
+  return ImageDataset("digits", levels=17, **splits, labels=split(source.target), classes=classes)
 
 
 def photos(crops: bool = False) -> ImageDataset:
@@ -109,14 +107,12 @@ def elpv(image_shape: Shape | None = None, crops: bool = False, labels: bool = F
   remainder = np.arange(len(pictures)) % 10
   rows = {"train": (remainder != 3) & (remainder != 7), "validation": remainder == 3, "test": remainder == 7}
   if shape == whole:
-    classes = np.rint(3 * defects).astype(int) + 4 * (kinds == "poly")
-    return ImageDataset(
-      "elpv",
-      levels=256,
-      **{name: pictures[index] for name, index in rows.items()},
-      labels={name: classes[index] for name, index in rows.items()} if labels else None,
-      classes=ELPV_CLASSES if labels else (),
-    )
+    splits = {name: pictures[index] for name, index in rows.items()}
+    if not labels:
+      return ImageDataset("elpv", levels=256, **splits)
+    class_of = np.rint(3 * defects).astype(int) + 4 * (kinds == "poly")
+    labels_by_split = {name: class_of[index] for name, index in rows.items()}
+    return ImageDataset("elpv", levels=256, **splits, labels=labels_by_split, classes=ELPV_CLASSES)
   if labels:
     raise InputError(f"data set 'elpv' has labels for whole pictures of {whole}, not for parts of {shape}")
   most = {"validation": max(_VALIDATION_PIXELS // math.prod(shape), 1)}

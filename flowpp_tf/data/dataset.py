@@ -66,7 +66,8 @@ class ImageDataset:
       pixel_dtype(self.levels)  # an error for an invalid number
       object.__setattr__(self, "levels", int(self.levels))  # NumPy's integers have another text, and so fingerprint
     for name in SPLITS:
-      images = as_images(name, getattr(self, name), None if name == "train" else self.image_shape)
+      shape = None if name == "train" else self.image_shape
+      images = as_images(name, getattr(self, name), shape)
       object.__setattr__(self, name, images)
       self._check_values(name, images)
     if (self.labels is None) != (not self.classes):

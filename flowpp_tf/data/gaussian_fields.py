@@ -139,7 +139,9 @@ class GaussianFields(ImageSource):
 
   def __getitem__(self, index: Any) -> np.ndarray:
     numbers = range(len(self))  # an array of them may be more than memory holds
-    chosen = np.asarray(numbers[index] if isinstance(index, slice) else index)
+    if isinstance(index, slice):
+      index = numbers[index]
+    chosen = np.asarray(index)
     noise = np.empty([chosen.size, *self.spectrum.shape])
     for row, n in zip(noise, chosen.ravel()):
       # Philox counts its draws in the lowest word: another highest word is another stream.

@@ -75,19 +75,28 @@ class RandomCrops(ImageSource):
     sides = np.asarray(sizes)
     areas = np.prod(sides, axis=1, dtype=np.int64)
     ends = np.cumsum(areas)
-    self._photographs = [part.reshape(*size, -1) for part, size in zip(np.split(pixels, ends[:-1]), sides)]
+    parts = np.split(pixels, ends[:-1])
+    self._photographs = [part.reshape(*size, -1) for part, size in zip(parts, sides)]
     self._size = np.asarray(image_shape[:2])
     self._positions = _Numbering(sides - self._size + 1)
     self._counts = counts = np.diff(self._positions.ends, prepend=0)
     # Photographs of one size have the same draws either way, to the last bit.
-    self._shares = np.sqrt(areas / areas.max()) * counts[np.argmax(areas)] if balanced else counts
-    self._grid = _Numbering(-(-sides // self._size) if edges else sides // self._size)
-    count = self._grid.count if most is None else min(most, self._grid.count)
+    self._shares = counts
+    if balanced:
+      self._shares = np.sqrt(areas / areas.max()) * counts[np.argmax(areas)]
+    tiles_per_side = sides // self._size
+    if edges:
+      tiles_per_side = -(-sides // self._size)
+    self._grid = _Numbering(tiles_per_side)
+    count = self._grid.count
+    if most is not None:
+      count = min(most, count)
     self.shape = count, *image_shape
 
   def __getitem__(self, index: Any) -> np.ndarray:
     chosen = np.arange(len(self))[index]
-    return self.cut(self.grid_places(chosen.ravel())).reshape(*chosen.shape, *self.shape[1:])
+    tiles = self.cut(self.grid_places(chosen.ravel()))
+    return tiles.reshape(*chosen.shape, *self.shape[1:])
 
   @check_arguments
   def with_neighbours(self, levels: int | None = None) -> "RandomCrops":

@@ -109,22 +109,28 @@ def load_set(
   if entry.sizes and image_shape not in [(size, size, 3) for size in entry.sizes]:
     sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
     raise InputError(f"data set {name!r} is available at {sizes}, got `image_shape` {image_shape}")
-  builder_name = entry.builder.format(size=image_shape[0]) if entry.sizes and image_shape else entry.builder
+  builder_name = entry.builder
+  if entry.sizes and image_shape:
+    builder_name = builder_name.format(size=image_shape[0])
   builder = _builder(builder_name, data_dir)
   notes: tuple[str, ...] = ()
-  files = None if builder.data_path.exists() else published.read_published(name, data_dir, labels)
+  files = None
+  if not builder.data_path.exists():
+    files = published.read_published(name, data_dir, labels)
   if files:
     version, splits, labels_by_split = files
     classes = entry.classes or (tuple(builder.info.features["label"].names) if labels else ())
   else:
     _prepare(name, builder, data_dir, download)
     labels_by_split, classes = _read_labels(builder) if labels else (None, ())
-    fits_any = entry.sizes or name not in _SETS
-    splits, notes = _read(builder, image_shape if fits_any else None, entry.crop, cache_dir)
+    fitted_shape = image_shape if entry.sizes or name not in _SETS else None
+    splits, notes = _read(builder, fitted_shape, entry.crop, cache_dir)
     version = builder.info.full_name
 
   def make_three_splits(arrays):
-    return split_train(arrays if entry.test == "test" else {"train": arrays["train"], "test": arrays[entry.test]})
+    if entry.test != "test":
+      arrays = {"train": arrays["train"], "test": arrays[entry.test]}
+    return split_train(arrays)
 
   if entry.test == "validation":
     count = len(splits["validation"])
@@ -133,14 +139,11 @@ def load_set(
       raise InputError(f"data set {name!r}: {count:,} validation images are those of {name[:-3]}{kind}")
     notes = *notes, "test is the published validation"
   splits, cuts = make_three_splits(splits)
+  if not labels_by_split:
+    return ImageDataset(name, levels=256, version=version, notes=(*notes, *cuts), **splits)
+  labels_by_split, _ = make_three_splits(labels_by_split)
   return ImageDataset(
-    name,
-    levels=256,
-    version=version,
-    notes=(*notes, *cuts),
-    labels=make_three_splits(labels_by_split)[0] if labels_by_split else None,
-    classes=classes if labels else (),
-    **splits,
+    name, levels=256, version=version, notes=(*notes, *cuts), labels=labels_by_split, classes=classes, **splits
   )
 
 
@@ -279,14 +282,17 @@ def _read(builder, image_shape, crop, cache_dir):
   identity = [str(builder.data_path), feature, crop, files]
   name = builder.info.full_name
   arrays, _ = cache.decoded_images(name, identity, counts, image_shape, parts, cache_dir=cache_dir)
-  is_deep = np.dtype(spec.np_dtype) == np.uint16
-  return arrays, ("of 16 bits, of which the upper 8 are read",) if is_deep else ()
+  if np.dtype(spec.np_dtype) == np.uint16:
+    return arrays, ("of 16 bits, of which the upper 8 are read",)
+  return arrays, ()
 
 
 def _fit(image, image_shape, crop):
   if image.dtype == np.uint16:
     image = (image >> 8).astype(np.uint8)
-  image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  if image.shape[-1] == 1:
+    image = image[..., 0]
+  image = Image.fromarray(image)
   if crop:
     image = images.centre_crop(image, crop, crop)
   return images.fit_image(image, image_shape)[0]

@@ -160,7 +160,8 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
   On a terminal, more than one batch shows a progress bar.
   """
-  with tqdm.tqdm(total=count, unit="image", disable=None if count > size else True) as bar:
+  hidden = None if count > size else True  # None hides the bar unless stderr is a terminal
+  with tqdm.tqdm(total=count, unit="image", disable=hidden) as bar:
     for start in range(0, count, size):
       stop = min(start + size, count)
       yield slice(start, stop)

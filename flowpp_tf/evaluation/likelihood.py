@@ -196,7 +196,9 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
 
   @functools.lru_cache(KEPT_SIZES)
   def cropped_bound_terms(*size):
-    return _bound_terms(model if size == whole else model.cropped(*size))
+    if size == whole:
+      return _bound_terms(model)
+    return _bound_terms(model.cropped(*size))
 
   sizes = np.broadcast_to(whole, (len(images), 2))
   if inside is not None:
@@ -262,7 +264,8 @@ def _draws_digest(model, images, conditioning, inside, num_samples, batch_size, 
   seed_values = None if seed is None else as_seed(seed).numpy().tolist()
   digest = hashlib.sha256(repr((model.config, num_samples, batch_size, seed_values)).encode())
   batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-  for values in itertools.chain(model.weights, conditioning.values(), [() if inside is None else inside], batches):
+  inside_values = () if inside is None else inside
+  for values in itertools.chain(model.weights, conditioning.values(), [inside_values], batches):
     array = np.asarray(values)
     digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
   return digest.hexdigest()[:20]

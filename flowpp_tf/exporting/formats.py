@@ -100,7 +100,8 @@ def export(
     raise InputError(f"`{others[0]}` must be None: the format {format!r} does not have it")
   if format == "preset" or max_batch is not None:
     check_type("model", model, FlowPlusPlus)
-  check_weights_finite(model.weights if isinstance(model, keras.layers.Layer) else model.variables)
+  weights = model.weights if isinstance(model, keras.layers.Layer) else model.variables
+  check_weights_finite(weights)
   target = pathlib.Path(path).absolute()
   metadata = metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read

@@ -55,7 +55,8 @@ class InitialWeights:
     if path.is_dir() and not (path / ABOUT).is_file():
       path /= WEIGHTS  # of a run
     elif path.is_dir() or source in presets() or is_address(source):
-      _, folder, _ = open_preset(path.resolve() if path.is_dir() else source, unchecked)
+      preset = path.resolve() if path.is_dir() else source
+      _, folder, _ = open_preset(preset, unchecked)
       path = folder / WEIGHTS
       unchecked = True  # preset.json has its checksum
     elif not source.lower().endswith(".npz"):

@@ -193,7 +193,9 @@ class _Names:
     if norm is not None:
       for name, variable in (("g", norm.gamma), ("b", norm.beta)):
         shape = tuple(variable.shape)
-        yield Entry(f"{scope}/{name}", variable, (), (1, 1, 1, *shape) if self._cifar else shape)
+        if self._cifar:
+          shape = (1, 1, 1, *shape)
+        yield Entry(f"{scope}/{name}", variable, (), shape)
 
   def _linear(self, scope, layer):
     yield self._whole(f"{scope}/{'V' if layer.weight_norm else 'W'}", layer.kernel)

@@ -85,7 +85,9 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
   sha256 = read_json(folder / ABOUT).get("sha256")
   if sha256 is None and not unchecked:
     raise ValueError(f"its {ABOUT} has no `sha256` of its weights; --accept_unchecked uses them all the same")
-  return read_weights(folder / WEIGHTS, None if sha256 is None else str(sha256), unchecked)
+  if sha256 is not None:
+    sha256 = str(sha256)
+  return read_weights(folder / WEIGHTS, sha256, unchecked)
 
 
 @check_arguments

@@ -63,7 +63,8 @@ def with_precision(config: FlowPlusPlusConfig, precision: str | None = None) -> 
   """
   check_type("precision", precision, str | None)
   if precision is None:
-    return dataclasses.replace(config, dtype=config.dtype if config.dtype == "float64" else "float32")
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    return dataclasses.replace(config, dtype=dtype)
   if precision not in PRECISIONS:
     raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
   return dataclasses.replace(config, dtype=PRECISIONS[precision])

@@ -402,14 +402,10 @@ def _train(flow, state, train, held_out, batches, steps, interval, patience, ver
   finally:  # after Ctrl-C too
     best.restore()
   evaluated_steps, train_means, validations = (np.array(column) for column in zip(*history))
-  return FitResult(
-    evaluated_steps,
-    train_means,
-    validations if held_out else np.empty(0),
-    step if best.step is None else best.step,
-    int(state.skipped_steps),
-    flow,
-  )
+  if not held_out:
+    validations = np.empty(0)
+  best_step = step if best.step is None else best.step
+  return FitResult(evaluated_steps, train_means, validations, best_step, int(state.skipped_steps), flow)
 
 
 def _compile_step(flow, state, rows):

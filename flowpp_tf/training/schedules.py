@@ -151,5 +151,6 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
     return schedule
   peak = 1e-3 if peak is None else peak
   before = f"linear:{peak}@{warmup_steps}" if warmup_steps else f"hold:{peak}@1"
-  falls = kind == "cosine" and warmup_steps < steps  # a warm-up may be longer than the run, which then ends in it
-  return PiecewiseSchedule(f"{before},cosine:0@{steps + 1}" if falls else f"{before},hold")
+  if kind == "cosine" and warmup_steps < steps:  # a run may end in its warm-up
+    return PiecewiseSchedule(f"{before},cosine:0@{steps + 1}")
+  return PiecewiseSchedule(f"{before},hold")

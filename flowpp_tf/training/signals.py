@@ -21,12 +21,12 @@ class Stopped(Exception):
   """
 
   def __init__(self, step: int, saved_step: int | None) -> None:
-    newest = "there is no saved state" if saved_step is None else f"the newest saved state is that of step {saved_step}"
-    super().__init__(
-      f"stopped after step {step} and saved"
-      if saved_step == step
-      else f"stopped after step {step}, which could not be saved; {newest}"
-    )
+    message = f"stopped after step {step} and saved"
+    if saved_step is None:
+      message = f"stopped after step {step}, which could not be saved; there is no saved state"
+    elif saved_step != step:
+      message = f"stopped after step {step}, which could not be saved; the newest saved state is from step {saved_step}"
+    super().__init__(message)
     self.step = step
     self.saved_step = saved_step
 

@@ -121,7 +121,10 @@ class _Pending:
   def add(self, picture: ImageFile) -> Iterator[SegmentContent]:
     """Add a file; yield the contents of the segments that are full then."""
     self.files.append(picture)
-    self._stored += len(picture.metadata) + len(picture.wrapper[0] if picture.wrapper else picture.data or b"")
+    stored = picture.data or b""
+    if picture.wrapper:
+      stored, *_ = picture.wrapper
+    self._stored += len(picture.metadata) + len(stored)
     if picture.pixels is not None:
       new = to_tiles(picture.pixels, self._tile_shape)
       self.tiles = np.concatenate([self.tiles, new])
@@ -378,7 +381,10 @@ def parse_list(extra: bytes, tile_shape: tuple[int, int, int], itemsize: int = 1
       word, numbers = _word_and_numbers(name, fields, tile_shape, itemsize)
       stored = file.read(numbers.get("size", 0))
       missing = numbers.get("tiles", 0)
-      result.append(name if word == "name" else StoredFile(name, word, numbers, stored, missing))
+      if word == "name":
+        result.append(name)
+      else:
+        result.append(StoredFile(name, word, numbers, stored, missing))
     return begun, result
   except BudgetError:
     raise

@@ -188,8 +188,10 @@ def _deep_pixels(data, name, channels):
   except TooLargeError:
     raise
   except InputError as error:
-    is_other = isinstance(error, ImageFileError)
-    raise VerbatimError(_OTHER if is_other else "a package that reads it is not installed") from None
+    reason = "a package that reads it is not installed"
+    if isinstance(error, ImageFileError):
+      reason = _OTHER
+    raise VerbatimError(reason) from None
   if pixels.size > MAX_CODED:
     raise VerbatimError(_TOO_MANY)
   return pixels
@@ -373,5 +375,6 @@ def _block(pixels, layout):
   if layout & PADDED:
     rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
   if rows.itemsize == 2:
-    rows = rows.astype(">u2" if layout & BIG_ENDIAN else "<u2")
+    dtype = ">u2" if layout & BIG_ENDIAN else "<u2"
+    rows = rows.astype(dtype)
   return rows.tobytes()
