@@ -23,7 +23,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
-_LONGEST_CAUSE = 300  # characters of another library's error in a message
+_LONGEST_CAUSE = 200  # characters of another library's error in a message
 
 
 class Bijector(TFPMethods):

@@ -389,7 +389,7 @@ def test_labels_and_conditions_reach_a_model_of_images_given_both():
   with pytest.raises(fpp.InputError, match="`labels` must be given"):
     model.predict(without_labels, verbose=0)
 
-  model.log_prob_bound = lambda images, seed, training, labels, condition: (
+  model.log_prob_bound = lambda images, seed, labels, condition: (
     tf.cast(labels, tf.float32) + 100 * condition[:, 0, 0, 0]
   )
   for x in (whole, batches(whole), batches((without_labels, LABELS))):
