@@ -95,7 +95,6 @@ def build(case):
   import keras
   import tensorflow as tf
 
-  import baseline
   import flowpp_tf as fpp
   from flowpp_tf.core.lanes import concat_shards
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
@@ -108,6 +107,8 @@ def build(case):
     tf.random.stateless_uniform([case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32), tf.uint8
   )
   if "baseline" in case.words:
+    import baseline  # here, as race.py also builds versions that it does not fit
+
     model = baseline.StraightforwardFlowPlusPlus(config)  # not initialised: it would set weights twice
   else:
     model = fpp.FlowPlusPlus(config)
