@@ -19,6 +19,7 @@ from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_parameters, check_variables
 from flowpp_tf.core.checks import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.lanes import whole_batch
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
@@ -118,7 +119,7 @@ class Invertible1x1Conv(_ChannelMixing):
     check_variables("Invertible1x1Conv", kernel=self.kernel)
     size = self.kernel.shape[-1]
     num_blocks = x.shape[-1] // size
-    blocks = tf.reshape(tf.cast(x, tf.float64), [-1, num_blocks, size])
+    blocks = tf.reshape(tf.cast(whole_batch(x), tf.float64), [-1, num_blocks, size])
     kernel = _whitening_kernel(blocks, zca=self.event_ndims == 1)
     if inverse:
       kernel = tf.linalg.inv(kernel)

@@ -18,7 +18,8 @@ from flowpp_tf.bijectors.base import Elementwise
 from flowpp_tf.bijectors.parameters import Parameter, TensorParameter, as_elementwise_parameters, check_variables
 from flowpp_tf.core.checks import check_number, check_type
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import finfo, moments
+from flowpp_tf.core.lanes import moments, whole_batch
+from flowpp_tf.core.tensors import finfo
 
 SMALLEST_SCALE = 1e-10
 _MIN_UNITS = 1000  # in the last place, that a standard deviation must have: else rounding changes the density
@@ -173,7 +174,7 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
       raise InputError(
         "`Standardization.initialize` needs the values of `x`, which graphs do not have: call it eagerly"
       )
-    values = x.numpy().reshape(-1, *self.mean.shape).astype(np.float64)
+    values = whole_batch(x).numpy().reshape(-1, *self.mean.shape).astype(np.float64)
     constant = values.min(axis=0) == values.max(axis=0)
     stddev = np.where(constant, float(self.allow_constant), values.std(axis=0))
     if not np.all((stddev > 0) & np.isfinite(stddev)):

@@ -7,7 +7,9 @@ once and reads the shared weights.
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import dataclasses
 import math
+import threading
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +23,7 @@ _MOST_LANES = 8  # each keeps its own gradients until they are summed; further c
 # Least number of values in a layer's output for which eager lanes save time; with fewer, they wait for Python.
 _LEAST_NUMBERS = 1 << 22
 _count = 1
+_thread = threading.local()  # its `lane` is the one of `in_eager_lanes` that it computes
 
 
 def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
@@ -114,20 +117,79 @@ def sum_shards(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 # --- Lanes of an eager evaluation -----------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Lane:
+  """A lane of `in_eager_lanes`, which can wait for the others.
+
+  Attributes:
+    index: the lane's place among them.
+    barrier: where the lanes wait for each other.
+    tensors: a tensor of each lane; the lanes share the list.
+  """
+
+  index: int
+  barrier: threading.Barrier
+  tensors: list[Any]
+
+
 def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filters: int) -> tf.Tensor:
   """Return `function(*tensors)`, computed eagerly, with a thread for each lane; it and the tensors are `[B, ...]`.
 
   A small batch has one lane. If lanes are on, TensorFlow has one thread for each operation.
 
   Args:
-    function: function of tensors.
+    function: function of tensors. All lanes assign the same values to variables, which it reads before `moments`.
     *tensors: split along the first axis; the first has the pixels or the latents.
     filters: number of the networks' filters, for each value of the first tensor.
   """
   count = lane_count(len(tensors[0]))
   if count == 1 or math.prod(tensors[0].shape) * filters < _LEAST_NUMBERS:
     return function(*tensors)
-  lanes = zip(*(tf.split(tensor, count) for tensor in tensors))
+  barrier = threading.Barrier(count)
+  shared = [None] * count
+
+  def run(index, shards):
+    _thread.lane = _Lane(index, barrier, shared)
+    try:
+      return function(*shards)
+    except BaseException:
+      barrier.abort()  # the others would wait forever
+      raise
+
+  shards = zip(*(tf.split(tensor, count) for tensor in tensors))
   with concurrent.futures.ThreadPoolExecutor(count) as threads:
-    futures = [threads.submit(function, *lane) for lane in lanes]
+    futures = [threads.submit(run, index, lane_shards) for index, lane_shards in enumerate(shards)]
+  # The first error is the cause; other lanes could only give up waiting.
+  futures.sort(key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError))
   return tf.concat([future.result() for future in futures], axis=0)
+
+
+def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return mean and variance over the first `num_axes` axes; in `in_eager_lanes`, over all lanes."""
+  flat = tf.reshape(x, [tf.reduce_prod(tf.shape(x)[:num_axes]), -1])
+  count = tf.shape(flat)[0]
+  total = sum_shards(_from_all_lanes(count))
+  weights = tf.fill([1, count], 1 / tf.cast(total, x.dtype))
+  # A product is the fastest sum.
+  mean = sum_shards(_from_all_lanes(tf.matmul(weights, flat)))
+  variance = sum_shards(_from_all_lanes(tf.matmul(weights, tf.math.squared_difference(flat, mean))))
+  event_shape = x.shape[num_axes:]
+  return tf.reshape(mean, event_shape), tf.reshape(variance, event_shape)
+
+
+def whole_batch(x: tf.Tensor) -> tf.Tensor:
+  """Return the batch of which `x` is a lane's part; outside of `in_eager_lanes`, `x` itself."""
+  shards = _from_all_lanes(x)
+  return shards[0] if len(shards) == 1 else tf.concat(shards, axis=0)
+
+
+def _from_all_lanes(tensor):
+  """Return a list with this tensor of each lane, in order."""
+  lane = getattr(_thread, "lane", None)
+  if lane is None:
+    return [tensor]
+  lane.tensors[lane.index] = tensor
+  lane.barrier.wait()
+  tensors = list(lane.tensors)
+  lane.barrier.wait()  # before one of them hands in its next tensor
+  return tensors

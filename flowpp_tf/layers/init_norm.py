@@ -15,8 +15,9 @@ import tensorflow as tf
 from flowpp_tf.config.model import PADDINGS
 from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor, check_type
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.lanes import moments
 from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.core.tensors import at_least_float32, moments
+from flowpp_tf.core.tensors import at_least_float32
 from flowpp_tf.layers.kernels.products import conv2d, dense, periodic_conv2d
 
 _EPSILON = 1e-8
@@ -90,14 +91,15 @@ class _InitNormLayer(keras.layers.Layer):
   def _initialize(self, x):
     """Set the weights so that the output for `x` is normalised; return this output."""
     kernel, bias = self.effective_weights()
+    rescaled = self.gain if self.weight_norm else self.kernel
+    weights = tf.convert_to_tensor(rescaled)
     y = self.product(x, kernel)
     mean, variance = moments(at_least_float32(y), len(y.shape) - 1)
     scale = self.init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), bias.dtype)
     if not self.weight_norm:
       bias = tf.zeros_like(bias)
     bias -= (tf.cast(mean, bias.dtype) + bias) * scale  # the published form includes the earlier bias in the mean
-    rescaled = self.gain if self.weight_norm else self.kernel
-    rescaled.assign(rescaled * scale)
+    rescaled.assign(weights * scale)
     self.bias.assign(bias)
     return y * tf.cast(scale, y.dtype) + tf.cast(bias, y.dtype)
 

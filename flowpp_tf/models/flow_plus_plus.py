@@ -26,6 +26,7 @@ from flowpp_tf.core.checks import (
 from flowpp_tf.core.context import NOISE, EvalContext, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite
+from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.models.bound import BoundTerms, Inputs, from_latents, importance_weighted, latents_and_terms
@@ -297,11 +298,18 @@ class FlowPlusPlus(BoundModel):
     inputs = self._checked_inputs(images, labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(inputs.images.numpy())
+    names = list(inputs.conditioning)
+
+    def bound(images, noise, *conditioning):
+      ctx = EvalContext(initialize=True)
+      _, terms = latents_and_terms(self, Inputs(images, dict(zip(names, conditioning)), noise[tf.newaxis], ctx))
+      return importance_weighted(terms)
+
     # Eagerly: to trace a graph for a single evaluation takes longer than the graph saves.
-    initializing = dataclasses.replace(inputs, ctx=EvalContext(initialize=True))
-    _, terms = latents_and_terms(self, initializing)
+    tensors = [inputs.images, inputs.noise[0], *inputs.conditioning.values()]
+    bounds = in_eager_lanes(bound, *tensors, filters=self.config.filters)
     self.initialized = True
-    return importance_weighted(terms)
+    return bounds
 
   # --- Samples and latents ----------------------------------------------------------------------
 

@@ -3,17 +3,18 @@
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.core import environment, lanes
-from flowpp_tf.core.tensors import moments
 from flowpp_tf.layers.dropout import Dropout
 from support.comparing import assert_same, graph_of
 from support.marks import exhaustive
-from support.models import TINY, small_images
+from support.models import SMALL, TINY, small_config, small_images
 from support.programs import ROOT, run
 from support.refusing import refuses
 from support.runs import TINY_RUN
@@ -58,17 +59,39 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
   assert_same(tf.nest.flatten(results()), tf.nest.flatten(whole), rtol=1e-10)
 
 
-def test_an_error_in_one_lane_of_an_eager_evaluation_is_raised(use_lanes):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"weight_norm": True, "invertible_conv": "none"},
+    {"act_norm_per_position": False, "invertible_conv_init": "whitening"},
+    {"dequantization": "none"},
+  ],
+)
+def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
+  images = small_images(16)
+
+  def initialised():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(small_config(SMALL, dtype="float64", **changes))
+    return model.initialize(images, overwrite=True), *model.get_weights()
+
+  whole = initialised()
+  use_lanes(2)
+  assert_same(initialised(), whole, rtol=1e-9, atol=1e-12)
+
+
+def test_an_error_in_one_lane_does_not_leave_the_other_waiting(use_lanes):
   use_lanes(2)
 
   def fails_in_the_second(x):
-    if x[0, 0, 0, 0] > 0:
+    if x[0] > 0:
       raise ZeroDivisionError("in a lane")
-    return x
+    return lanes.whole_batch(x)
 
-  images = tf.repeat(tf.constant([0.0, 1.0]), 342)[:, tf.newaxis, tf.newaxis, tf.newaxis] * tf.ones([1, 8, 8, 1])
   with pytest.raises(ZeroDivisionError, match="in a lane"):
-    lanes.in_eager_lanes(fails_in_the_second, images, filters=96)
+    lanes.in_eager_lanes(fails_in_the_second, tf.constant([0.0, 0.0, 1.0, 1.0]), filters=1)
 
 
 def test_lanes_of_an_eager_evaluation_begin_with_a_number_of_values(monkeypatch):
@@ -81,12 +104,22 @@ def test_lanes_of_an_eager_evaluation_begin_with_a_number_of_values(monkeypatch)
     assert sizes == expected
 
 
-def test_moments_are_those_of_the_batch():
+@pytest.mark.parametrize("count", [1, 3])
+def test_moments_are_those_of_the_batch(use_lanes, count):
+  use_lanes(count)
   x = np.random.RandomState(0).randn(6, 5, 3) + 100  # a mean that is large beside the deviation
   for axes in (1, 2):
-    mean, variance = moments(tf.constant(x), axes)
-    np.testing.assert_allclose(mean, x.mean(tuple(range(axes))), rtol=1e-12)
-    np.testing.assert_allclose(variance, x.var(tuple(range(axes))), rtol=1e-9)
+    found = []
+
+    def lane(part, axes=axes, found=found):
+      found.append(lanes.moments(part, axes))
+      return part
+
+    lanes.in_eager_lanes(lane, tf.constant(x), filters=1)
+    assert len(found) == count
+    for mean, variance in found:
+      np.testing.assert_allclose(mean, x.mean(tuple(range(axes))), rtol=1e-12)
+      np.testing.assert_allclose(variance, x.var(tuple(range(axes))), rtol=1e-9)
 
 
 @pytest.mark.slow
