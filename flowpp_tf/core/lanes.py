@@ -178,7 +178,7 @@ def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def whole_batch(x: tf.Tensor) -> tf.Tensor:
-  """Return the batch of which `x` is a lane's part; outside of `in_eager_lanes`, `x` itself."""
+  """Return the whole batch, where `x` is the shard of a lane of `in_eager_lanes`; elsewhere return `x`."""
   shards = _from_all_lanes(x)
   return shards[0] if len(shards) == 1 else tf.concat(shards, axis=0)
 
