@@ -1,6 +1,7 @@
 """The published files of CIFAR-10 and CIFAR-100, in each form that people have."""
 
 import gzip
+import hashlib
 import os
 import pickle
 import struct
@@ -112,6 +113,14 @@ SOURCES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_checksums(monkeypatch):
+  """Let the pickles of these tests be the published ones."""
+  for form in ("cifar-10-batches-py", "cifar-100-python"):
+    for file, content in CONTENTS[form].items():
+      monkeypatch.setitem(published._PICKLE_CHECKSUMS, file, hashlib.md5(content).hexdigest())
+
+
 @pytest.mark.parametrize("source, make", SOURCES, ids=[source for source, _ in SOURCES])
 def test_each_source_has_the_same_images_and_labels(tmp_path, source, make):
   name = "cifar100" if "100" in source else "cifar10"
@@ -141,48 +150,22 @@ def test_the_binary_form_is_read_if_both_exist(tmp_path):
   assert data.load_dataset("cifar10", tmp_path).fingerprint()["version"] == "cifar-10-binary.tar.gz"
 
 
-def hostile(value=None, **changes):
-  value = {**batch("test"), **{key.encode(): item for key, item in changes.items()}} if value is None else value
-  return value if isinstance(value, bytes) else pickled(value)
-
-
-PICKLES = [
-  (hostile(b"cos\nsystem\n(U\x0ctouch calledtR."), "its pickle holds os system, which the published ones do not"),
-  (hostile(b"\x80\4\x8c\2os\x8c\6system\x93\x8c\x0ctouch called\x85R."), "holds os system"),
-  (hostile(b"\x80\2cnumpy\nload\nU\1a\x85R."), "holds numpy load"),
-  (hostile(b"Pcalled\n."), "cannot be read"),
-  (hostile(b"\x80\2\x82\1."), "cannot be read"),
-  (hostile(b"\x80\2}r\xff\xff\xff\x7f."), "its pickle has 2,147,483,647 items"),  # a table of 32 GiB
-  (hostile(b"]" + (1 << 20) * b"0" + b"."), "its pickle has 1,048,577 items"),
-  (hostile((1 << 21) * b"]" + b"."), "its pickle has 1,048,577 items"),
-  (hostile(b"\x80\2cnumpy\nndarray\n}b."), "cannot be read"),
-  (hostile(b"\x80\2cnumpy\ndtype\n}b."), "cannot be read"),
-  (hostile([1, 2]), "its `data` is not an array of uint8"),
-  (hostile(data=b"text"), "its `data` is not an array of uint8"),
-  (hostile(data=rows(IMAGES["test"]).astype(np.uint16)), "its `data` is not an array of uint8"),
-  (hostile(data=rows(IMAGES["test"])[:, :3071]), "its `data` is not an array of uint8"),
-  (hostile(data=rows(IMAGES["test"])[:0]), "its `data` is not an array of uint8"),
-  (hostile(labels=19 * [1]), "its `labels` is not a list of 20 labels"),
-  (hostile(labels=20 * [300]), "its `labels` is not a list of 20 labels"),
-  (hostile(labels=20 * [b"a"]), "its `labels` is not a list of 20 labels"),
-  (pickled(batch("test"))[:-100], "cannot be read"),
-  (b"", "cannot be read"),
-]
-
-
-@pytest.mark.parametrize("content, message", PICKLES)
-def test_a_pickle_that_holds_something_else_is_one_line_and_calls_nothing(tmp_path, monkeypatch, content, message):
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"cos\nsystem\n(U\x0ctouch calledtR.",
+    CONTENTS["cifar-10-batches-py"]["test_batch"][:-100],
+    CONTENTS["cifar-10-batches-py"]["data_batch_1"],
+    b"",
+  ],
+)
+def test_a_pickle_that_is_not_the_published_one_is_one_line_and_calls_nothing(tmp_path, monkeypatch, content):
   monkeypatch.chdir(tmp_path)
   unpack(tmp_path, "cifar-10-batches-py", {**CONTENTS["cifar-10-batches-py"], "test_batch": content})
-  with pytest.raises(data.InputError, match="test_batch") as caught:
+  with pytest.raises(data.InputError, match="test_batch.* its MD5 is .*, which the published file has") as caught:
     data.load_dataset("cifar10", tmp_path)
-  assert message in str(caught.value) and len(caught.value.lines) == 1
+  assert len(caught.value.lines) == 1
   assert os.listdir(tmp_path) == ["cifar-10-batches-py"]
-
-
-def test_nothing_of_numpy_is_called_by_a_published_pickle():
-  found = published._unpickled(pickled(batch("test")))
-  assert isinstance(found[b"data"], published._Recorded) and found[b"data"].arguments == (None, (0,), b"b")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.weights_file": ("safetensors.numpy.load", "of bytes that the gate has read"),
   "io.files": ("open os.open shutil.copyfileobj np.lib.format.open_memmap", "writes; syncs what is written"),
   "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
-  "data.published": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
+  "data.published": (
+    "gzip.open tarfile.open pickle.loads",
+    "of a file that the gate has opened, and of its bytes; pickles by their checksums",
+  ),
   "config.recipe": ("path.read_text", "a file of the package itself"),
   "devices.strategy": ("json.loads", "of an environment variable"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
