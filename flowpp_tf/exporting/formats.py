@@ -8,9 +8,11 @@ docs/serving.md describes the use.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+import functools
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -22,9 +24,9 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.exporting.inference_graphs import inference_graphs
+from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
-from flowpp_tf.exporting.ops import TensorFlowOps
+from flowpp_tf.exporting.ops import Ops, TensorFlowOps, Value
 from flowpp_tf.exporting.posterior_graph import saved_module
 from flowpp_tf.exporting.saved_model import write_module, write_saved_model
 from flowpp_tf.io.files import check_replaceable, file_sha256, replace_directory, writing
@@ -35,14 +37,6 @@ from flowpp_tf.posterior.conditional import Ensemble
 from flowpp_tf.pretrained.presets import save_preset
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
-
-_FORMATS = {  # the options of each, and the file that every export in it has
-  "saved_model": (["max_batch"], "saved_model.pb"),
-  "onnx": (["weight_dtype"], "log_prob.onnx"),
-  "litert": ([], "log_prob.tflite"),
-  "openvino": (["weight_dtype"], "log_prob.xml"),
-  "preset": (["license"], ABOUT),
-}
 
 
 @check_arguments
@@ -93,25 +87,18 @@ def export(
   """
   if format not in _FORMATS:
     raise InputError(f"`format` must be one of {', '.join(_FORMATS)}, got {format!r}")
-  allowed, known_by = _FORMATS[format]
+  write, allowed, known_by = _FORMATS[format]
   options = dict(max_batch=max_batch, weight_dtype=weight_dtype, license=license)
   options = {name: value for name, value in options.items() if value is not None}
   if others := sorted(options.keys() - allowed):
     raise InputError(f"`{others[0]}` must be None: the format {format!r} does not have it")
-  if format == "preset" or max_batch is not None:
-    check_type("model", model, FlowPlusPlus)
   weights = model.weights if isinstance(model, keras.layers.Layer) else model.variables
   check_weights_finite(weights)
   target = pathlib.Path(path).absolute()
   metadata = metadata or {}
   with writing(repr(str(path))):  # a name may be too long, a folder not to be read
     check_replaceable(pathlib.Path(path), f"an export in the format {format!r}", known_by, overwrite)
-    if format == "preset":
-      _save_preset(model, target, metadata, **options)
-    elif format == "saved_model":
-      replace_directory(target, lambda folder: _write_saved_model(folder, model, metadata, **options))
-    else:
-      replace_directory(target, lambda folder: _write_graphs(folder, model, metadata, format, **options))
+    write(target, model, metadata, **options)
 
 
 def _metadata_text(metadata, about):
@@ -126,55 +113,100 @@ def _metadata_text(metadata, about):
     raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
 
 
-def _save_preset(model, target, metadata, license="unknown"):
+def _save_preset(target, model, metadata, license="unknown"):
+  check_type("model", model, FlowPlusPlus)
   about = {"description": "Flow++", **metadata}
   if unknown := sorted(about.keys() - {"description", "settings", "evaluation"}):
     raise InputError(f"`metadata` of a preset has description, settings and evaluation, got {', '.join(unknown)}")
   save_preset(model, target, license=license, **about)
 
 
-def _write_saved_model(folder, model, metadata, max_batch=256):
+def _save_saved_model(target, model, metadata, max_batch=None):
+  if max_batch is not None:
+    check_type("model", model, FlowPlusPlus)
+    check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
   if isinstance(model, Flow):
     model = model.distribution
-  if not isinstance(model, FlowPlusPlus):
-    return write_module(saved_module(model), folder, {"metadata": _metadata_text(metadata, {})})
-  check_count("max_batch", max_batch, high=INT32_MAX)  # the dtype of the sizes that graphs compare with it
-  write_saved_model(model, folder, max_batch, _metadata_text(metadata, {"max_batch": int(max_batch)}))
+
+  def write(folder):
+    if isinstance(model, FlowPlusPlus):
+      most = 256 if max_batch is None else int(max_batch)
+      write_saved_model(model, folder, most, _metadata_text(metadata, {"max_batch": most}))
+    else:
+      write_module(saved_module(model), folder, {"metadata": _metadata_text(metadata, {})})
+
+  replace_directory(target, write)
 
 
-def _write_graphs(folder, model, metadata, format, weight_dtype="float32"):
-  """Write the files of a model's inference graphs."""
+def _save_graphs(format, write_graph, target, model, metadata, weight_dtype="float32"):
+  """Write a model's inference graphs, each by `write_graph(path without ending, graph, about, weight_dtype)`."""
   if weight_dtype not in WEIGHT_DTYPES:
     raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
-  graphs, about = inference_graphs(model)
-  for name, graph in graphs.items():
-    if format == "litert":
-      (folder / f"{name}.tflite").write_bytes(_litert(graph))
-      continue
-    file = folder / f"{name}.onnx"
-    file.write_bytes(_onnx(name, graph, about, weight_dtype))
-    if format == "openvino":
-      openvino = import_extra("openvino", "openvino", "the format 'openvino'")
-      openvino.save_model(openvino.Core().read_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
-      file.unlink()
-  digests = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-  about |= {"format": format, "weight_dtype": weight_dtype, "sha256": digests}
-  (folder / "metadata.json").write_text(_metadata_text(metadata, about))
+
+  def write(folder):
+    graphs, about = inference_graphs(model)
+    for name, graph in graphs.items():
+      write_graph(folder / name, graph, about, weight_dtype)
+    digests = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+    about |= {"format": format, "weight_dtype": weight_dtype, "sha256": digests}
+    (folder / "metadata.json").write_text(_metadata_text(metadata, about))
+
+  replace_directory(target, write)
 
 
-def _onnx(name, graph, about, weight_dtype):
+def _write_onnx(path, graph, about, weight_dtype):
   ops = OnnxOps(weight_dtype)
   inputs = {}
-  for key, spec in graph.inputs.items():
-    inputs[key] = ops.input(key, spec.dtype.name, spec.shape)
-  for key, value in graph.compute(ops, **inputs).items():
-    ops.output(key, value, graph.outputs[key].shape)
-  model = ops.model(name, properties={"metadata": json.dumps(about)})
-  return model.SerializeToString(deterministic=True)
+  for name, spec in graph.inputs.items():
+    inputs[name] = ops.input(name, spec.dtype.name, spec.shape)
+  for name, value in _compute(graph, ops, inputs).items():
+    ops.output(name, value, graph.outputs[name].shape)
+  model = ops.model(path.name, properties={"metadata": json.dumps(about)})
+  path.with_suffix(".onnx").write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _litert(graph):
+def _write_openvino(path, graph, about, weight_dtype):
+  openvino = import_extra("openvino", "openvino", "the format 'openvino'")
+  _write_onnx(path, graph, about, weight_dtype)
+  file = path.with_suffix(".onnx")
+  openvino.save_model(openvino.Core().read_model(file), path.with_suffix(".xml"), compress_to_fp16=False)
+  file.unlink()
+
+
+def _write_litert(path, graph, about, weight_dtype):
   module = tf.Module()
-  module.function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
+  module.function = tf.function(lambda **inputs: _compute(graph, TensorFlowOps(), inputs), autograph=False)
   traced = module.function.get_concrete_function(**graph.inputs)
-  return tf.lite.TFLiteConverter.from_concrete_functions([traced], module).convert()
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
+  path.with_suffix(".tflite").write_bytes(converter.convert())
+
+
+def _compute(graph: Graph, ops: Ops, inputs: Mapping[str, Value]) -> dict[str, Value]:
+  return graph.compute(ops, **inputs)
+
+
+class _Format(NamedTuple):
+  """A format of exports.
+
+  Attributes:
+    write: function `(target, model, metadata, **options)` that writes the directory.
+    options: arguments of `export` that it has.
+    known_by: file that every export in it has.
+  """
+
+  write: Callable[..., None]
+  options: list[str]
+  known_by: str
+
+
+def _graphs(format, write_graph, options, known_by):
+  return _Format(functools.partial(_save_graphs, format, write_graph), options, known_by)
+
+
+_FORMATS = {
+  "saved_model": _Format(_save_saved_model, ["max_batch"], "saved_model.pb"),
+  "onnx": _graphs("onnx", _write_onnx, ["weight_dtype"], "log_prob.onnx"),
+  "litert": _graphs("litert", _write_litert, [], "log_prob.tflite"),
+  "openvino": _graphs("openvino", _write_openvino, ["weight_dtype"], "log_prob.xml"),
+  "preset": _Format(_save_preset, ["license"], ABOUT),
+}

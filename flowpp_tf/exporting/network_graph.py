@@ -67,7 +67,7 @@ def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
   return h
 
 
-def apply_condition_net(ops: Ops, network: ConditionNet, rows: Any, condition: Any) -> Any:
+def apply_condition_net(ops: Ops, network: ConditionNet, rows: Value, condition: Value) -> Value:
   """Return the context of the flow's couplings from rows of the embedding and conditions."""
   context = None if network.embedding is None else apply_embedding(ops, network.embedding, rows)
   if network.input_conv is None:

@@ -9,7 +9,6 @@ model = ops.model("example")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import functools
 from typing import Any
 
 import numpy as np
@@ -51,13 +50,13 @@ class Value:
     return self.ops.node("Sub", other, self)
 
 
-def _function(kind, **attributes):
+def _function(kind: str, **attributes: Any) -> Any:
   """Return the operation that adds a node of a kind, with these attributes and a call's own ones."""
   return lambda ops, *inputs, **others: ops.node(kind, *inputs, **attributes, **others)
 
 
 class OnnxOps:
-  """The nodes, constants, inputs and outputs of a graph that is being written, with the operations of `TensorFlowOps`.
+  """The nodes, constants, inputs and outputs of a graph that is being written, with the operations `Ops`.
 
   Args:
     weight_dtype: how kernels of networks are stored, "float32", "float16" or "int8" (with a scale for each output). The
@@ -146,17 +145,25 @@ class OnnxOps:
 
   # --- Operations -------------------------------------------------------------------------------
 
-  def __getattr__(self, name: str) -> Any:
-    """Return an operation that is a node of the same name, with a capital."""
-    return functools.partial(self.node, name.capitalize())
-
+  abs = _function("Abs")
+  elu = _function("Elu")
+  erf = _function("Erf")
+  exp = _function("Exp")
+  floor = _function("Floor")
+  log = _function("Log")
+  relu = _function("Relu")
+  sigmoid = _function("Sigmoid")
+  softplus = _function("Softplus")
+  sqrt = _function("Sqrt")
+  tanh = _function("Tanh")
   maximum = _function("Max")
   minimum = _function("Min")
-  matmul = _function("MatMul")
-  softmax = _function("Softmax", axis=-1)
-  mean = _function("ReduceMean", axes=[-1], keepdims=1)
   max = _function("ReduceMax", axes=[-1], keepdims=1)
+  mean = _function("ReduceMean", axes=[-1], keepdims=1)
   min = _function("ReduceMin", axes=[-1], keepdims=1)
+  softmax = _function("Softmax", axis=-1)
+  matmul = _function("MatMul")
+  gather = _function("Gather")
 
   def sum(self, x: Value) -> Value:
     return self.node("ReduceSum", x, self.constant([-1], "int64"), keepdims=1)

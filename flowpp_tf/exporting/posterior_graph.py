@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.posterior.support import TOLERANCE, Box, Simplex
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -47,7 +48,7 @@ def _polynomial(x, coefficients):
   return functools.reduce(lambda y, coefficient: y * x + coefficient, coefficients)
 
 
-def normal_quantile(ops: Any, p: Any) -> Any:
+def normal_quantile(ops: Ops, p: Value) -> Value:
   """Return the quantile of the normal distribution at p in (0, 1/2]."""
   q = p - 0.5
   r = ops.sqrt(-ops.log(p))
@@ -56,7 +57,7 @@ def normal_quantile(ops: Any, p: Any) -> Any:
 
 
 @functools.singledispatch
-def transform(bijector: Any, ops: Any, x: Any, inverse: bool, size: int) -> tuple[Any, Any]:
+def transform(bijector: Any, ops: Ops, x: Value, inverse: bool, size: int) -> tuple[Value, Value]:
   """Return the value of a bijector onto a support, or of its inverse, at `x [N, size]`, and the log-det of each value.
 
   A bijector that changes the size returns the log-det of the vector, `[N, 1]`. Outside of the support the inverse has
@@ -79,8 +80,6 @@ def transform(bijector: Any, ops: Any, x: Any, inverse: bool, size: int) -> tupl
 
 @transform.register
 def _(bijector: Box, ops, x, inverse, size):
-  if not hasattr(ops, "erf"):
-    raise InputError("LiteRT has no error function, which a box needs: export it as ONNX or as a SavedModel")
   with tf.init_scope():
     bounds = [np.asarray(bound) for bound in bijector._bounds(tf.float32)]
   low, high, first, last = map(ops.constant, bounds)
@@ -163,7 +162,7 @@ def mixture(members: Sequence[dict[str, Any]], weights: Sequence[float], member:
   }
 
 
-def embed(embedding: keras.Model | None, ops: Any, x: Any) -> Any:
+def embed(embedding: keras.Model | None, ops: Ops, x: Value) -> Value:
   """Return the context that a network makes, if any; raise an `InputError` for a layer that graphs do not have."""
   if embedding is None:
     return x
